@@ -1,0 +1,60 @@
+# `make demo` and `make test` need Python 3.11 or later, git and make; the rest they set up in .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for python in python3 python python3.14 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+LOCAL := build/local
+DEMO := build/demo
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo serve test lint format
+
+help:
+	@echo "make demo     a shop's workflows in action: failures, a killed worker, a retry (under a minute)"
+	@echo "make serve    the shop's admin and a worker on this machine, with sample data"
+	@echo "make test     all tests, on every database that can be reached; ARGS=\"-k retry\" goes to pytest"
+	@echo "make lint     check style and formatting"
+	@echo "make format   fix style and formatting"
+	@echo "make venv     only set up $(VENV)"
+
+venv: $(VENV)/ready-to-test
+
+demo: $(VENV)/ready
+	@rm -rf $(DEMO) && mkdir -p $(DEMO)
+	@DATABASE=sqlite DATABASE_NAME=$(CURDIR)/$(DEMO)/shop.sqlite3 EMAIL_FILE_PATH=$(CURDIR)/$(DEMO)/mail \
+		$(BIN)/python manage.py demo --logs $(DEMO)
+
+serve: $(VENV)/ready
+	@mkdir -p $(LOCAL)
+	@DEBUG=1 DATABASE=sqlite DATABASE_NAME=$(CURDIR)/$(LOCAL)/shop.sqlite3 EMAIL_FILE_PATH=$(CURDIR)/$(LOCAL)/mail \
+		$(BIN)/python manage.py serve
+
+test: $(VENV)/ready-to-test
+	@$(BIN)/python tests/run.py $(ARGS)
+
+lint: $(VENV)/ready-to-test
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: $(VENV)/ready-to-test
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed, and none was found. Name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(VENV)/ready: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "Installing what the demo needs"
+	@$(PIP) install --editable ".[demo]"
+	@touch $@
+
+# mysqlclient is built from source, which needs a C compiler and MariaDB's or MySQL's headers.
+$(VENV)/ready-to-test: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "Installing what the tests need"
+	@$(PIP) install --editable ".[test,lint,demo]"
+	@$(PIP) install --editable ".[mysql]" >$(VENV)/mysqlclient.log 2>&1 || \
+		echo "mysqlclient can't be built here (see $(VENV)/mysqlclient.log), so there are no tests on MariaDB/MySQL"
+	@touch $@ $(VENV)/ready

@@ -1,0 +1,96 @@
+"""Runs every check and the test suite on each database that can be reached: `python tests/run.py [pytest arguments]`.
+
+SQLite is always there; PostgreSQL and MariaDB/MySQL are looked for where `testproject/settings.py` expects them. One
+that isn't reached is named at the end, and is a failure if REQUIRE_DATABASES=1 is set. The exit code is 0 if all
+passed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECKS = {
+    "ruff check": ["-m", "ruff", "check", "--quiet", "."],
+    "ruff format": ["-m", "ruff", "format", "--quiet", "--check", "."],
+    "system checks": ["manage.py", "check", "--fail-level", "WARNING"],
+    "migrations": ["manage.py", "makemigrations", "--check", "--dry-run"],
+}
+# Connects to the server, not to a database of ours: those are made by the test run.
+PROBES = {
+    "postgresql": """
+import os, psycopg
+psycopg.connect(
+    host=os.environ.get("POSTGRES_HOST", "127.0.0.1"), port=os.environ.get("POSTGRES_PORT", "5432"),
+    user=os.environ.get("POSTGRES_USER", "postgres"), password=os.environ.get("POSTGRES_PASSWORD", ""),
+    dbname="postgres", connect_timeout=3,
+).close()
+""",
+    "mysql": """
+import os, MySQLdb
+MySQLdb.connect(
+    host=os.environ.get("MYSQL_HOST", "127.0.0.1"), port=int(os.environ.get("MYSQL_PORT", "3306")),
+    user=os.environ.get("MYSQL_USER", "root"), password=os.environ.get("MYSQL_PASSWORD", ""), connect_timeout=3,
+).close()
+""",
+}
+
+
+@dataclass
+class Outcome:
+    name: str
+    passed: bool
+    seconds: float
+
+
+def main(pytest_arguments: list[str]) -> int:
+    unreached = {database: problem for database in PROBES if (problem := probe(database))}
+    databases = ["sqlite", *(database for database in PROBES if database not in unreached)]
+
+    with tempfile.TemporaryDirectory(prefix="django-steps-") as directory:
+        outcomes = [run(name, command, environment("sqlite", directory)) for name, command in CHECKS.items()]
+        for database in databases:
+            command = ["-m", "pytest", "--create-db", *pytest_arguments]
+            outcomes.append(run(f"tests on {database}", command, environment(database, directory)))
+
+    report(outcomes, unreached)
+    if unreached and os.environ.get("REQUIRE_DATABASES") == "1":
+        return 1
+    return 0 if all(outcome.passed for outcome in outcomes) else 1
+
+
+def probe(database: str) -> str:
+    """Why the database can't be reached, in one line; empty if it can."""
+    done = subprocess.run([sys.executable, "-c", PROBES[database]], capture_output=True, text=True, check=False)
+    return done.stderr.strip().splitlines()[-1] if done.returncode else ""
+
+
+def environment(database: str, directory: str) -> dict[str, str]:
+    """Each run has databases of its own, so that two can run beside each other."""
+    name = f"{directory}/shop.sqlite3" if database == "sqlite" else f"steps_{os.getpid()}"
+    return {**os.environ, "DATABASE": database, "DATABASE_NAME": name, "PYTHONUNBUFFERED": "1"}
+
+
+def run(name: str, command: list[str], environment: dict[str, str]) -> Outcome:
+    print(f"\n== {name} ==", flush=True)
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, check=False)
+    return Outcome(name, done.returncode == 0, time.monotonic() - started)
+
+
+def report(outcomes: list[Outcome], unreached: dict[str, str]) -> None:
+    print()
+    for outcome in outcomes:
+        print(f"{outcome.name:<22} {'passed' if outcome.passed else 'FAILED':<8} {outcome.seconds:6.1f} s")
+    if unreached:
+        print("Not reached: " + "; ".join(f"{database} ({problem})" for database, problem in unreached.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

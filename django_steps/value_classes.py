@@ -1,0 +1,301 @@
+"""How instances of users' classes are written as JSON: enums, dataclasses, pydantic models, Django model instances.
+
+A class is named by its module and qualified name, and found again by them; nothing of it is called when an instance
+is rebuilt. A Django model instance is written as a reference to its row, and read as the row is then.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum, Flag
+from functools import cached_property, lru_cache
+from types import MemberDescriptorType
+from typing import Any
+
+from django.apps import apps
+from django.db.models import Model
+from django.utils.functional import cached_property as django_cached_property
+
+from .errors import RecordedInstanceGone, UnreadableValue
+from .value_types import CLASS_PACKERS, TAG, UNPACKERS, Refused, pack, pack_members
+
+# -- Classes by name -----------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=512)
+def class_name(cls: type) -> str:
+    """`module:Qualname` of a class that any process can import; raises `LookupError`, saying why that can't be."""
+    module, qualname = cls.__module__, cls.__qualname__
+    if module == "__main__":
+        raise LookupError("its class is defined in __main__, which no worker can import: move it to a module")
+    if "<locals>" in qualname:
+        raise LookupError("its class is defined inside a function: move it to the top level of its module")
+    name = f"{module}:{qualname}"
+    try:
+        found = find_class(name)
+    except UnreadableValue:
+        found = None
+    if found is not cls:
+        raise LookupError(f"its class can't be imported as {module}.{qualname}")
+    return name
+
+
+def find_class(name: str) -> type:
+    """The class that `class_name` named; raises `UnreadableValue` when it is gone."""
+    module_name, _, qualname = name.partition(":")
+    try:
+        found: Any = sys.modules.get(module_name) or importlib.import_module(module_name)
+        for part in qualname.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    if isinstance(found, type):
+        return found
+    raise UnreadableValue(
+        f"A recorded value is of the class {name.replace(':', '.')}, which can't be found. "
+        "If the class was moved or renamed, keep its old name as an alias."
+    )
+
+
+def built_in_base(cls: type) -> type:
+    """The class written in C whose memory layout the class extends: `object`, or `OSError`, or `dict` …"""
+    made_at_run_time = 1 << 9
+    while cls.__flags__ & made_at_run_time and cls.__base__ is not None:
+        cls = cls.__base__
+    return cls
+
+
+def _name_of(value: Any) -> str:
+    try:
+        return class_name(type(value))
+    except LookupError as error:
+        raise Refused(value, f"{error}.") from None
+
+
+# -- Enums and namedtuples -----------------------------------------------------------------------
+
+
+def _pack_enum(value: Enum, depth: int) -> Any:
+    name = _name_of(value)
+    if isinstance(value, Flag):
+        # A combination has no name of its own.
+        return {TAG: "Flag", "of": name, "v": value.value}
+    if type(value).__members__.get(value.name) is not value:
+        raise Refused(value, "it is no declared member of its class: use its value.")
+    return {TAG: "Enum", "of": name, "v": value.name}
+
+
+def _unpack_enum(node: dict[str, Any]) -> Any:
+    cls: Any = find_class(node["of"])
+    try:
+        return cls(node["v"]) if node[TAG] == "Flag" else cls[node["v"]]
+    except (KeyError, ValueError):
+        raise UnreadableValue(
+            f"A recorded value is {node['v']!r} of {cls.__qualname__}, which has no such member (any more)."
+        ) from None
+
+
+def is_namedtuple(cls: type) -> bool:
+    return issubclass(cls, tuple) and isinstance(getattr(cls, "_fields", None), tuple)
+
+
+def _pack_namedtuple(value: Any, depth: int) -> Any:
+    if getattr(value, "__dict__", None):
+        raise Refused(value, "a namedtuple can't carry attributes of its own: use a dataclass.")
+    members = dict(zip(value._fields, value, strict=True))
+    return {TAG: "namedtuple", "of": _name_of(value), "v": pack_members(value, members, depth)}
+
+
+def _unpack_namedtuple(node: dict[str, Any]) -> Any:
+    cls: Any = find_class(node["of"])
+    members = cls._field_defaults | node["v"]
+    try:
+        return tuple.__new__(cls, [members[name] for name in cls._fields])
+    except KeyError as error:
+        raise UnreadableValue(f"A recorded {cls.__qualname__} has no field {error}: give it a default.") from None
+
+
+# -- Dataclasses and pydantic models -------------------------------------------------------------
+
+
+def is_plain_dataclass(cls: type) -> bool:
+    # One that also extends dict, say, has content besides its fields.
+    return is_dataclass(cls) and built_in_base(cls) is object
+
+
+def dataclass_state(value: Any) -> dict[str, Any]:
+    """All attributes of a dataclass instance, in order, except cached properties."""
+    state: Any = object.__getstate__(value)  # type: ignore[attr-defined]  # since Python 3.11
+    slots: dict[str, Any] = {}
+    if isinstance(state, tuple):
+        state, slots = state
+    return _without_caches(type(value), (state or {}) | slots)
+
+
+def _without_caches(cls: type, state: dict[str, Any]) -> dict[str, Any]:
+    caches = (cached_property, django_cached_property)
+    return {name: member for name, member in state.items() if not isinstance(getattr(cls, name, None), caches)}
+
+
+def dataclass_with(cls: type, state: dict[str, Any]) -> Any:
+    """An instance with these attributes; neither `__init__` nor `__setattr__` of the class is called."""
+    value = object.__new__(cls)
+    attributes = getattr(value, "__dict__", None)
+    for name, member in state.items():
+        if attributes is None or isinstance(getattr(cls, name, None), MemberDescriptorType):
+            object.__setattr__(value, name, member)
+        else:
+            attributes[name] = member
+    return value
+
+
+def _pack_dataclass(value: Any, depth: int) -> Any:
+    return {TAG: "dataclass", "of": _name_of(value), "v": pack_members(value, dataclass_state(value), depth)}
+
+
+def _unpack_dataclass(node: dict[str, Any]) -> Any:
+    cls: Any = find_class(node["of"])
+    state = node["v"]
+    for field in fields(cls):
+        if field.name in state:
+            continue
+        # The field is newer than the record.
+        if field.default is not MISSING:
+            state[field.name] = field.default
+        elif field.default_factory is not MISSING:
+            state[field.name] = field.default_factory()
+    return dataclass_with(cls, state)
+
+
+def is_pydantic(cls: type) -> bool:
+    # Who hasn't imported pydantic has no models of it.
+    pydantic = sys.modules.get("pydantic")
+    return pydantic is not None and issubclass(cls, pydantic.BaseModel)
+
+
+def pydantic_state(value: Any) -> dict[str, Any]:
+    """What pydantic itself pickles, except cached properties."""
+    import pydantic
+
+    state = pydantic.BaseModel.__getstate__(value)
+    return state | {"__dict__": _without_caches(type(value), state["__dict__"])}
+
+
+def pydantic_with(cls: Any, state: dict[str, Any]) -> Any:
+    """An instance with this state; nothing is validated."""
+    import pydantic
+
+    value = cls.__new__(cls)
+    pydantic.BaseModel.__setstate__(value, state)
+    return value
+
+
+def _pack_pydantic(value: Any, depth: int) -> Any:
+    name, state = _name_of(value), pydantic_state(value)
+    return {
+        TAG: "pydantic",
+        "of": name,
+        "v": pack_members(value, state["__dict__"], depth),
+        "set": sorted(state["__pydantic_fields_set__"]),
+        "extra": pack(state["__pydantic_extra__"], depth),
+        "private": pack(state["__pydantic_private__"], depth),
+    }
+
+
+def _unpack_pydantic(node: dict[str, Any]) -> Any:
+    cls: Any = find_class(node["of"])
+    newer = {
+        name: field.get_default(call_default_factory=True)
+        for name, field in cls.model_fields.items()
+        if name not in node["v"] and not field.is_required()
+    }
+    state = {
+        "__dict__": node["v"] | newer,
+        "__pydantic_fields_set__": set(node["set"]),
+        "__pydantic_extra__": node["extra"],
+        "__pydantic_private__": node["private"],
+    }
+    return pydantic_with(cls, state)
+
+
+# -- Django model instances ----------------------------------------------------------------------
+
+
+def _is_model(cls: type) -> bool:
+    return issubclass(cls, Model)
+
+
+def _pack_instance(value: Model, depth: int) -> Any:
+    label, alias = value._meta.label, value._state.db
+    if value.pk is None or alias is None or value._state.adding:
+        raise Refused(value, "it isn't saved, and only a reference to its row can be kept: save it first.")
+    if apps.all_models.get(value._meta.app_label, {}).get(value._meta.model_name) is not type(value):
+        raise Refused(value, f"its class isn't the model that Django knows as {label}: use its values.")
+    return {TAG: "model", "of": label, "pk": pack(value.pk, depth), "db": alias}
+
+
+def _model(label: str) -> Any:
+    try:
+        return apps.get_model(label)
+    except LookupError:
+        raise UnreadableValue(f"A recorded value is a {label}, and no installed app has such a model.") from None
+
+
+def _unpack_instance(node: dict[str, Any]) -> Any:
+    model = _model(node["of"])
+    instance = model._base_manager.using(node["db"]).filter(pk=node["pk"]).first()
+    if instance is None:
+        raise RecordedInstanceGone(node["of"], node["pk"])
+    return instance
+
+
+class Instances:
+    """The rows that a text refers to, loaded with one query for each model and database.
+
+    `note` takes the place of `unpack` in a first reading, `get` gives the instances in a second one.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: list[dict[str, Any]] = []
+        self._rows: dict[tuple[str, str], dict[Any, Any]] = {}
+
+    def note(self, node: dict[str, Any]) -> dict[str, Any]:
+        if node.get(TAG) == "model":
+            self._nodes.append(node)
+        return node
+
+    def load(self, read: Callable[[Any], Any]) -> None:
+        """Queries for all that was noted; `read` gives a primary key from what is written of it."""
+        wanted: dict[tuple[str, str], set[Any]] = {}
+        for node in self._nodes:
+            wanted.setdefault((node["of"], node["db"]), set()).add(read(node["pk"]))
+        for (label, alias), keys in wanted.items():
+            self._rows[label, alias] = _model(label)._base_manager.using(alias).in_bulk(list(keys))
+
+    def get(self, node: dict[str, Any]) -> Any:
+        instance = self._rows[node["of"], node["db"]].get(node["pk"])
+        if instance is None:
+            raise RecordedInstanceGone(node["of"], node["pk"])
+        # Two references are two instances, as with any other value.
+        return copy.copy(instance)
+
+
+CLASS_PACKERS += [
+    (lambda cls: issubclass(cls, Enum), _pack_enum),
+    (_is_model, _pack_instance),
+    (is_namedtuple, _pack_namedtuple),
+    (is_pydantic, _pack_pydantic),
+    (is_plain_dataclass, _pack_dataclass),
+]
+UNPACKERS |= {
+    "Enum": _unpack_enum,
+    "Flag": _unpack_enum,
+    "namedtuple": _unpack_namedtuple,
+    "dataclass": _unpack_dataclass,
+    "pydantic": _unpack_pydantic,
+    "model": _unpack_instance,
+}

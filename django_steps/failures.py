@@ -1,0 +1,123 @@
+"""Exceptions ⇄ records, faithfully: what a body catches is the same exception on every pass.
+
+A record is JSON text: type, message and traceback for people, and nodes to rebuild the exception from (see
+`exception_nodes.py`). An exception that can't be rebuilt is a `StepFailed` from the first pass on. No function here
+raises, whatever an exception object does: a failure that can't be recorded would leave a run without an end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import StepFailed
+from .exception_nodes import build, describe, text_of, type_name
+
+MAX_RECORD_BYTES = 256 * 1024
+_MAX_TRACEBACK_BYTES = 64 * 1024
+_MAX_MESSAGE_BYTES = 32 * 1024
+_MAX_NESTED_MESSAGE_BYTES = 4 * 1024
+_NOTHING_SHOWN = {"type": "", "message": "", "traceback": "", "step": None}
+_OWN_FILES = f"{Path(__file__).parent}{os.sep}"
+
+
+def record(exc: BaseException) -> str:
+    """The exception as JSON text of at most 256 KiB: `type`, `message`, `traceback`, and what rebuilding needs."""
+    shown = {"type": _type(exc), "message": _message(exc, _MAX_MESSAGE_BYTES), "traceback": _traceback(exc)}
+    for chain in (True, False):
+        try:
+            nodes = describe(exc, lambda nested: _message(nested, _MAX_NESTED_MESSAGE_BYTES), chain=chain)
+        except BaseException:
+            continue
+        # Of the first node the record itself says these.
+        del nodes[0]["type"], nodes[0]["message"]
+        text = json.dumps(shown | {"nodes": nodes})
+        if len(text) <= MAX_RECORD_BYTES:
+            return text
+    return json.dumps(shown | {"nodes": [{}]})
+
+
+def rebuild(text: str) -> BaseException:
+    """A new exception like the recorded one, or `StepFailed` with its type and message.
+
+    >>> rebuild(record(KeyError("user")))
+    KeyError('user')
+    """
+    try:
+        data = json.loads(text)
+        shown = {"type": data["type"], "message": data["message"]}
+    except BaseException:
+        shown = summary(text) or {}
+        return StepFailed(shown["type"], shown["message"])
+    try:
+        first, *others = data["nodes"]
+        return build([first | shown, *others])[0]
+    except BaseException:
+        return StepFailed(shown["type"], shown["message"])
+
+
+def summary(text: str | None) -> dict[str, Any] | None:
+    """What to show of a record: its `type`, `message`, `traceback` and `step` (a name, or None)."""
+    if text is None:
+        return None
+    try:
+        data = json.loads(text)
+        return {key: data.get(key, default) for key, default in _NOTHING_SHOWN.items()}
+    except BaseException:
+        return _NOTHING_SHOWN | {"type": "unreadable record", "message": _clipped(str(text), _MAX_NESTED_MESSAGE_BYTES)}
+
+
+def with_step(text: str, step: str | None) -> str:
+    """The same record, naming the step that failed."""
+    try:
+        return json.dumps(json.loads(text) | {"step": step})
+    except BaseException:
+        return json.dumps((summary(text) or {}) | {"step": step, "nodes": [{}]})
+
+
+# -- Texts for people ----------------------------------------------------------------------------
+
+
+def _type(exc: BaseException) -> str:
+    try:
+        return type_name(type(exc))
+    except BaseException:
+        return "Exception"
+
+
+def _message(exc: BaseException, max_bytes: int) -> str:
+    return _clipped(text_of(exc), max_bytes)
+
+
+def _traceback(exc: BaseException) -> str:
+    try:
+        report = traceback.TracebackException.from_exception(exc, compact=True)
+        for part in _parts(report):
+            # Only the frames of users' code, where there are any.
+            part.stack[:] = [frame for frame in part.stack if not frame.filename.startswith(_OWN_FILES)] or part.stack
+        return _clipped("".join(report.format()), _MAX_TRACEBACK_BYTES)
+    except BaseException:
+        return ""
+
+
+def _parts(report: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
+    waiting = [report]
+    while waiting:
+        part = waiting.pop()
+        yield part
+        waiting += [other for other in (part.__cause__, part.__context__, *(part.exceptions or ())) if other]
+
+
+def _clipped(text: str, max_bytes: int) -> str:
+    """The text as it can be shown anywhere, without its middle if it is too long as JSON."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
+    keep = len(text)
+    shown = text
+    while len(json.dumps(shown)) > max_bytes:
+        keep = keep * 3 // 4
+        shown = f"{text[: keep // 2]}\n… {len(text) - keep:,} characters left out …\n{text[-(keep - keep // 2) :]}"
+    return shown

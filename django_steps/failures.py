@@ -121,3 +121,9 @@ def _clipped(text: str, max_bytes: int) -> str:
         keep = keep * 3 // 4
         shown = f"{text[: keep // 2]}\n… {len(text) - keep:,} characters left out …\n{text[-(keep - keep // 2) :]}"
     return shown
+
+
+def with_steps(text: str, steps: list[str]) -> str:
+    """The same record, saying which steps' failures it is; the first is the one that people are shown."""
+    data = json.loads(text)
+    return json.dumps(data | {"step": steps[0] if steps else None, "steps": steps})

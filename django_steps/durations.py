@@ -1,0 +1,59 @@
+"""Durations as people write them: `"5s"`, `"1h30m"`, a timedelta, or a number of seconds.
+
+This module knows nothing of runs or steps.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import timedelta
+
+Duration = str | int | float | timedelta
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhdw])")
+_WHOLE = re.compile(rf"(?:{_PART.pattern})+")
+# A hundred years: what lies beyond is a mistake (milliseconds given as seconds, say).
+_LONGEST = timedelta(days=36525)
+_HELP = 'use "100ms", "5s", "10m", "2h", "1d", "1w", "1h30m", a timedelta, or seconds'
+
+
+def to_timedelta(value: Duration) -> timedelta:
+    """The duration as a `timedelta`, never negative.
+
+    `value` is text such as `"1h30m"` (units ms, s, m, h, d, w), a `timedelta`, or a number of seconds.
+    Raises `ValueError` for what is malformed, negative, not finite or longer than a hundred years, and
+    `TypeError` for any other type.
+
+    >>> to_timedelta("1h30m")
+    datetime.timedelta(seconds=5400)
+    """
+    result = _parse(value)
+    if result < timedelta(0):
+        raise ValueError(f"A duration can't be negative, got {value!r}.")
+    if result > _LONGEST:
+        raise ValueError(f"A duration of more than a hundred years: {value!r}.")
+    return result
+
+
+def _parse(value: Duration) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise TypeError(f"Not a duration: {value!r} ({type(value).__name__}); {_HELP}.")
+    if isinstance(value, str):
+        if not _WHOLE.fullmatch(value):
+            raise ValueError(f"Not a duration: {value!r}; {_HELP}.")
+        value = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
+    if not math.isfinite(value):
+        raise ValueError(f"Not a duration: {value!r}; {_HELP}.")
+    try:
+        return timedelta(seconds=value)
+    except OverflowError:
+        raise ValueError(f"A duration of more than a hundred years: {value!r}.") from None
+
+
+def to_microseconds(value: Duration) -> int:
+    """The duration in whole microseconds, the unit of the engine's machine times."""
+    return to_timedelta(value) // timedelta(microseconds=1)

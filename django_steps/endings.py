@@ -1,0 +1,101 @@
+"""The ways in which a pass can end, and what a pass needs from the place where it runs.
+
+`Direct` is the simplest such place: the caller's thread and connection. The worker brings its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from typing import Protocol, TypeVar
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from .conf import conf
+from .ledger import endings, records, sql
+from .ledger.endings import Finish
+from .ledger.records import Outcome, StepWrite
+
+T = TypeVar("T")
+
+
+class Ended(Enum):
+    """How a pass ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    PUT_DOWN = "put down"  # it sleeps, or waits for an attempt of a step or of the whole run
+    CANCELED = "canceled"
+    GIVEN_BACK = "given back"  # its worker is stopping
+    LOST = "lost"  # the claim is another's by now
+
+
+@dataclass(slots=True)
+class Ending:
+    """How a pass ended; when its run is due again (machine time), or how it was finished."""
+
+    how: Ended
+    wake_at: int | None = None
+    finish: Finish | None = None
+
+
+class Host(Protocol):
+    """Where a pass runs: who writes for it, and who can wait."""
+
+    def connection(self) -> BaseDatabaseWrapper:
+        """The connection of the calling thread to the database of the runs."""
+        ...
+
+    def record(self, write: StepWrite) -> Outcome:
+        """Record the outcome of a step; returns when it is committed."""
+        ...
+
+    def finish(self, end: Finish) -> Outcome:
+        """End the run; returns when it is committed."""
+        ...
+
+    def write(self, statement: Callable[[], T]) -> T:
+        """Carry out another write, through an outage of the database if need be."""
+        ...
+
+    def wait(self, seconds: float) -> None:
+        """Wait; less when there is a reason to look up."""
+        ...
+
+    @property
+    def puts_down_always(self) -> bool:
+        """Whether the run is put down after every step that executed, so that the body is replayed each time."""
+        ...
+
+    @property
+    def inline_wait(self) -> int:
+        """Up to how many microseconds are waited out in place."""
+        ...
+
+
+class Direct:
+    """Writes on the calling thread's own connection, and lets errors of the database through."""
+
+    puts_down_always = False
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+        self.inline_wait = conf.inline_wait // timedelta(microseconds=1)
+
+    def connection(self) -> BaseDatabaseWrapper:
+        return sql.connection_for(self._alias)
+
+    def record(self, write: StepWrite) -> Outcome:
+        return records.record(self.connection(), write)
+
+    def finish(self, end: Finish) -> Outcome:
+        return endings.finish(self.connection(), end)
+
+    def write(self, statement: Callable[[], T]) -> T:
+        return statement()
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(seconds)

@@ -1,0 +1,204 @@
+"""Every exception a user of django_steps can meet.
+
+All of them share the base `StepsError`. The message says what to do about it. What is not here:
+the record of a failure in the database (`failures.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .durations import to_timedelta
+
+
+class StepsError(Exception):
+    """The base of every error that django_steps raises."""
+
+
+# -- Definitions and names ---------------------------------------------------------------------
+
+
+class InvalidName(StepsError, ValueError):
+    """A workflow, queue, key or step name that could not be kept exactly by every database."""
+
+
+class UnknownWorkflow(StepsError, LookupError):
+    """No workflow of that name (and version) is registered in this process."""
+
+
+class InvalidInput(StepsError, ValueError):
+    """The input of a run can't be accepted; nothing was started.
+
+    `errors` lists what is wrong, one line each.
+    """
+
+    def __init__(self, message: str, errors: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.errors = list(errors) or [message]
+
+
+# -- Values ------------------------------------------------------------------------------------
+
+
+class UnserializableValue(StepsError, TypeError):
+    """A value that can't be recorded faithfully; the message names the path to it."""
+
+
+class UnserializableResult(UnserializableValue):
+    """A step or a workflow returned something that can't be recorded faithfully."""
+
+
+class ValueTooLarge(StepsError, ValueError):
+    """An encoded value is larger than `DJANGO_STEPS["MAX_VALUE_BYTES"]`."""
+
+
+class UnreadableValue(StepsError, ValueError):
+    """A recorded value can't be read by this code: its class was moved, renamed or changed."""
+
+
+class RecordedInstanceGone(StepsError, LookupError):
+    """A recorded result refers to a database row that no longer exists."""
+
+    def __init__(self, model: str, pk: Any, step: str | None = None) -> None:
+        self.model, self.pk, self.step = model, pk, step
+        super().__init__(model, pk, step)
+
+    def __str__(self) -> str:
+        where = f"The recorded result of step {self.step!r}" if self.step else "A recorded value"
+        return (
+            f"{where} refers to {self.model} with primary key {self.pk!r}, which no longer exists. "
+            "Return the values the workflow needs instead of the instance, or retry from this step."
+        )
+
+
+# -- Steps -------------------------------------------------------------------------------------
+
+
+class DuplicateStepName(StepsError):
+    """A step name was used twice in one pass."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(name)
+
+    def __str__(self) -> str:
+        return (
+            f"The step name {self.name!r} is used twice in this run. Names identify what was recorded, "
+            f'so each needs its own; in a loop include the index, as in f"{self.name}_{{i}}".'
+        )
+
+
+class StepNotRun(StepsError):
+    """A step was defined and never run."""
+
+
+class NestedStep(StepsError):
+    """A step was called inside another step."""
+
+
+class StepInTransaction(StepsError):
+    """A step was called inside an `atomic()` block that the body opened."""
+
+
+class WrongThread(StepsError):
+    """A step was called from another thread than the one the body runs on."""
+
+
+class HistoryMismatch(StepsError):
+    """What the run has recorded under a name is of another kind than what the code now asks for."""
+
+
+class StepFailed(StepsError):
+    """A step failed with an exception that can't be rebuilt; carries its type and message."""
+
+    def __init__(self, type_name: str, message: str) -> None:
+        self.type_name, self.message = type_name, message
+        super().__init__(type_name, message)
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.message}" if self.message else self.type_name
+
+
+class WorkerDied(StepsError):
+    """The workers that executed a run died again and again without getting any further."""
+
+
+class NonRetryableError(StepsError):
+    """Raise this (or a subclass) in a step or a body when trying again would be pointless."""
+
+
+class RetryAfter(StepsError):
+    """Raise this in a step to say when the next attempt is due.
+
+    `delay` is a duration: `"30s"`, a `timedelta`, or seconds. It replaces the delay of the step's
+    retry policy; how many attempts there are is still the policy's to say.
+    """
+
+    def __init__(self, delay: Any, message: str = "") -> None:
+        self.delay = to_timedelta(delay)
+        super().__init__(delay, message)
+
+    def __str__(self) -> str:
+        return str(self.args[1] or f"retry after {self.args[0]}")
+
+
+# -- Runs --------------------------------------------------------------------------------------
+
+
+class InvalidState(StepsError):
+    """What was asked of a run makes no sense in its present status."""
+
+
+class FailureWasHandled(InvalidState):
+    """A plain retry would redo what the body did after it handled the failure.
+
+    `step` is the failed step, `later` the names of the steps recorded after it.
+    """
+
+    def __init__(self, step: str, later: Sequence[str]) -> None:
+        self.step, self.later = step, list(later)
+        super().__init__(step, self.later)
+
+    def __str__(self) -> str:
+        names = ", ".join(repr(name) for name in self.later)
+        return (
+            f"The failure of step {self.step!r} was handled: {names} ran after it. Going on would redo "
+            f"what was compensated. Use retry(from_step=…) to choose where to start again, or restart()."
+        )
+
+
+class UnknownStep(StepsError, LookupError):
+    """The run has recorded no step of that name."""
+
+
+class RunFailed(StepsError):
+    """`result()` of a run that failed; `run` is the run, `error` its recorded error."""
+
+    def __init__(self, run: Any) -> None:
+        self.run, self.error = run, run.error or {}
+        super().__init__(run)
+
+    def __str__(self) -> str:
+        error = self.error
+        where = f" in step {error['step']!r}" if error.get("step") else ""
+        return f"Run {self.run.pk} of {self.run.workflow!r} failed{where}: {error.get('type')}: {error.get('message')}"
+
+
+class RunCanceled(StepsError):
+    """`result()` of a run that was canceled."""
+
+
+class ResultUnavailable(StepsError):
+    """`result()` was called where waiting could never end."""
+
+
+class StartOutsideStep(StepsError):
+    """`start()` was called in a body outside a step: every pass would start another run."""
+
+
+class PassEnded(BaseException):
+    """Unwinds a body whose pass is ending early (put down, canceled, lease lost, worker stopping).
+
+    A `BaseException`, so that `except Exception` in a body lets it through. Never catch it to stay.
+    """

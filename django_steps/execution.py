@@ -1,0 +1,336 @@
+"""One pass over one run: call the body against its history, and say how it ended. Knows no threads.
+
+The pass itself remembers how it is ending, and that decides: what a body returns or raises after it was told to end
+doesn't matter, because bodies turn the signal into return values and other exceptions.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, NoReturn
+
+from . import events, failures, hygiene, values
+from .conf import conf
+from .context import active_pass, active_step, thread_id
+from .definitions import Workflow
+from .endings import Ended, Ending, Host
+from .errors import NestedStep, PassEnded, RecordedInstanceGone, StepInTransaction, StepNotRun, WrongThread
+from .history import History
+from .ledger import endings, leases, verbs
+from .ledger.claims import Claim
+from .ledger.endings import Finish
+from .ledger.histories import Recorded
+from .ledger.records import Outcome, StepWrite
+from .retries import ONE_ATTEMPT, RetryPolicy
+from .step import Call, Step
+from .step_execution import Attempt, ClaimLost, execute
+from .workflow_logger import WorkflowLogger
+
+CANCELED, LOST, STOPPING = Ended.CANCELED, Ended.LOST, Ended.GIVEN_BACK
+
+
+class Pass:
+    """One call of a body. `interrupt` may be set from outside, and ends the pass at its next step."""
+
+    def __init__(self, workflow: Workflow[Any, Any], claim: Claim, history: History, host: Host) -> None:
+        self.workflow, self.claim, self.history, self.host = workflow, claim, history, host
+        self.run_id = claim.run_id
+        self.interrupt: Ended | None = None
+        self.current_step = ""
+        self.progress: tuple[int, int] | None = None
+        self.ending: Ending | None = None
+        self._thread = thread_id()
+        self._depths = hygiene.atomic_depths()
+        self._unrun: dict[str, Call] = {}
+        self._failures: list[tuple[BaseException, str]] = []
+        self._is_careful = claim.recoveries > 0
+        self._inline_wait = host.inline_wait
+        self._default_retry = workflow.step_retry or ONE_ATTEMPT
+
+    # -- The story ------------------------------------------------------------------------------
+
+    def run(self) -> Ending:
+        """Call the body, and bring the run to where the call leaves it."""
+        token = active_pass.set(self)
+        try:
+            value = self.workflow.call_body(self._arguments())
+        except PassEnded:
+            return self._settled()
+        except BaseException as error:
+            return self._settled() if self.ending else self._raised(error)
+        finally:
+            active_pass.reset(token)
+            hygiene.tidy(self._depths, "")
+        return self._settled() if self.ending else self._returned(value)
+
+    def define(self, call: Call) -> None:
+        """A step is defined: its name is taken, and it has to be run."""
+        self._check(call.name)
+        self.history.reserve(call.name)
+        self._unrun[call.name] = call
+
+    def perform(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Pass over a recorded step, or execute it and record its outcome."""
+        self._check(call.name)
+        if self._unrun.pop(call.name, None) is None:
+            self.history.reserve(call.name)  # run a second time: raises
+        recorded = self.history.look_up(call.name, "step")
+        if recorded is not None and recorded.is_final:
+            return self._replay(recorded)
+        return self._execute(call, args, kwargs, recorded)
+
+    def sleep(self, name: str, duration: int | None, until: int | None) -> None:
+        """Wait until a recorded time; short waits in place, long ones by putting the run down."""
+        self._check(name)
+        name = self.history.reserve_sleep(name)
+        recorded = self.history.look_up(name, "sleep")
+        if recorded is not None:
+            self._wait_for(recorded.wake_at or 0)
+            return
+        now = self.claim.now()
+        wake_at = until if until is not None else now + (duration or 0)
+        write = StepWrite(
+            run_id=self.run_id,
+            token=self.claim.token,
+            name=name,
+            kind="sleep",
+            position=self.history.next_position(),
+            status="succeeded",
+            started_at=now,
+            finished_at=wake_at,
+            wake_at=wake_at,
+        )
+        if wake_at - now > self._inline_wait:
+            self._put_down(write, wake_at)
+            self._end(Ending(Ended.PUT_DOWN, wake_at))
+        self._record(write)
+        self._wait_for(wake_at)
+
+    # -- How a body ends ------------------------------------------------------------------------
+
+    def _arguments(self) -> dict[str, Any]:
+        wanted = self.workflow.parameters
+        arguments: dict[str, Any] = {}
+        if "input" in wanted:
+            arguments["input"] = self.workflow.to_input(values.decode(self.claim.input))
+        if "step" in wanted:
+            arguments["step"] = Step(self)
+        if "logger" in wanted:
+            arguments["logger"] = WorkflowLogger(self.workflow.name, self.run_id, lambda: self.history.is_replaying)
+        if "run" in wanted:
+            arguments["run"] = events.run_instance(self.claim, self.host.connection().alias)
+        return arguments
+
+    def _returned(self, value: Any) -> Ending:
+        if self._unrun:
+            names = ", ".join(repr(name) for name in self._unrun)
+            return self._raised(StepNotRun(f"Defined and never run: {names}. Call .run() on it, or don't define it."))
+        try:
+            output = values.encode(value, max_bytes=conf.max_value_bytes)
+        except Exception as error:
+            return self._raised(error)
+        return self._finish("succeeded", output, None)
+
+    def _raised(self, error: BaseException) -> Ending:
+        steps = self._steps_that_failed(error)
+        text = failures.with_steps(self._error_text(error, steps), steps)
+        policy: RetryPolicy | None = self.workflow.retry
+        delay = policy.delay_after(self.claim.attempts, error) if policy else None
+        if delay is not None and self._may_forget(steps):
+            due_at = self.claim.now() + delay // timedelta(microseconds=1)
+            outcome = self.host.write(
+                lambda: endings.attempt_again(
+                    self.host.connection(), self.run_id, self.claim.token, due_at, text, steps
+                )
+            )
+            return self._left(outcome, Ending(Ended.PUT_DOWN, due_at))
+        return self._finish("failed", None, text)
+
+    def _finish(self, status: str, output: str | None, error: str | None) -> Ending:
+        end = Finish(
+            run_id=self.run_id,
+            token=self.claim.token,
+            status=status,
+            output=output,
+            error=error,
+            finished_at=self.claim.now(),
+        )
+        how = Ended.SUCCEEDED if status == "succeeded" else Ended.FAILED
+        return self._left(self.host.finish(end), Ending(how, finish=end))
+
+    def _left(self, outcome: Outcome, ending: Ending) -> Ending:
+        """The ending that was asked for, or what came between."""
+        if outcome is Outcome.WRITTEN:
+            return ending
+        self.ending = Ending(CANCELED if outcome is Outcome.NOT_RUNNING else LOST)
+        return self._settled()
+
+    def _settled(self) -> Ending:
+        """Let go of the run, if it is still this pass's to let go of."""
+        ending = self.ending or Ending(LOST)
+        if ending.how in (CANCELED, STOPPING, LOST):
+            self.host.write(lambda: endings.give_back(self.host.connection(), self.run_id, self.claim.token))
+        return ending
+
+    def _steps_that_failed(self, error: BaseException, seen: frozenset[int] = frozenset()) -> list[str]:
+        """The steps whose failure this exception is: itself, its members, its cause, or what it was raised in."""
+        if id(error) in seen:
+            return []
+        seen |= {id(error)}
+        for raised, name in self._failures:
+            if raised is error:
+                return [name]
+        if isinstance(error, BaseExceptionGroup):
+            members = [name for member in error.exceptions for name in self._steps_that_failed(member, seen)]
+            if members:
+                return list(dict.fromkeys(members))
+        if error.__cause__ is not None:
+            return self._steps_that_failed(error.__cause__, seen)
+        if error.__context__ is not None and not error.__suppress_context__:
+            return self._steps_that_failed(error.__context__, seen)
+        return []
+
+    def _error_text(self, error: BaseException, steps: list[str]) -> str:
+        """The record of the error; where it is a step's own, the step's record, which has the whole traceback."""
+        if len(steps) == 1 and any(raised is error for raised, _ in self._failures):
+            recorded = self.history.look_up(steps[0], "step")
+            if recorded is not None and recorded.error:
+                return recorded.error
+        return failures.record(error)
+
+    def _may_forget(self, steps: list[str]) -> bool:
+        if not steps:
+            return True
+        recorded = self.history.names_since(steps[0])
+        try:
+            verbs.check_unhandled(recorded, steps)
+        except Exception:
+            return False
+        return True
+
+    # -- Steps ----------------------------------------------------------------------------------
+
+    def _check(self, name: str) -> None:
+        """Whether a step may be called here and now."""
+        if thread_id() != self._thread:
+            raise WrongThread(f"Step {name!r} was called from another thread. Call steps from the body's own thread.")
+        if self.ending is not None:
+            raise PassEnded(self.ending.how.value)
+        inside = active_step.get()
+        if inside is not None:
+            raise NestedStep(
+                f"Step {name!r} was called inside step {inside.name!r}. Call steps from the body, one after the other."
+            )
+        if hygiene.is_deeper(self._depths):
+            raise StepInTransaction(
+                f"Step {name!r} was called inside an atomic() block of the body, which can be rolled back after the step "
+                f"was done. Move atomic() into the step's function, or give the step atomic=True."
+            )
+        if self.interrupt is not None:
+            self._end(Ending(self.interrupt))
+
+    def _end(self, ending: Ending) -> NoReturn:
+        self.ending = ending
+        raise PassEnded(ending.how.value)
+
+    def _replay(self, recorded: Recorded) -> Any:
+        if recorded.status == "failed":
+            self._raise_recorded(recorded)
+        try:
+            return values.decode(self.history.output_of(recorded))
+        except RecordedInstanceGone as error:
+            raise RecordedInstanceGone(error.model, error.pk, recorded.name) from None
+
+    def _raise_recorded(self, recorded: Recorded) -> NoReturn:
+        error = failures.rebuild(recorded.error or "")
+        self._failures.append((error, recorded.name))
+        raise error
+
+    def _execute(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], tried: Recorded | None) -> Any:
+        if tried is not None and tried.wake_at:
+            self._wait_for(tried.wake_at)
+        attempt = Attempt(self, call, args, kwargs, call.retry or self._default_retry, tried)
+        while True:
+            self.current_step = call.name
+            if self._is_careful:
+                self._enter(call.name)
+            try:
+                write, error = execute(attempt)
+            except ClaimLost:
+                self._end(Ending(LOST))
+            if write.status == "retrying":
+                self._try_later(write, error)
+                attempt.count(write)
+                continue
+            recorded = self._record(write, attempt.outcome)
+            self.current_step = ""
+            events.step_ended(self.claim, write, error)
+            if self.host.puts_down_always:
+                self._end(Ending(STOPPING))
+            return self._replay(recorded)
+
+    def _try_later(self, write: StepWrite, error: BaseException | None) -> None:
+        """Record an attempt that failed, and wait for the next one."""
+        due_at = write.wake_at or 0
+        if due_at - self.claim.now() > self._inline_wait:
+            self._put_down(write, due_at)
+            events.step_ended(self.claim, write, error)
+            self._end(Ending(Ended.PUT_DOWN, due_at))
+        self._record(write)
+        events.step_ended(self.claim, write, error)
+        self._wait_for(due_at)
+
+    def _enter(self, name: str) -> None:
+        """After a crash, say which step comes next before executing it: if it kills the worker, it can be named."""
+        if not self.host.write(
+            lambda: leases.enter_step(self.host.connection(), self.run_id, self.claim.token, name)
+        ):
+            self._end(Ending(LOST))
+
+    def _record(self, write: StepWrite, outcome: Outcome | None = None) -> Recorded:
+        """Commit a record, unless an outcome says that it is; the pass ends here if the run is no longer its own."""
+        outcome = outcome or self.host.record(write)
+        if outcome is Outcome.NOT_RUNNING:
+            self._end(Ending(CANCELED))
+        if outcome in (Outcome.LOST, Outcome.TAKEN):
+            self._end(Ending(LOST))
+        self._is_careful = False
+        recorded = as_recorded(write)
+        self.history.add(recorded)
+        return recorded
+
+    def _put_down(self, write: StepWrite, wake_at: int) -> None:
+        outcome = self.host.write(
+            lambda: endings.put_down(self.host.connection(), self.run_id, self.claim.token, wake_at, write)
+        )
+        if outcome is not Outcome.WRITTEN:
+            self._end(Ending(CANCELED if outcome is Outcome.NOT_RUNNING else LOST))
+        self.history.add(as_recorded(write))
+
+    def _wait_for(self, wake_at: int) -> None:
+        """Wait in place for a short time, or put the run down."""
+        while (remaining := wake_at - self.claim.now()) > 0:
+            if self.interrupt is not None:
+                self._end(Ending(self.interrupt))
+            if remaining > self._inline_wait:
+                self.host.write(
+                    lambda: endings.wait_again(self.host.connection(), self.run_id, self.claim.token, wake_at)
+                )
+                self._end(Ending(Ended.PUT_DOWN, wake_at))
+            self.host.wait(remaining / 1_000_000)
+
+
+def as_recorded(write: StepWrite) -> Recorded:
+    """What a history will say of a write once it is committed."""
+    return Recorded(
+        write.name,
+        write.kind,
+        write.position,
+        write.status,
+        write.attempts,
+        write.output,
+        write.error,
+        write.attempt_log,
+        write.wake_at,
+    )
+

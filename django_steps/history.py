@@ -1,0 +1,86 @@
+"""What one run has recorded, as one pass over its body reads it: look up, notice duplicates and mismatches.
+
+Nothing is written here. The database's part of reading is in `ledger/histories.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from .errors import DuplicateStepName, HistoryMismatch
+from .ledger.histories import Recorded
+
+
+class History:
+    """The records of a run, by name, and which of them this pass has reached so far.
+
+    `load_long` fetches an output that is too long to be kept in memory for every run.
+    """
+
+    __slots__ = ("_ahead", "_load_long", "_next_position", "_records", "_reserved", "_sleeps")
+
+    def __init__(self, records: Iterable[Recorded] = (), load_long: Callable[[str], str] | None = None) -> None:
+        self._records = {record.name: record for record in records}
+        self._ahead = set(self._records)
+        self._load_long = load_long
+        self._reserved: set[str] = set()
+        self._sleeps: dict[str, int] = {}
+        self._next_position = max((record.position for record in self._records.values()), default=-1) + 1
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether there are recorded steps that this pass has not reached yet."""
+        return bool(self._ahead)
+
+    def reserve(self, name: str) -> None:
+        """Take a step name for this pass; `DuplicateStepName` if it is taken."""
+        if name in self._reserved:
+            raise DuplicateStepName(name)
+        self._reserved.add(name)
+
+    def reserve_sleep(self, name: str) -> str:
+        """Take a name for a sleep and return the one it is recorded under: the second of a name is `name#2`."""
+        count = self._sleeps.get(name, 0) + 1
+        recorded_as = name if count == 1 else f"{name}#{count}"
+        self.reserve(recorded_as)
+        self._sleeps[name] = count
+        return recorded_as
+
+    def look_up(self, name: str, kind: str) -> Recorded | None:
+        """What is recorded under a name; `HistoryMismatch` if it is of another kind."""
+        record = self._records.get(name)
+        if record is None:
+            return None
+        self._ahead.discard(name)
+        if record.kind != kind:
+            raise HistoryMismatch(
+                f"This run has recorded {name!r} as a {record.kind}, and the code now asks for a {kind}. "
+                f"Give the new {kind} another name, or register the changed workflow under a new version."
+            )
+        return record
+
+    def output_of(self, record: Recorded) -> str:
+        """The recorded output, as encoded text."""
+        if record.is_long and self._load_long is not None:
+            return self._load_long(record.name)
+        return record.output if record.output is not None else "null"
+
+    def next_position(self) -> int:
+        """The position of the next new record: steps keep the order in which they were first reached."""
+        position = self._next_position
+        self._next_position += 1
+        return position
+
+    def names_since(self, name: str) -> list[str]:
+        """The recorded names from `name` on, in order."""
+        start = self._records[name].position if name in self._records else 0
+        found = [record for record in self._records.values() if record.position >= start]
+        return [record.name for record in sorted(found, key=lambda record: record.position)]
+
+    def add(self, record: Recorded) -> None:
+        """Remember what this pass has just recorded."""
+        self._records[record.name] = record
+
+    def records(self) -> list[Recorded]:
+        """All that is recorded and final, in order: what a later pass needs not load again."""
+        return sorted((r for r in self._records.values() if r.is_final), key=lambda record: record.position)

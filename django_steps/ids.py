@@ -1,0 +1,24 @@
+"""Identifiers: time-ordered UUIDs for runs, random numbers for claims and writes.
+
+Python has `uuid.uuid7` from 3.14 on; until that is the oldest supported version it is made here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+
+
+def uuid7() -> uuid.UUID:
+    """A UUID version 7: 48 bits of Unix milliseconds, 12 of the fraction below, 62 random ones."""
+    nanoseconds = time.time_ns()
+    milliseconds, rest = divmod(nanoseconds, 1_000_000)
+    fraction = (rest << 12) // 1_000_000
+    randomness = int.from_bytes(os.urandom(8), "big") & (2**62 - 1)
+    return uuid.UUID(int=(milliseconds << 80) | (0x7 << 76) | (fraction << 64) | (0b10 << 62) | randomness)
+
+
+def random_token() -> int:
+    """A positive random number that fits a 64-bit column; never 0."""
+    return int.from_bytes(os.urandom(8), "big") >> 1 | 1

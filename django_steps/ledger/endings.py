@@ -1,0 +1,177 @@
+"""How a pass leaves its run: ended, put down until a time, due for another attempt, or given back.
+
+Each is fenced by the claim token, and each may be written twice: the second time finds the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from . import records, sql
+from .forgetting import forget_failures
+from .records import Outcome, StepWrite
+from .sql import ENDED, READY, RUN, TIMED
+
+# A run that nobody holds: no worker, no token, no mark of suspicion, no step it is in.
+_LET_GO = "worker_id = NULL, claim_token = NULL, suspect_since = NULL, current_step = ''"
+
+
+@dataclass(slots=True, kw_only=True)
+class Finish:
+    """The end of a run: `status` succeeded or failed, the encoded output or error, the time in microseconds."""
+
+    run_id: UUID
+    token: int
+    status: str
+    output: str | None = None
+    error: str | None = None
+    finished_at: int
+
+
+def finish(connection: BaseDatabaseWrapper, end: Finish) -> Outcome:
+    """End a run, by one statement. The token stays, so that a lost answer can be told from a lost claim."""
+    if sql.retrying(connection, lambda: _finish(connection, end)):
+        return Outcome.WRITTEN
+    return _explain(connection, end)
+
+
+def finish_many(connection: BaseDatabaseWrapper, ends: Sequence[Finish]) -> set[UUID]:
+    """End several runs with one commit, passing over those whose row is locked; the ids of the ended."""
+    if connection.vendor == "postgresql":
+        return _finish_together(connection, ends)
+    with sql.writing(connection):
+        return {end.run_id for end in ends if _lockable(connection, end) and _finish(connection, end)}
+
+
+def put_down(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wake_at: int, write: StepWrite) -> Outcome:
+    """Record why a run waits (a sleep, a failed attempt) and put it down until `wake_at`, in one transaction."""
+
+    def transaction() -> Outcome:
+        with sql.writing(connection):
+            outcome = records.record(connection, write)
+            if outcome is Outcome.WRITTEN:
+                _suspend(connection, run_id, token, wake_at)
+        return outcome
+
+    outcome: Outcome = sql.retrying(connection, transaction)
+    return outcome
+
+
+def wait_again(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wake_at: int) -> None:
+    """Put a run down until `wake_at` for something that is recorded already."""
+    sql.retrying(connection, lambda: _suspend(connection, run_id, token, wake_at))
+
+
+def attempt_again(
+    connection: BaseDatabaseWrapper, run_id: UUID, token: int, due_at: int, error: str, steps: Sequence[str]
+) -> Outcome:
+    """Let the run policy have its way: forget the failures that ended the run, and come back at `due_at`."""
+
+    def transaction() -> Outcome:
+        with sql.writing(connection), connection.cursor() as cursor:
+            cursor.execute(
+                f"UPDATE {RUN} SET status = 'sleeping', phase = {TIMED}, available_at = %s, attempts = attempts + 1,"
+                f" generation = generation + 1, error = %s, {_LET_GO}"
+                " WHERE id = %s AND claim_token = %s AND status = 'running'",
+                [due_at, error, sql.key(connection, run_id), token],
+            )
+            if not cursor.rowcount:
+                return Outcome.LOST
+            forget_failures(connection, run_id, steps)
+        return Outcome.WRITTEN
+
+    outcome: Outcome = sql.retrying(connection, transaction)
+    return outcome
+
+
+def give_back(connection: BaseDatabaseWrapper, run_id: UUID, token: int) -> None:
+    """Let go of a run: a running one is ready for others at once, a canceled one has ended, and a retry that waited
+    for this goes ahead."""
+
+    def statement() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                # MySQL evaluates assignments from left to right: `phase` reads the status before it changes.
+                f"UPDATE {RUN} SET phase = CASE WHEN status = 'canceled' THEN {ENDED} ELSE {READY} END,"
+                " claim_token = CASE WHEN status = 'canceled' THEN claim_token END,"
+                " status = CASE WHEN status = 'running' THEN 'pending' ELSE status END,"
+                " worker_id = NULL, suspect_since = NULL, current_step = ''"
+                f" WHERE id = %s AND claim_token = %s AND phase = {TIMED}",
+                [sql.key(connection, run_id), token],
+            )
+
+    sql.retrying(connection, statement)
+
+
+def _finish(connection: BaseDatabaseWrapper, end: Finish) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {RUN} SET status = %s, phase = {ENDED}, output = %s, error = %s, finished_at = %s,"
+            " suspect_since = NULL, current_step = '' WHERE id = %s AND claim_token = %s AND status = 'running'",
+            [
+                end.status,
+                end.output,
+                end.error,
+                sql.date_value(connection, end.finished_at),
+                sql.key(connection, end.run_id),
+                end.token,
+            ],
+        )
+        return bool(cursor.rowcount)
+
+
+def _lockable(connection: BaseDatabaseWrapper, end: Finish) -> bool:
+    if connection.vendor == "sqlite":
+        return True
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT 1 FROM {RUN} WHERE id = %s{sql.locking(connection)}", [sql.key(connection, end.run_id)]
+        )
+        return cursor.fetchone() is not None
+
+
+def _finish_together(connection: BaseDatabaseWrapper, ends: Sequence[Finish]) -> set[UUID]:
+    ordered = sorted(ends, key=lambda end: end.run_id)
+    rows = ", ".join(["(%s, %s, %s, %s, %s, %s)"] * len(ordered))
+    parameters: list[Any] = []
+    for end in ordered:
+        moment = sql.date_value(connection, end.finished_at)
+        parameters += [end.run_id, end.token, end.status, end.output, end.error, moment]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"WITH v (id, token, status, output, error, finished_at) AS (VALUES {rows}), held AS ("
+            f" SELECT r.id FROM {RUN} r JOIN v ON r.id = v.id::uuid AND r.claim_token = v.token::bigint"
+            " AND r.status = 'running' FOR UPDATE OF r SKIP LOCKED)"
+            f" UPDATE {RUN} r SET status = v.status, phase = {ENDED}, output = v.output, error = v.error,"
+            " finished_at = v.finished_at::timestamptz, suspect_since = NULL, current_step = ''"
+            " FROM v, held WHERE r.id = held.id AND v.id::uuid = held.id RETURNING r.id",
+            parameters,
+        )
+        return {row[0] for row in cursor.fetchall()}
+
+
+def _explain(connection: BaseDatabaseWrapper, end: Finish) -> Outcome:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT claim_token, status, phase FROM {RUN} WHERE id = %s", [sql.key(connection, end.run_id)]
+        )
+        row = cursor.fetchone()
+    if row is None or row[0] != end.token:
+        return Outcome.LOST
+    if row[1] == end.status and row[2] == ENDED:
+        return Outcome.WRITTEN
+    return Outcome.NOT_RUNNING
+
+
+def _suspend(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wake_at: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {RUN} SET status = 'sleeping', phase = {TIMED}, available_at = %s, {_LET_GO}"
+            " WHERE id = %s AND claim_token = %s AND status = 'running'",
+            [wake_at, sql.key(connection, run_id), token],
+        )

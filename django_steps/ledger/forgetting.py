@@ -1,0 +1,53 @@
+"""Forgetting what a run has recorded, so that it executes again.
+
+A failed step keeps its row, with its attempts moved to the log: whoever looks at the run sees them later, too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from . import sql
+from .sql import STEP
+
+
+def append_attempt(log: str, number: int, started_at: int | None, finished_at: int | None, error: str | None) -> str:
+    """The text of an attempt log with one more entry; times in microseconds, `error` as `failures` records it."""
+    entries: list[dict[str, Any]] = json.loads(log) if log else []
+    entries.append({"attempt": number, "started_at": started_at, "finished_at": finished_at, "error": error})
+    return json.dumps(entries)
+
+
+def forget_failures(connection: BaseDatabaseWrapper, run_id: UUID, steps: Sequence[str]) -> None:
+    """Let failed steps be executed again, with all their attempts ahead of them."""
+    key = sql.key(connection, run_id)
+    with connection.cursor() as cursor:
+        for name in steps:
+            cursor.execute(
+                f"SELECT attempts, attempt_log, error, started_at, finished_at FROM {STEP}"
+                " WHERE run_id = %s AND name = %s AND status = 'failed'",
+                [key, name],
+            )
+            row = cursor.fetchone()
+            if row is None:
+                continue
+            attempts, log, error, started_at, finished_at = row
+            times = sql.read_date(connection, started_at), sql.read_date(connection, finished_at)
+            cursor.execute(
+                f"UPDATE {STEP} SET status = 'retrying', attempts = 0, attempt_log = %s, error = NULL,"
+                " finished_at = NULL, wake_at = NULL WHERE run_id = %s AND name = %s",
+                [append_attempt(log, attempts, *times, error), key, name],
+            )
+
+
+def forget_from(connection: BaseDatabaseWrapper, run_id: UUID, position: int) -> None:
+    """Delete the records from `position` on."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"DELETE FROM {STEP} WHERE run_id = %s AND position >= %s", [sql.key(connection, run_id), position]
+        )

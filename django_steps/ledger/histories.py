@@ -1,0 +1,90 @@
+"""Reading what runs have recorded: one query for all the resumed runs of a claim.
+
+Long outputs are left out and fetched when a body reads them, so that a claim is bounded in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from . import sql
+from .sql import STEP
+
+LONG_OUTPUT = 64 * 1024
+_ROWS_AT_ONCE = 4000
+
+
+@dataclass(slots=True)
+class Recorded:
+    """One recorded step, as a pass reads it: texts undecoded, times in microseconds."""
+
+    name: str
+    kind: str
+    position: int
+    status: str
+    attempts: int
+    output: str | None
+    error: str | None
+    attempt_log: str
+    wake_at: int | None
+    is_long: bool = False  # the output is too long to be kept here; read it with `long_output`
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the step never executes again."""
+        return self.status != "retrying"
+
+
+def load(connection: BaseDatabaseWrapper, known: Mapping[UUID, int]) -> dict[UUID, list[Recorded]]:
+    """The records of runs, each from a position on (exclusive; -1: all), in the order of their positions.
+
+    A run that is missing in the answer has to be asked for on its own: there was too much for one answer.
+    """
+    if not known:
+        return {}
+    rows = _select(connection, known, limit=_ROWS_AT_ONCE if len(known) > 1 else None)
+    found: dict[UUID, list[Recorded]] = {run_id: [] for run_id in known}
+    for row in rows:
+        found[sql.run_id(row[0])].append(_recorded(row))
+    if len(known) > 1 and len(rows) >= _ROWS_AT_ONCE:
+        last = sql.run_id(rows[-1][0])
+        found = {run_id: records for run_id, records in found.items() if run_id < last}
+    return found
+
+
+def long_output(connection: BaseDatabaseWrapper, run_id: UUID, name: str) -> str:
+    """The output of a step that was too long to be loaded with the others."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT output FROM {STEP} WHERE run_id = %s AND name = %s", [sql.key(connection, run_id), name]
+        )
+        return str(cursor.fetchone()[0])
+
+
+def _select(connection: BaseDatabaseWrapper, known: Mapping[UUID, int], limit: int | None) -> Sequence[tuple[object, ...]]:
+    conditions, parameters = [], []
+    complete = [sql.key(connection, run_id) for run_id, position in known.items() if position < 0]
+    if complete:
+        conditions.append(f"run_id IN ({sql.marks(complete)})")
+        parameters += complete
+    for run_id, position in known.items():
+        if position >= 0:
+            conditions.append("(run_id = %s AND position > %s)")
+            parameters += [sql.key(connection, run_id), position]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT run_id, name, kind, position, status, attempts,"
+            f" CASE WHEN LENGTH(output) <= {LONG_OUTPUT} THEN output END, error, attempt_log, wake_at,"
+            f" LENGTH(output) > {LONG_OUTPUT} FROM {STEP} WHERE {' OR '.join(conditions)} ORDER BY run_id, position"
+            + (f" LIMIT {limit}" if limit else ""),
+            parameters,
+        )
+        return cursor.fetchall()
+
+
+def _recorded(row: Sequence[object]) -> Recorded:
+    return Recorded(*row[1:10], is_long=bool(row[10]))  # type: ignore[arg-type]

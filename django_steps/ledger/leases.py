@@ -1,0 +1,124 @@
+"""Keeping what a worker holds: renewing its leases, and learning of what it lost.
+
+Rows that somebody else has locked are passed over: one user's open transaction must not cost the others their lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from . import sql
+from .sql import RUN, TIMED, WORKER
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What a worker knows of a run that it holds; `progress` is (done, total) or None."""
+
+    token: int
+    current_step: str = ""
+    progress: tuple[int, int] | None = None
+
+
+@dataclass(slots=True)
+class Renewal:
+    """What a renewal found: these leases are good again, these claims are another's, these runs are canceled."""
+
+    renewed: set[UUID] = field(default_factory=set)
+    lost: set[UUID] = field(default_factory=set)
+    canceled: set[UUID] = field(default_factory=set)
+
+
+def renew(connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holding], lease: int) -> Renewal:
+    """Renew the leases of all of a worker's runs: two statements, one commit.
+
+    What is in none of the sets was locked by somebody, and is to be renewed soon again.
+    """
+    found = Renewal()
+    if not holdings:
+        return found
+
+    def transaction() -> None:
+        with sql.writing(connection):
+            _look(connection, holdings, found)
+            if found.renewed:
+                _extend(connection, {run_id: holdings[run_id] for run_id in found.renewed}, lease)
+
+    sql.retrying(connection, transaction)
+    return found
+
+
+def check(connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holding]) -> Renewal:
+    """Look, without locking anything, for runs that were lost or canceled: one statement."""
+    found = Renewal()
+    if holdings:
+        _look(connection, holdings, found, lock=False)
+    return found
+
+
+def enter_step(connection: BaseDatabaseWrapper, run_id: UUID, token: int, name: str) -> bool:
+    """Write which step a run is about to execute; whether the claim still stands."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {RUN} SET current_step = %s WHERE id = %s AND claim_token = %s AND status = 'running'",
+            [name, sql.key(connection, run_id), token],
+        )
+        return bool(cursor.rowcount)
+
+
+def beat(connection: BaseDatabaseWrapper, worker_id: int) -> None:
+    """Say that a worker is alive."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {WORKER} SET last_seen = {sql.now(connection)} WHERE id = %s", [worker_id]
+        )
+
+
+def _look(
+    connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holding], found: Renewal, *, lock: bool = True
+) -> None:
+    ids = [sql.key(connection, run_id) for run_id in sorted(holdings)]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT id, claim_token, status, phase FROM {RUN} WHERE id IN ({sql.marks(ids)}) ORDER BY id"
+            f"{sql.locking(connection) if lock else ''}",
+            ids,
+        )
+        rows = cursor.fetchall()
+    for value, token, status, phase in rows:
+        run_id = sql.run_id(value)
+        if token != holdings[run_id].token or phase != TIMED:
+            found.lost.add(run_id)
+            continue
+        found.renewed.add(run_id)
+        if status != "running":
+            found.canceled.add(run_id)
+
+
+def _extend(connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holding], lease: int) -> None:
+    ids = [sql.key(connection, run_id) for run_id in sorted(holdings)]
+    assignments, parameters = _assignments(connection, holdings)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {RUN} SET available_at = {sql.now(connection)} + %s, suspect_since = NULL, {assignments}"
+            f" WHERE id IN ({sql.marks(ids)})",
+            [lease, *parameters, *ids],
+        )
+
+
+def _assignments(connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holding]) -> tuple[str, list[Any]]:
+    """Which step each run is in, and how far its body says it is: carried by the renewal, so that they cost no write."""
+    steps = {run_id: holding.current_step for run_id, holding in holdings.items()}
+    done = {run_id: holding.progress[0] for run_id, holding in holdings.items() if holding.progress}
+    total = {run_id: holding.progress[1] for run_id, holding in holdings.items() if holding.progress}
+    clauses, parameters = [], []
+    for column, values in (("current_step", steps), ("progress_done", done), ("progress_total", total)):
+        if values:
+            clauses.append(f"{column} = CASE id {'WHEN %s THEN %s ' * len(values)}ELSE {column} END")
+            parameters += [part for run_id, value in values.items() for part in (sql.key(connection, run_id), value)]
+    return ", ".join(clauses), parameters

@@ -1,0 +1,102 @@
+"""What happens to a run whose lease ran out: first a suspicion, then the takeover.
+
+An expired lease is no proof: a long SQLite transaction or a restarted database stops every renewal. So a run is marked
+first, and taken only if the mark still stands after more than a renewal interval; a renewal wipes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from . import sql
+from .sql import ENDED, READY, RUN, STEP, TIMED, WORKER
+
+if TYPE_CHECKING:
+    from .claims import Terms
+
+# A holder renews three times in a lease; half a lease leaves it more than one renewal to answer the suspicion.
+RENEWALS_PER_LEASE = 3
+_TAKEOVERS_KEPT = 20
+
+
+def suspect(connection: BaseDatabaseWrapper, ids: Sequence[Any], lease: int) -> None:
+    """Mark runs under an expired lease, and give their holder time to object."""
+    if not ids:
+        return
+    now = sql.now(connection)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {RUN} SET suspect_since = {now}, available_at = {now} + %s WHERE id IN ({sql.marks(ids)})",
+            [lease // 2, *ids],
+        )
+
+
+def take_over(connection: BaseDatabaseWrapper, ids: Sequence[Any], terms: Terms) -> None:
+    """Take runs from workers that did not object: ready again, or failed where that happened too often."""
+    if not ids:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT r.id, r.status, r.recoveries, r.recovery_mark, r.current_step, r.takeovers, w.host, w.pid,"
+            f" (SELECT COUNT(*) + COALESCE(SUM(s.attempts), 0) FROM {STEP} s WHERE s.run_id = r.id), {sql.now(connection)}"
+            f" FROM {RUN} r LEFT JOIN {WORKER} w ON w.id = r.worker_id WHERE r.id IN ({sql.marks(ids)})",
+            ids,
+        )
+        rows = cursor.fetchall()
+    for row in rows:
+        _take_over_one(connection, row, terms)
+
+
+def _take_over_one(connection: BaseDatabaseWrapper, row: Sequence[Any], terms: Terms) -> None:
+    run_id, status, recoveries, mark, current_step, takeovers, host, pid, progress, now = row
+    if status != "running":  # canceled, or to be retried, and its worker died before it let go
+        _let_go(connection, run_id, status)
+        return
+    # Only a run whose history stands still counts its recoveries: one that gets on may be taken over any number of times.
+    recoveries = recoveries + 1 if mark == int(progress) else 1
+    worker = f"{host}:{pid}" if host else "a worker"
+    log = json.loads(takeovers) if takeovers else []
+    log = [*log, {"at": int(now), "worker": worker, "step": current_step}][-_TAKEOVERS_KEPT:]
+    values = [recoveries, int(progress), json.dumps(log)]
+    if recoveries > terms.max_recoveries:
+        error = _died_error(recoveries, current_step, worker)
+        _fail(connection, run_id, values, error, int(now))
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {RUN} SET status = 'pending', phase = {READY}, recoveries = %s, recovery_mark = %s, takeovers = %s,"
+            " worker_id = NULL, claim_token = NULL, suspect_since = NULL, current_step = '' WHERE id = %s",
+            [*values, run_id],
+        )
+
+
+def _let_go(connection: BaseDatabaseWrapper, run_id: Any, status: str) -> None:
+    phase = ENDED if status == "canceled" else READY
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {RUN} SET phase = {phase}, worker_id = NULL, claim_token = NULL, suspect_since = NULL,"
+            f" current_step = '' WHERE id = %s AND phase = {TIMED}",
+            [run_id],
+        )
+
+
+def _fail(connection: BaseDatabaseWrapper, run_id: Any, values: list[Any], error: str, now: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {RUN} SET status = 'failed', phase = {ENDED}, recoveries = %s, recovery_mark = %s, takeovers = %s,"
+            " error = %s, finished_at = %s, claim_token = NULL, suspect_since = NULL, current_step = '' WHERE id = %s",
+            [*values, error, sql.date_value(connection, now), run_id],
+        )
+
+
+def _died_error(times: int, step: str, worker: str) -> str:
+    where = f"while executing step {step!r}" if step else "outside its steps"
+    message = (
+        f"The worker died {times} times {where}, the last one being {worker}, and the run got no further. "
+        "Look for what ends the process (memory, a crash in C code, os._exit), then retry the run."
+    )
+    return json.dumps({"type": "django_steps.errors.WorkerDied", "message": message, "traceback": "", "step": step or None})

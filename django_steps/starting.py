@@ -1,0 +1,158 @@
+"""Starting runs: validate, encode, insert, and wake the workers after the commit.
+
+Nothing is written before everything is known to be right.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from django.db import router
+
+from . import values, wakeups
+from .conf import conf
+from .definitions import Workflow, check_priority
+from .durations import Duration, to_microseconds
+from .errors import InvalidInput, UnserializableValue
+from .ledger import sql, starts
+from .ledger.starts import NewRun
+from .models import WorkflowRun
+from .names import check_name
+from .step import check_datetime
+from .verbs import refuse_outside_step
+
+logger = logging.getLogger("django_steps")
+
+
+def start(
+    workflow: Workflow[Any, Any],
+    input: Any,
+    *,
+    key: str | None,
+    priority: int | None,
+    queue: str | None,
+    delay: Duration | None,
+    start_at: datetime | None,
+) -> WorkflowRun:
+    """See `Workflow.start`."""
+    refuse_outside_step("start")
+    if key is not None:
+        check_name(key, "key")
+    new = _new_run(workflow, input, *_options(workflow, priority, queue, delay, start_at), key=key)
+    connection = sql.connection_for(router.db_for_write(WorkflowRun))
+    if starts.insert(connection, new):
+        wakeups.notify(connection)
+        return _instance(new, connection.alias)
+    return _first_with_key(workflow, new, connection)
+
+
+def start_many(
+    workflow: Workflow[Any, Any],
+    inputs: Iterable[Any],
+    *,
+    priority: int | None,
+    queue: str | None,
+    delay: Duration | None,
+    start_at: datetime | None,
+) -> list[WorkflowRun]:
+    """See `Workflow.start_many`."""
+    refuse_outside_step("start_many")
+    options = _options(workflow, priority, queue, delay, start_at)
+    runs = []
+    for number, input in enumerate(inputs):
+        try:
+            runs.append(_new_run(workflow, input, *options))
+        except InvalidInput as error:
+            raise InvalidInput(f"Input {number}: {error}", error.errors) from None
+    if not runs:
+        return []
+    connection = sql.connection_for(router.db_for_write(WorkflowRun))
+    starts.insert_many(connection, runs)
+    wakeups.notify(connection)
+    return [_instance(new, connection.alias) for new in runs]
+
+
+def _options(
+    workflow: Workflow[Any, Any],
+    priority: int | None,
+    queue: str | None,
+    delay: Duration | None,
+    start_at: datetime | None,
+) -> tuple[int, str, int | None, int | None]:
+    if delay is not None and start_at is not None:
+        raise ValueError("Give delay= or start_at=, not both.")
+    return (
+        workflow.priority if priority is None else check_priority(priority),
+        workflow.queue if queue is None else check_name(queue, "queue name"),
+        None if delay is None else to_microseconds(delay),
+        None if start_at is None else sql.to_microseconds(check_datetime(start_at, "start_at=")),
+    )
+
+
+def _new_run(
+    workflow: Workflow[Any, Any],
+    input: Any,
+    priority: int,
+    queue: str,
+    delay: int | None,
+    due_at: int | None,
+    key: str | None = None,
+) -> NewRun:
+    if "input" in workflow.parameters:
+        input = workflow.to_input(input)
+    try:
+        text = values.encode(input, root="input", max_bytes=conf.max_value_bytes)
+    except UnserializableValue as error:
+        raise InvalidInput(str(error)) from None
+    search = values.searchable(input, workflow.mask)
+    return NewRun(
+        workflow=workflow.name,
+        version=workflow.version,
+        queue=queue,
+        priority=priority,
+        input=text,
+        input_search=None if search is None else json.dumps(search),
+        key=key,
+        created_at=time.time_ns() // 1000,
+        delay=delay,
+        due_at=due_at,
+    )
+
+
+def _instance(new: NewRun, alias: str) -> WorkflowRun:
+    """The run as it was inserted, without reading it back."""
+    run = WorkflowRun(
+        id=new.id,
+        workflow=new.workflow,
+        version=new.version,
+        queue=new.queue,
+        priority=new.priority,
+        key=new.key,
+        phase=WorkflowRun.Phase.TIMED if new.waits else WorkflowRun.Phase.READY,
+        input_text=new.input,
+        input_search=None if new.input_search is None else json.loads(new.input_search),
+        created_at=sql.to_datetime(new.created_at),
+        available_at=new.due_at or (new.created_at + new.delay if new.delay is not None else 0),
+    )
+    run._state.adding, run._state.db = False, alias
+    return run
+
+
+def _first_with_key(workflow: Workflow[Any, Any], new: NewRun, connection: Any) -> WorkflowRun:
+    assert new.key is not None
+    run_id = starts.find_by_key(connection, workflow.name, new.key)
+    run = WorkflowRun.objects.using(connection.alias).get(pk=run_id)
+    run.created = False
+    if run.input_text != new.input:
+        logger.warning(
+            "Workflow %r was started again with key %r and a different input; run %s keeps the first one.",
+            workflow.name,
+            new.key,
+            run.pk,
+        )
+    return run

@@ -1,0 +1,196 @@
+"""Executing one attempt of one step: call its function, and make the record of how that went.
+
+A plain step is recorded by whoever asked; an atomic one records itself, in the transaction of its own writes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import async_to_sync
+from django.db import InterfaceError, OperationalError, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from . import failures, hygiene, values
+from .conf import conf
+from .context import StepContext, active_step
+from .errors import (
+    NestedStep,
+    PassEnded,
+    StepInTransaction,
+    UnserializableValue,
+    ValueTooLarge,
+    WrongThread,
+)
+from .ledger import records, sql
+from .ledger.forgetting import append_attempt
+from .ledger.histories import Recorded
+from .ledger.records import Outcome, StepWrite
+from .retries import RetryPolicy
+from .step import Call
+
+if TYPE_CHECKING:
+    from .execution import Pass
+
+logger = logging.getLogger("django_steps")
+
+# Mistakes in the code: trying again would only make the same one again.
+_MISTAKES = (NestedStep, StepInTransaction, WrongThread, UnserializableValue, ValueTooLarge)
+_PASS_THROUGH = (PassEnded, KeyboardInterrupt, GeneratorExit)
+# How often an atomic step is executed again because the database broke off its transaction, and the wait in between.
+_DATABASE_ATTEMPTS, _DATABASE_PAUSE = 60, 0.5
+
+Executed = tuple[StepWrite, BaseException | None]
+
+
+class ClaimLost(BaseException):
+    """Rolls back an atomic step whose run is another's by now."""
+
+
+class Attempt:
+    """The attempts of one step call in one pass, the present one being `number`."""
+
+    def __init__(
+        self,
+        owner: Pass,
+        call: Call,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        policy: RetryPolicy,
+        tried: Recorded | None,
+    ) -> None:
+        self.owner, self.call, self.args, self.kwargs, self.policy = owner, call, args, kwargs, policy
+        self.number = tried.attempts + 1 if tried else 1
+        self.log = tried.attempt_log if tried else ""
+        self.replaces = tried is not None
+        self.position = tried.position if tried else owner.history.next_position()
+        self.started_at = 0
+        self.outcome: Outcome | None = None  # of the record that an atomic step has committed itself
+
+    def count(self, write: StepWrite) -> None:
+        """The attempt that `write` records has failed; the next one begins."""
+        self.number, self.log, self.replaces = write.attempts + 1, write.attempt_log, True
+
+    def succeeded(self, value: Any) -> StepWrite:
+        """The record of success; raises what makes the value impossible to record."""
+        return self._write("succeeded", output=values.encode(value, max_bytes=conf.max_value_bytes))
+
+    def failed(self, error: BaseException) -> StepWrite:
+        """The record of a failure: final, or of an attempt that is followed by another one."""
+        text = failures.with_steps(failures.record(error), [self.call.name])
+        delay = None if isinstance(error, _MISTAKES) else self.policy.delay_after(self.number, error)
+        if delay is None:
+            return self._write("failed", error=text)
+        write = self._write("retrying")
+        finished_at = write.finished_at or 0
+        write.wake_at = finished_at + delay // timedelta(microseconds=1)
+        write.attempt_log = append_attempt(self.log, self.number, self.started_at, finished_at, text)
+        return write
+
+    def _write(self, status: str, output: str | None = None, error: str | None = None) -> StepWrite:
+        claim = self.owner.claim
+        return StepWrite(
+            run_id=claim.run_id,
+            token=claim.token,
+            name=self.call.name,
+            kind="step",
+            position=self.position,
+            status=status,
+            attempts=self.number,
+            output=output,
+            error=error,
+            attempt_log=self.log,
+            started_at=self.started_at,
+            finished_at=claim.now(),
+            replaces=self.replaces,
+        )
+
+
+def execute(attempt: Attempt) -> Executed:
+    """Execute the step once, and return what is to be recorded, with the error if it failed."""
+    attempt.started_at = attempt.owner.claim.now()
+    try:
+        if attempt.call.atomic:
+            return _execute_atomic(attempt), None
+        value = _call(attempt)
+        return attempt.succeeded(value), None
+    except (*_PASS_THROUGH, ClaimLost):
+        raise
+    except BaseException as error:
+        return attempt.failed(error), error
+
+
+def _call(attempt: Attempt) -> Any:
+    call = attempt.call
+    token = active_step.set(StepContext(attempt.owner.run_id, call.name, attempt.number))
+    depths = hygiene.atomic_depths()
+    try:
+        assert call.function is not None
+        value = call.function(*attempt.args, **attempt.kwargs)
+        if inspect.isawaitable(value):
+            value = async_to_sync(_awaited)(value)
+        return value
+    finally:
+        active_step.reset(token)
+        hygiene.tidy(depths, call.name)
+
+
+async def _awaited(awaitable: Any) -> Any:
+    return await awaitable
+
+
+def _execute_atomic(attempt: Attempt) -> StepWrite:
+    """Execute the step and record it in one transaction; again, if the database broke the transaction off."""
+    host = attempt.owner.host
+    for _ in range(_DATABASE_ATTEMPTS):
+        write: StepWrite | None = None
+        connection = host.connection()
+        is_nested = connection.in_atomic_block
+        try:
+            with transaction.atomic(using=connection.alias):
+                if connection.vendor == "sqlite":
+                    _hold(attempt)
+                write = attempt.succeeded(_call(attempt))
+                attempt.outcome = _record(attempt, write)
+            return write
+        except (*_PASS_THROUGH, ClaimLost):
+            raise
+        except BaseException as error:
+            if write is not None and not is_nested and _is_recorded(attempt, write):
+                logger.exception("Step %r is done and recorded, but an error came after its commit.", write.name)
+                return write
+            attempt.outcome = None
+            if is_nested or not _was_broken_off(connection, error):
+                raise
+            logger.warning("The database broke off step %r, which is executed again: %s", attempt.call.name, error)
+            host.wait(_DATABASE_PAUSE)
+    raise OperationalError(f"The database broke off step {attempt.call.name!r} {_DATABASE_ATTEMPTS} times.")
+
+
+def _hold(attempt: Attempt) -> None:
+    claim = attempt.owner.claim
+    if records.hold(attempt.owner.host.connection(), claim.run_id, claim.token) is None:
+        raise ClaimLost
+
+
+def _record(attempt: Attempt, write: StepWrite) -> Outcome:
+    """The fenced record, last in the transaction of the step's own writes."""
+    outcome = records.record(attempt.owner.host.connection(), write)
+    if outcome in (Outcome.LOST, Outcome.TAKEN):
+        raise ClaimLost
+    return outcome
+
+
+def _is_recorded(attempt: Attempt, write: StepWrite) -> bool:
+    host = attempt.owner.host
+    return host.write(lambda: records.is_recorded(host.connection(), write))
+
+
+def _was_broken_off(connection: BaseDatabaseWrapper, error: BaseException) -> bool:
+    """Whether the database, not the step, is why a transaction came to nothing."""
+    if not isinstance(error, (OperationalError, InterfaceError)):
+        return False
+    return sql.is_transient(error) or connection.connection is None or not connection.is_usable()

@@ -1,0 +1,160 @@
+"""The verbs of a run: what `run.retry()` and the others do. They are methods of `WorkflowRun`, kept apart from its columns.
+
+Each refreshes the instance and wakes the workers; the writes are in `ledger/`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import sync_to_async
+from django.db import router, transaction
+
+from . import signals, wakeups
+from .context import active_pass, active_step
+from .errors import ResultUnavailable, RunCanceled, RunFailed, StartOutsideStep
+from .ledger import sql, starts
+from .ledger import verbs as ledger
+
+if TYPE_CHECKING:
+    from .models import WorkflowRun
+
+_FIRST_LOOK, _LAST_LOOK = 0.005, 0.25  # seconds between two looks for the end of a run
+
+
+def result(self: WorkflowRun, timeout: float | None = None) -> Any:
+    """Wait for the end of the run and return what its body returned.
+
+    `timeout` is in seconds; None waits for ever. Raises `RunFailed`, `RunCanceled`, `TimeoutError`, and
+    `ResultUnavailable` at once inside `atomic()` (no worker can see the run before the commit) and inside a body.
+
+    >>> process_order.start({"order_id": 7}).result(timeout=30)  # doctest: +SKIP
+    """
+    connection = sql.connection_for(self._state.db or router.db_for_write(type(self)))
+    if active_pass.get() is not None:
+        raise ResultUnavailable("result() in a body would hold its worker. Start the run in a step and end the body.")
+    deadline = None if timeout is None else time.monotonic() + timeout
+    pause = _FIRST_LOOK
+    self.refresh_from_db()
+    while not self.is_finished:
+        if connection.in_atomic_block:
+            raise ResultUnavailable("result() inside atomic() would wait for ever: workers see the run after the commit.")
+        remaining = None if deadline is None else deadline - time.monotonic()
+        if remaining is not None and remaining <= 0:
+            raise TimeoutError(f"Run {self.pk} has not ended within {timeout:g} seconds; it is {self.status}.")
+        time.sleep(pause if remaining is None else min(pause, remaining))
+        pause = min(pause * 1.5, _LAST_LOOK)
+        self.refresh_from_db()
+    if self.status == self.Status.FAILED:
+        raise RunFailed(self)
+    if self.status == self.Status.CANCELED:
+        raise RunCanceled(f"Run {self.pk} of {self.workflow!r} was canceled.")
+    return self.output
+
+
+def retry(self: WorkflowRun, from_step: str | None = None) -> None:
+    """Let a failed or canceled run go on from the step that failed, or from `from_step`.
+
+    With `from_step` that step and all recorded after it are forgotten and execute again. Raises `InvalidState` in any
+    other status, `FailureWasHandled` where the body had handled the failure, `UnknownStep` for a step not recorded.
+    """
+    connection = _connection(self)
+    ledger.retry(connection, self.pk, from_step)
+    _changed(self, connection)
+
+
+def cancel(self: WorkflowRun) -> None:
+    """Cancel the run; a body that is running stops at its next step. Canceling a canceled run does nothing.
+
+    Raises `InvalidState` for a run that succeeded or failed.
+    """
+    connection = _connection(self)
+    is_canceled_now = ledger.cancel(connection, self.pk)
+    _changed(self, connection)
+    if is_canceled_now and self.phase == self.Phase.ENDED:  # else the worker that holds it tells
+        transaction.on_commit(
+            lambda: signals.run_canceled.send_robust(sender=type(self), run=self), using=connection.alias, robust=True
+        )
+
+
+def restart(self: WorkflowRun, from_step: str | None = None) -> WorkflowRun:
+    """Start a new run of the same workflow with the same input, linked to this one by `restart_of`.
+
+    With `from_step` the steps recorded before it are copied. The key is not. Raises `UnknownStep`.
+    """
+    refuse_outside_step("restart")
+    connection = _connection(self)
+    new = starts.NewRun(
+        workflow=self.workflow,
+        version=self.version,
+        queue=self.queue,
+        priority=self.priority,
+        input=self.input_text,
+        input_search=_search_text(self),
+        created_at=time.time_ns() // 1000,
+        restart_of=self.pk,
+    )
+    with transaction.atomic(using=connection.alias):
+        starts.insert(connection, new)
+        if from_step is not None:
+            starts.copy_steps(connection, self.pk, new.id, ledger.position_of(connection, self.pk, from_step))
+    wakeups.notify(connection)
+    return type(self)._default_manager.using(connection.alias).get(pk=new.id)
+
+
+def set_progress(self: WorkflowRun, done: int, total: int) -> None:
+    """Say from a body how far it is, such as 37 of 100. Costs no write: the renewal of the lease carries it.
+
+    Raises `ValueError` unless 0 <= done <= total, and `ResultUnavailable` outside the body of this run.
+    """
+    if not 0 <= done <= total:
+        raise ValueError(f"Progress needs 0 <= done <= total, got {done!r} of {total!r}.")
+    current = active_pass.get()
+    if current is None or current.run_id != self.pk:
+        raise ResultUnavailable("set_progress() is for the body of this run: take `run` as its argument.")
+    self.progress_done, self.progress_total = current.progress = done, total
+
+
+async def aresult(self: WorkflowRun, timeout: float | None = None) -> Any:
+    """`result()` for async code."""
+    return await sync_to_async(self.result)(timeout)
+
+
+async def aretry(self: WorkflowRun, from_step: str | None = None) -> None:
+    """`retry()` for async code."""
+    await sync_to_async(self.retry)(from_step)
+
+
+async def acancel(self: WorkflowRun) -> None:
+    """`cancel()` for async code."""
+    await sync_to_async(self.cancel)()
+
+
+async def arestart(self: WorkflowRun, from_step: str | None = None) -> WorkflowRun:
+    """`restart()` for async code."""
+    run: WorkflowRun = await sync_to_async(self.restart)(from_step)
+    return run
+
+
+def refuse_outside_step(verb: str) -> None:
+    """Raise `StartOutsideStep` in a body outside a step: every pass over it would start another run."""
+    if active_pass.get() is not None and active_step.get() is None:
+        raise StartOutsideStep(
+            f"{verb}() in a body starts a run on every pass over it. Wrap it in a step: "
+            f'step.define("start_other", lambda: str(other.{verb}(…).pk)).run()'
+        )
+
+
+def _connection(run: WorkflowRun) -> Any:
+    return sql.connection_for(router.db_for_write(type(run), instance=run))
+
+
+def _changed(run: WorkflowRun, connection: Any) -> None:
+    run.refresh_from_db(using=connection.alias)
+    wakeups.notify(connection)
+
+
+def _search_text(run: WorkflowRun) -> str | None:
+    return None if run.input_search is None else json.dumps(run.input_search)

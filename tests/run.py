@@ -22,7 +22,7 @@ CHECKS = {
     "system checks": ["manage.py", "check", "--fail-level", "WARNING"],
     "migrations": ["manage.py", "makemigrations", "--check", "--dry-run"],
 }
-# Connects to the server, not to a database of ours: those are made by the test run.
+# Each connects to the server, not to a database of ours: those are made by the test run.
 PROBES = {
     "postgresql": """
 import os, psycopg
@@ -68,7 +68,10 @@ def main(pytest_arguments: list[str]) -> int:
 def probe(database: str) -> str:
     """Why the database can't be reached, in one line; empty if it can."""
     done = subprocess.run([sys.executable, "-c", PROBES[database]], capture_output=True, text=True, check=False)
-    return done.stderr.strip().splitlines()[-1] if done.returncode else ""
+    if done.returncode == 0:
+        return ""
+    errors = [line for line in done.stderr.splitlines() if "Error: " in line]
+    return errors[-1].strip() if errors else done.stderr.strip()
 
 
 def environment(database: str, directory: str) -> dict[str, str]:

@@ -1,0 +1,232 @@
+"""The story of the demo, in four acts, and what has to hold at the end of each.
+
+It judges by what the shop can see: its own log of activities, its stock, and what the services outside were asked.
+What the workflows' own records say is only shown.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from pathlib import Path
+
+from django.utils import timezone
+
+from django_steps.models import WorkflowRun
+
+from .. import samples
+from ..flaky_api import FlakyApi
+from ..models import Activity, Customer, Product, Service
+from .display import Display, RunView, StepView
+from .workers import LEASE, WorkerProcess
+
+PATIENCE = 30  # seconds that anything may take before the demo gives up
+
+
+class GaveUp(Exception):
+    """Something that should have happened didn't, within `PATIENCE` seconds."""
+
+
+class Story:
+    """Tell it once, on an empty database: `Story(display, api, logs).tell()` returns what did not hold."""
+
+    def __init__(self, display: Display, api: FlakyApi, logs: Path) -> None:
+        self.display, self.api, self.logs = display, api, logs
+        self.workers: list[WorkerProcess] = []
+        self.broken: list[str] = []
+        self._began = timezone.now()
+
+    def tell(self) -> list[str]:
+        try:
+            self.start_runs()
+            self.two_workers_execute_them()
+            self.one_worker_is_killed()
+            self.the_failed_order_is_retried()
+            self.stop_workers()
+        except GaveUp as error:
+            self.broken.append(str(error))
+            self._show_logs()
+        finally:
+            for worker in self.workers:
+                if worker.is_alive:
+                    worker.kill()
+        self.display.heading("All runs and their steps")
+        self.display.table(self._views())
+        return self.broken
+
+    # -- The acts --------------------------------------------------------------------------
+
+    def start_runs(self) -> None:
+        self.display.heading("1. The shop starts its workflows")
+        samples.create_catalogue()
+        ada, *_, third, _ = Customer.objects.order_by("pk")
+        samples.switch(Service.Name.MAIL, on=False)
+        self.api.fail(f"/purchases/{ada.pk}", times=1)
+        self.api.fail("/jobs/stocktaking", times=2)
+        self.push = f"/push/{third.device_token}"
+        self.held = self.api.hold(self.push)
+
+        self.order = samples.start_order(ada)
+        self.notifications = samples.start_notifications()
+        self.others = samples.start_others(ada)
+        self.held_step = f"notify_user_{third.pk}"
+        self.display.say(f"{WorkflowRun.objects.count()} runs wait in the database for a worker.")
+        self.display.say("The mail server is down: process_order will fail at its third step, send_email.")
+        self.display.say(f"The push service will be slow to answer {self.held_step}.")
+
+    def two_workers_execute_them(self) -> None:
+        self.display.heading("2. Two workers execute them")
+        for _ in range(2):
+            self._start_worker()
+        self._watch(
+            lambda: self.held.has_call and all(run.is_finished for run in self._fresh(self.order, *self.others)),
+            "everything but send_notifications should have ended",
+        )
+        self.order.refresh_from_db()
+        self._check("process_order failed at its third step, send_email", self._failed_step(self.order) == "send_email")
+        if self.order.error:
+            self.display.say(f"  {self.order.error['type'].rpartition('.')[2]}: {self.order.error['message']}")
+        self._check(
+            f"the other {len(self.others)} succeeded, although two of the services they call failed at first",
+            all(run.status == "succeeded" for run in self._fresh(*self.others)),
+        )
+
+    def one_worker_is_killed(self) -> None:
+        killed_pid = self._executions(self.notifications, self.held_step)[0].process
+        killed = next(worker for worker in self.workers if worker.pid == killed_pid)
+        self.display.heading(f"3. kill -9 {killed.pid}, in the middle of {self.held_step}")
+        killed.kill()
+        self.display.say(f"The worker is gone; its run is free for the other when its lease of {LEASE} s has run out.")
+        killed_at = time.monotonic()
+        self._watch(lambda: self._fresh(self.notifications)[0].is_finished, "the other worker should have gone on")
+        self.held.release()
+        self.display.say(f"The run ended {time.monotonic() - killed_at:.1f} s after the kill.")
+
+        interrupted = self._executions(self.notifications, self.held_step)
+        other_steps = [activity for activity in self._executions(self.notifications) if activity.step != self.held_step]
+        self._check(
+            "send_notifications succeeded: worker "
+            f"{interrupted[-1].process} went on where worker {killed_pid} was killed",
+            self._fresh(self.notifications)[0].status == "succeeded" and interrupted[-1].process != killed_pid,
+        )
+        self._check(
+            "the steps before were not executed again",
+            len(other_steps) == len({activity.step for activity in other_steps}) == len(samples.CUSTOMERS) - 1,
+        )
+        self._check(
+            f"{self.held_step} was executed twice, with one idempotency key: one message was delivered",
+            (len(interrupted), self.api.calls(self.push), self.api.effects(self.push)) == (2, 2, 1),
+        )
+
+    def the_failed_order_is_retried(self) -> None:
+        self.display.heading("4. The mail server is repaired, and the failed order retried")
+        before = self._evidence(self.order)
+        samples.switch(Service.Name.MAIL, on=True)
+        self.order.retry()
+        self._watch(lambda: self._fresh(self.order)[0].is_finished, "the retried order should have ended")
+        after = self._evidence(self.order)
+        self._check("process_order succeeded", self._fresh(self.order)[0].status == "succeeded")
+
+        for name in ["validate_payment", "update_inventory", "send_email"]:
+            self.display.say(f"{name:<18} {_times(before.get(name))}   →   {_times(after.get(name))}")
+        self._check(
+            "only send_email was executed again",
+            {name for name in after if after[name] != before[name]} == {"send_email"} and len(after["send_email"]) == 2,
+        )
+        mug = Product.objects.get(sku="mug-1")
+        self._check(
+            f"the customer was charged once, and the stock went from 10 to {mug.stock}",
+            mug.stock == 8 and self.api.calls(f"/charges/{self.order.input['order_id']}") == 1,
+        )
+
+    def stop_workers(self) -> None:
+        survivors = [worker for worker in self.workers if worker.is_alive]
+        codes = [worker.stop() for worker in survivors]
+        self._check("the other worker stopped cleanly at SIGTERM", codes == [0])
+
+    # -- Means -----------------------------------------------------------------------------
+
+    def _start_worker(self) -> None:
+        worker = WorkerProcess(self.logs / f"worker-{len(self.workers) + 1}.log")
+        self.workers.append(worker)
+        self.display.say(f"Worker {worker.pid} started.")
+
+    def _check(self, text: str, holds: bool) -> None:
+        self.display.check(text, holds)
+        if not holds:
+            self.broken.append(text)
+
+    def _watch(self, is_over: Callable[[], bool], expectation: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not is_over():
+            if time.monotonic() > deadline:
+                raise GaveUp(f"after {PATIENCE} s: {expectation}")
+            self.display.update(self._views())
+            time.sleep(0.1)
+        self.display.update(self._views())
+
+    def _executions(self, run: WorkflowRun, step: str | None = None) -> list[Activity]:
+        activities = Activity.objects.filter(run_id=run.pk).order_by("pk")
+        return list(activities if step is None else activities.filter(step=step))
+
+    def _evidence(self, run: WorkflowRun) -> dict[str, list[datetime]]:
+        """When each step was executed, by the shop's own log."""
+        times: dict[str, list[datetime]] = {}
+        for activity in self._executions(run):
+            times.setdefault(activity.step, []).append(activity.happened_at)
+        return times
+
+    def _failed_step(self, run: WorkflowRun) -> str | None:
+        return run.error["step"] if run.status == "failed" and run.error else None
+
+    def _fresh(self, *runs: WorkflowRun) -> list[WorkflowRun]:
+        return list(WorkflowRun.objects.filter(pk__in=[run.pk for run in runs]))
+
+    def _views(self) -> list[RunView]:
+        runs = WorkflowRun.objects.order_by("pk").select_related("worker").prefetch_related("steps")
+        return [self._view(run) for run in runs]
+
+    def _view(self, run: WorkflowRun) -> RunView:
+        return RunView(
+            id=str(run.pk),
+            name=run.workflow,
+            status=run.status,
+            where=self._where(run),
+            started=self._since_begin(run.started_at),
+            took=_duration(run.started_at, run.finished_at),
+            steps=[
+                StepView(
+                    name=step.name,
+                    status="sleeping" if step.wakes_at and step.wakes_at > timezone.now() else step.status,
+                    kind=step.kind,
+                    attempts=step.attempts,
+                    started=self._since_begin(step.started_at),
+                    took=_duration(step.started_at, step.finished_at),
+                )
+                for step in run.steps.all()
+            ],
+        )
+
+    def _where(self, run: WorkflowRun) -> str:
+        if run.status == "running" and run.worker:
+            return f"{run.current_step} worker {run.worker.pid}".strip()
+        if run.wakes_at:
+            return f"until {run.wakes_at:%H:%M:%S}"
+        return ""
+
+    def _since_begin(self, moment: datetime | None) -> str:
+        return _duration(self._began, moment)
+
+    def _show_logs(self) -> None:
+        for worker in self.workers:
+            self.display.heading(f"The last lines of worker {worker.pid}, {worker.log}")
+            self.display.say(worker.last_lines())
+
+
+def _times(moments: Iterable[datetime] | None) -> str:
+    return ", ".join(f"{moment:%H:%M:%S.%f}"[:-4] for moment in moments or [])
+
+
+def _duration(start: datetime | None, end: datetime | None) -> str:
+    return f"{(end - start).total_seconds():.2f} s" if start and end else ""

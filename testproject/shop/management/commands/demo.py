@@ -1,0 +1,50 @@
+"""`manage.py demo`: the shop's workflows with real workers, a kill and a retry, shown while it happens.
+
+It wants an empty database of its own; `make demo` makes one.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connection
+
+from django_steps.models import WorkflowRun
+
+from ...demo.display import choose_display
+from ...demo.story import Story
+from ...flaky_api import FlakyApi
+from ...models import Customer
+
+
+class Command(BaseCommand):
+    help = "Shows the shop's workflows in action, on an empty database: failures, a killed worker, a retry."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--logs", type=Path, default=Path(), help="Where the workers' logs go (default: here).")
+
+    def handle(self, *args: Any, logs: Path, **options: Any) -> None:
+        began = time.monotonic()
+        call_command("migrate", verbosity=0)
+        if WorkflowRun.objects.exists() or Customer.objects.exists():
+            raise CommandError("The demo wants an empty database, and this one holds data. Use `make demo`.")
+
+        display = choose_display()
+        display.heading("django_steps: the workflows of a small shop")
+        display.say(f"Database: {connection.display_name} {connection.settings_dict['NAME']}")
+        try:
+            with FlakyApi() as api:
+                settings.SHOP_API_URL = api.url
+                broken = Story(display, api, logs).tell()
+        finally:
+            display.close()
+
+        seconds = time.monotonic() - began
+        if broken:
+            raise CommandError(f"After {seconds:.0f} s, this did not hold: {'; '.join(broken)}")
+        self.stdout.write(f"\nEverything held ({seconds:.0f} s).")

@@ -1,0 +1,71 @@
+"""`manage.py serve`: the shop on this machine, with sample data, a worker and the admin, until Ctrl-C.
+
+For looking around locally, and nothing else: everybody may log in as admin.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from ... import samples
+from ...flaky_api import FlakyApi
+from ...models import Customer, Service
+from ...workflows import onboard_user
+
+
+class Command(BaseCommand):
+    help = "Serves the shop's admin on this machine, with sample data and a worker. Only for local use (DEBUG=1)."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--port", type=int, default=8000)
+
+    def handle(self, *args: Any, port: int, **options: Any) -> None:
+        if not settings.DEBUG:
+            raise CommandError("This creates a user admin with the password admin, so it runs only with DEBUG=1.")
+        call_command("migrate", verbosity=0)
+        if not get_user_model().objects.filter(username="admin").exists():
+            get_user_model().objects.create_superuser("admin", "admin@example.com", "admin")
+
+        with FlakyApi() as api:
+            if not Customer.objects.exists():
+                self.start_samples(api)
+            self.stdout.write(f"http://127.0.0.1:{port}/admin/   user admin, password admin   (Ctrl-C ends it)")
+            self.run_servers(port, api)
+
+    def start_samples(self, api: FlakyApi) -> None:
+        """Runs of every kind; the mail service is off, so that there are failed ones to repair and retry."""
+        samples.create_catalogue()
+        samples.switch(Service.Name.MAIL, on=False)
+        samples.switch(Service.Name.PUSH, on=True)
+        ada, grace, *_ = Customer.objects.order_by("pk")
+        api.fail("/jobs/stocktaking", times=2)
+        samples.start_order(ada)
+        samples.start_order(grace, quantity=20)
+        samples.start_notifications()
+        samples.start_others(ada)
+        onboard_user.start({"user_id": grace.pk})
+
+    def run_servers(self, port: int, api: FlakyApi) -> None:
+        manage = [sys.executable, str(settings.BASE_DIR / "manage.py")]
+        environment = {**os.environ, "SHOP_API_URL": api.url}
+        servers = [
+            subprocess.Popen([*manage, "runworkflows"], env=environment),
+            subprocess.Popen([*manage, "runserver", "--noreload", f"127.0.0.1:{port}"], env=environment),
+        ]
+        try:
+            servers[1].wait()
+        except KeyboardInterrupt:
+            self.stdout.write("Stopping")
+        finally:
+            for server in servers:
+                server.terminate()
+            for server in servers:
+                server.wait()

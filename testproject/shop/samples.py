@@ -1,0 +1,60 @@
+"""A catalogue, customers and runs to begin with, for the demo and for trying the shop out locally."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from django_steps.models import WorkflowRun
+
+from .models import Customer, Order, Product, Service, Supplier
+from .services import Item
+from .workflows import (
+    process_batch,
+    process_data,
+    process_order,
+    process_uploaded_file,
+    retry_with_delay,
+    send_notifications,
+    sync_data,
+)
+
+CUSTOMERS = ["Ada", "Grace", "Edsger", "Barbara"]
+
+
+def create_catalogue() -> None:
+    for name in ["Highland Tea", "Nordic Ceramics", "Müller & Söhne"]:
+        Supplier.objects.create(name=name)
+    Product.objects.create(sku="mug-1", name="Mug", price=Decimal("7.50"), stock=10)
+    Product.objects.bulk_create(
+        Product(sku=f"sticker-{number:03}", name=f"Sticker {number}", price=Decimal("0.50"), stock=100)
+        for number in range(250)
+    )
+    for name in CUSTOMERS:
+        Customer.objects.create(name=name, email=f"{name.lower()}@example.com", device_token=f"phone-of-{name.lower()}")
+
+
+def switch(service: Service.Name, *, on: bool) -> None:
+    Service.objects.update_or_create(name=service, defaults={"is_on": on})
+
+
+def start_order(customer: Customer, quantity: int = 2) -> WorkflowRun:
+    order = Order.objects.create(customer=customer, total=Decimal("7.50") * quantity)
+    items: list[Item] = [{"sku": "mug-1", "quantity": quantity}]
+    return process_order.start({"order_id": order.pk, "items": items, "email": customer.email})
+
+
+def start_notifications() -> WorkflowRun:
+    user_ids = list(Customer.objects.order_by("pk").values_list("pk", flat=True))
+    return send_notifications.start({"user_ids": user_ids, "message": "New tea has arrived"})
+
+
+def start_others(customer: Customer) -> list[WorkflowRun]:
+    """Runs that succeed without anybody's help, and without an e-mail."""
+    stickers = Product.objects.filter(sku__startswith="sticker-").order_by("sku").values_list("sku", flat=True)
+    return [
+        process_data.start({"user_id": customer.pk}),
+        sync_data.start({"user_id": customer.pk}),
+        process_uploaded_file.start({"file_key": "products.csv"}),
+        process_batch.start({"items": list(stickers)}),
+        retry_with_delay.start({"data": "stocktaking", "delay": "1500ms"}),
+    ]

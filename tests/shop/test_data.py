@@ -147,5 +147,6 @@ def test_a_delay_of_seconds_leaves_the_run_sleeping(api):
     run.refresh_from_db()
     assert run.status == "sleeping"
     pause = run.steps.get(name="retry_delay")
-    assert pause.status == "sleeping"
+    assert pause.wakes_at == run.wakes_at
+    assert 4 < (pause.wakes_at - run.started_at).total_seconds() < 60
     assert executions(run) == {"attempt_1": 1}

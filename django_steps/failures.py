@@ -35,7 +35,7 @@ def record(exc: BaseException) -> str:
             continue
         # Of the first node the record itself says these.
         del nodes[0]["type"], nodes[0]["message"]
-        text = json.dumps(shown | {"nodes": nodes})
+        text = json.dumps(shown | {"nodes": nodes}, separators=(",", ":"))
         if len(text) <= MAX_RECORD_BYTES:
             return text
     return json.dumps(shown | {"nodes": [{}]})
@@ -47,16 +47,11 @@ def rebuild(text: str) -> BaseException:
     >>> rebuild(record(KeyError("user")))
     KeyError('user')
     """
+    shown = summary(text) or {}
     try:
-        data = json.loads(text)
-        shown = {"type": data["type"], "message": data["message"]}
-    except BaseException:
-        shown = summary(text) or {}
-        return StepFailed(shown["type"], shown["message"])
-    try:
-        first, *others = data["nodes"]
+        first, *others = json.loads(text)["nodes"]
         return build([first | shown, *others])[0]
-    except BaseException:
+    except Exception:
         return StepFailed(shown["type"], shown["message"])
 
 
@@ -67,16 +62,18 @@ def summary(text: str | None) -> dict[str, Any] | None:
     try:
         data = json.loads(text)
         return {key: data.get(key, default) for key, default in _NOTHING_SHOWN.items()}
-    except BaseException:
+    except Exception:
         return _NOTHING_SHOWN | {"type": "unreadable record", "message": _clipped(str(text), _MAX_NESTED_MESSAGE_BYTES)}
 
 
-def with_step(text: str, step: str | None) -> str:
-    """The same record, naming the step that failed."""
+def with_steps(text: str, steps: list[str]) -> str:
+    """The same record, naming the steps whose failures it holds: a group may hold several. The first is shown."""
     try:
-        return json.dumps(json.loads(text) | {"step": step})
-    except BaseException:
-        return json.dumps((summary(text) or {}) | {"step": step, "nodes": [{}]})
+        data = json.loads(text)
+        data["step"] = steps[0] if steps else None
+    except Exception:
+        data = (summary(text) or {}) | {"step": steps[0] if steps else None, "nodes": [{}]}
+    return json.dumps(data | {"steps": steps})
 
 
 # -- Texts for people ----------------------------------------------------------------------------
@@ -121,9 +118,3 @@ def _clipped(text: str, max_bytes: int) -> str:
         keep = keep * 3 // 4
         shown = f"{text[: keep // 2]}\n… {len(text) - keep:,} characters left out …\n{text[-(keep - keep // 2) :]}"
     return shown
-
-
-def with_steps(text: str, steps: list[str]) -> str:
-    """The same record, saying which steps' failures it is; the first is the one that people are shown."""
-    data = json.loads(text)
-    return json.dumps(data | {"step": steps[0] if steps else None, "steps": steps})

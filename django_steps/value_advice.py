@@ -17,9 +17,10 @@ from typing import Any
 from django.core.files import File
 from django.db.models import Manager, Model, QuerySet
 from django.http import HttpResponseBase, QueryDict
-from django.utils.functional import Promise
+from django.utils.functional import LazyObject, Promise
 
 _ADVICE: list[tuple[Any, str]] = [
+    (LazyObject, "it is a lazy object: use what it stands for."),
     (QuerySet, "it is a query, not its rows: use list(queryset.values(…)), or the primary keys."),
     (Manager, "use the rows or their primary keys."),
     (type, "a class is code: use its name."),

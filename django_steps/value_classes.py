@@ -51,7 +51,7 @@ def find_class(name: str) -> type:
         found: Any = sys.modules.get(module_name) or importlib.import_module(module_name)
         for part in qualname.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError):
+    except (Exception, SystemExit):  # importing a module can raise anything
         found = None
     if isinstance(found, type):
         return found
@@ -59,6 +59,13 @@ def find_class(name: str) -> type:
         f"A recorded value is of the class {name.replace(':', '.')}, which can't be found. "
         "If the class was moved or renamed, keep its old name as an alias."
     )
+
+
+def _class_of(node: dict[str, Any], is_kind: Callable[[type], bool]) -> Any:
+    cls = find_class(node["of"])
+    if not is_kind(cls):
+        raise UnreadableValue(f"A recorded {node[TAG]} is of the class {node['of'].replace(':', '.')}, which is none.")
+    return cls
 
 
 def built_in_base(cls: type) -> type:
@@ -79,6 +86,10 @@ def _name_of(value: Any) -> str:
 # -- Enums and namedtuples -----------------------------------------------------------------------
 
 
+def _is_enum(cls: type) -> bool:
+    return issubclass(cls, Enum)
+
+
 def _pack_enum(value: Enum, depth: int) -> Any:
     name = _name_of(value)
     if isinstance(value, Flag):
@@ -90,7 +101,7 @@ def _pack_enum(value: Enum, depth: int) -> Any:
 
 
 def _unpack_enum(node: dict[str, Any]) -> Any:
-    cls: Any = find_class(node["of"])
+    cls = _class_of(node, _is_enum)
     try:
         return cls(node["v"]) if node[TAG] == "Flag" else cls[node["v"]]
     except (KeyError, ValueError):
@@ -111,7 +122,7 @@ def _pack_namedtuple(value: Any, depth: int) -> Any:
 
 
 def _unpack_namedtuple(node: dict[str, Any]) -> Any:
-    cls: Any = find_class(node["of"])
+    cls = _class_of(node, is_namedtuple)
     members = cls._field_defaults | node["v"]
     try:
         return tuple.__new__(cls, [members[name] for name in cls._fields])
@@ -158,7 +169,7 @@ def _pack_dataclass(value: Any, depth: int) -> Any:
 
 
 def _unpack_dataclass(node: dict[str, Any]) -> Any:
-    cls: Any = find_class(node["of"])
+    cls = _class_of(node, is_plain_dataclass)
     state = node["v"]
     for field in fields(cls):
         if field.name in state:
@@ -207,7 +218,7 @@ def _pack_pydantic(value: Any, depth: int) -> Any:
 
 
 def _unpack_pydantic(node: dict[str, Any]) -> Any:
-    cls: Any = find_class(node["of"])
+    cls = _class_of(node, is_pydantic)
     newer = {
         name: field.get_default(call_default_factory=True)
         for name, field in cls.model_fields.items()
@@ -285,7 +296,7 @@ class Instances:
 
 
 CLASS_PACKERS += [
-    (lambda cls: issubclass(cls, Enum), _pack_enum),
+    (_is_enum, _pack_enum),
     (_is_model, _pack_instance),
     (is_namedtuple, _pack_namedtuple),
     (is_pydantic, _pack_pydantic),

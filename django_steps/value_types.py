@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo
 
 from django.utils.safestring import SafeString
 
-from .errors import UnreadableValue
+from .errors import StepsError, UnreadableValue
 
 Packer = Callable[[Any, int], Any]
 Unpacker = Callable[[dict[str, Any]], Any]
@@ -64,11 +64,14 @@ def unpack(node: dict[str, Any]) -> Any:
     kind = node.get(TAG)
     if kind is None:
         return node
+    if not isinstance(kind, str) or kind not in UNPACKERS:
+        raise UnreadableValue(f"A recorded value is of the kind {kind!r}, which this version doesn't know.")
     try:
-        unpacker = UNPACKERS[kind]
-    except (KeyError, TypeError):
-        raise UnreadableValue(f"A recorded value is of the kind {kind!r}, which this version can't read.") from None
-    return unpacker(node)
+        return UNPACKERS[kind](node)
+    except StepsError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UnreadableValue(f"A recorded {kind} can't be read: {type(error).__name__}: {error}") from error
 
 
 # -- Numbers and text ----------------------------------------------------------------------------

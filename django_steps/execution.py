@@ -282,9 +282,7 @@ class Pass:
 
     def _enter(self, name: str) -> None:
         """After a crash, say which step comes next before executing it: if it kills the worker, it can be named."""
-        if not self.host.write(
-            lambda: leases.enter_step(self.host.connection(), self.run_id, self.claim.token, name)
-        ):
+        if not self.host.write(lambda: leases.enter_step(self.host.connection(), self.run_id, self.claim.token, name)):
             self._end(Ending(LOST))
 
     def _record(self, write: StepWrite, outcome: Outcome | None = None) -> Recorded:
@@ -333,4 +331,3 @@ def as_recorded(write: StepWrite) -> Recorded:
         write.attempt_log,
         write.wake_at,
     )
-

@@ -16,9 +16,7 @@ logger = logging.getLogger("django_steps")
 
 def atomic_depths() -> dict[str, int]:
     """How many `atomic()` blocks are open on each connection of this thread."""
-    return {
-        connection.alias: len(connection.atomic_blocks) for connection in connections.all(initialized_only=True)
-    }
+    return {connection.alias: len(connection.atomic_blocks) for connection in connections.all(initialized_only=True)}
 
 
 def is_deeper(before: dict[str, int]) -> bool:

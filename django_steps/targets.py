@@ -37,7 +37,9 @@ def _of_model(model: type[Model], method: Any) -> Target:
         return _bound(method)
     name = getattr(method, "__name__", None)
     if not inspect.isfunction(method) or not name or getattr(model, name, None) is not method:
-        raise TypeError(f"step.get({model.__name__}, …) takes a method of {model.__name__} or its name, got {method!r}.")
+        raise TypeError(
+            f"step.get({model.__name__}, …) takes a method of {model.__name__} or its name, got {method!r}."
+        )
     return _named(model, name)
 
 

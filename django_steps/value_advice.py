@@ -20,7 +20,6 @@ from django.http import HttpResponseBase, QueryDict
 from django.utils.functional import LazyObject, Promise
 
 _ADVICE: list[tuple[Any, str]] = [
-    (LazyObject, "it is a lazy object: use what it stands for."),
     (QuerySet, "it is a query, not its rows: use list(queryset.values(…)), or the primary keys."),
     (Manager, "use the rows or their primary keys."),
     (type, "a class is code: use its name."),
@@ -51,6 +50,8 @@ _OTHERWISE = "use plain data (a dict, a dataclass …), or store it and use a re
 
 def advice(value: Any) -> str:
     """What to use instead of the value, as the end of a sentence."""
+    if issubclass(type(value), LazyObject):  # isinstance() on others would evaluate it
+        return "it is a lazy object: use what it stands for."
     if inspect.isawaitable(value):
         return "it was never awaited: await it first."
     if inspect.isroutine(value):

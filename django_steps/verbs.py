@@ -40,7 +40,9 @@ def result(self: WorkflowRun, timeout: float | None = None) -> Any:
     self.refresh_from_db()
     while not self.is_finished:
         if connection.in_atomic_block:
-            raise ResultUnavailable("result() inside atomic() would wait for ever: workers see the run after the commit.")
+            raise ResultUnavailable(
+                "result() inside atomic() would wait for ever: workers see the run after the commit."
+            )
         remaining = None if deadline is None else deadline - time.monotonic()
         if remaining is not None and remaining <= 0:
             raise TimeoutError(f"Run {self.pk} has not ended within {timeout:g} seconds; it is {self.status}.")

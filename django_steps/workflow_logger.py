@@ -21,7 +21,7 @@ class WorkflowLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
         self._fields = {"run_id": str(run_id), "workflow": workflow}
         self._is_replaying = is_replaying
 
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 (logging's own name)
+    def isEnabledFor(self, level: int) -> bool:
         """Whether a record of this level would be written now."""
         return (active_step.get() is not None or not self._is_replaying()) and super().isEnabledFor(level)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -55,17 +56,25 @@ class Terms:
     max_recoveries: int
 
 
-def claim(connection: BaseDatabaseWrapper, terms: Terms, limit: int) -> list[Claim]:
+class Claimed(NamedTuple):
+    """What a claim brought: the runs taken, and those that failed because their workers kept dying."""
+
+    runs: list[Claim]
+    died: list[UUID]
+
+
+def claim(connection: BaseDatabaseWrapper, terms: Terms, limit: int) -> Claimed:
     """Claim up to `limit` runs for a worker: at most four statements and one commit for all of them."""
     if connection.vendor == "sqlite" and not _anything_due(connection):
-        return []  # a claim takes the write lock, and an idle worker has no business holding it
+        return Claimed([], [])  # a claim takes the write lock, and an idle worker has no business holding it
     token = random_token()
     taken: list[Claim] = []
+    died: list[UUID] = []
 
     def transaction() -> None:
         taken.clear()
         with sql.writing(connection):
-            wake_due(connection, terms)
+            died[:] = wake_due(connection, terms)
             taken.extend(_select_ready(connection, terms, limit, token))
             if taken:
                 _take(connection, terms, taken, token)
@@ -76,8 +85,8 @@ def claim(connection: BaseDatabaseWrapper, terms: Terms, limit: int) -> list[Cla
         adopted = _adopt(connection, taken, token)
         if not adopted:
             raise
-        return adopted
-    return taken
+        return Claimed(adopted, died)
+    return Claimed(taken, died)
 
 
 def next_due(connection: BaseDatabaseWrapper) -> int | None:
@@ -92,8 +101,11 @@ def next_due(connection: BaseDatabaseWrapper) -> int | None:
     return max(0, int(row[0])) if row else None
 
 
-def wake_due(connection: BaseDatabaseWrapper, terms: Terms) -> None:
-    """Make the timed runs that are due ready; those held under an expired lease are suspected, then taken over."""
+def wake_due(connection: BaseDatabaseWrapper, terms: Terms) -> list[UUID]:
+    """Make the timed runs that are due ready; those held under an expired lease are suspected, then taken over.
+
+    Returns the runs that failed because their workers kept dying.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT id, worker_id, suspect_since FROM {RUN} WHERE phase = {TIMED} AND available_at <= {sql.now(connection)}"
@@ -102,7 +114,7 @@ def wake_due(connection: BaseDatabaseWrapper, terms: Terms) -> None:
         )
         due = cursor.fetchall()
         if not due:
-            return
+            return []
         asleep = [row[0] for row in due if row[1] is None]
         if asleep:
             cursor.execute(
@@ -112,7 +124,7 @@ def wake_due(connection: BaseDatabaseWrapper, terms: Terms) -> None:
                 asleep,
             )
     takeovers.suspect(connection, [row[0] for row in due if row[1] is not None and row[2] is None], terms.lease)
-    takeovers.take_over(connection, [row[0] for row in due if row[1] is not None and row[2] is not None], terms)
+    return takeovers.take_over(connection, [row[0] for row in due if row[1] is not None and row[2] is not None], terms)
 
 
 def park_unknown(connection: BaseDatabaseWrapper, known: Collection[Kind]) -> int:
@@ -121,7 +133,7 @@ def park_unknown(connection: BaseDatabaseWrapper, known: Collection[Kind]) -> in
     Their status stays `pending`, and `unpark` brings them back when somebody knows them.
     """
     with sql.writing(connection), connection.cursor() as cursor:
-        condition, parameters = _kinds(known)
+        condition, parameters = kinds_condition(known)
         cursor.execute(
             f"SELECT id FROM {RUN} WHERE phase = {READY} AND NOT {condition} LIMIT 500{sql.locking(connection)}",
             parameters,
@@ -134,7 +146,7 @@ def park_unknown(connection: BaseDatabaseWrapper, known: Collection[Kind]) -> in
 
 def unpark(connection: BaseDatabaseWrapper, kinds: Collection[Kind]) -> int:
     """Make parked runs of these kinds ready again; how many."""
-    condition, parameters = _kinds(kinds)
+    condition, parameters = kinds_condition(kinds)
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT 1 FROM {RUN} WHERE phase = {PARKED} AND {condition} LIMIT 1", parameters)
         if cursor.fetchone() is None:
@@ -153,8 +165,8 @@ def _anything_due(connection: BaseDatabaseWrapper) -> bool:
         return bool(cursor.fetchone()[0])
 
 
-def _kinds(kinds: Collection[Kind]) -> tuple[str, list[str]]:
-    """`(workflow, version)` is one of these, written so that every database can test it against an index."""
+def kinds_condition(kinds: Collection[Kind]) -> tuple[str, list[str]]:
+    """SQL for: `(workflow, version)` is one of these, written so that every database can test it against an index."""
     names: dict[str, list[str]] = {}
     for workflow, version in sorted(kinds):
         names.setdefault(version, []).append(workflow)
@@ -175,7 +187,7 @@ def _select_ready(connection: BaseDatabaseWrapper, terms: Terms, limit: int, tok
 def _select_queue(
     connection: BaseDatabaseWrapper, terms: Terms, queue: str | None, limit: int, token: int
 ) -> list[Claim]:
-    condition, parameters = _kinds(terms.kinds)
+    condition, parameters = kinds_condition(terms.kinds)
     if queue is not None:
         condition, parameters = f"queue = %s AND {condition}", [queue, *parameters]
     with connection.cursor() as cursor:
@@ -232,4 +244,3 @@ def _adopt(connection: BaseDatabaseWrapper, taken: Sequence[Claim], token: int) 
         )
         ours = {sql.run_id(row[0]) for row in cursor.fetchall()}
     return [claim for claim in taken if claim.run_id in ours]
-

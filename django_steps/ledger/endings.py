@@ -35,17 +35,36 @@ class Finish:
 
 def finish(connection: BaseDatabaseWrapper, end: Finish) -> Outcome:
     """End a run, by one statement. The token stays, so that a lost answer can be told from a lost claim."""
-    if sql.retrying(connection, lambda: _finish(connection, end)):
-        return Outcome.WRITTEN
-    return _explain(connection, end)
+    return Outcome.WRITTEN if close(connection, end) else _explain(connection, end)
 
 
-def finish_many(connection: BaseDatabaseWrapper, ends: Sequence[Finish]) -> set[UUID]:
-    """End several runs with one commit, passing over those whose row is locked; the ids of the ended."""
-    if connection.vendor == "postgresql":
-        return _finish_together(connection, ends)
-    with sql.writing(connection):
-        return {end.run_id for end in ends if _lockable(connection, end) and _finish(connection, end)}
+def close(connection: BaseDatabaseWrapper, end: Finish) -> bool:
+    """End a run, waiting for whoever has locked it; whether it is ended."""
+    return bool(sql.retrying(connection, lambda: _finish(connection, end)))
+
+
+def close_unlocked(connection: BaseDatabaseWrapper, end: Finish) -> bool:
+    """End a run unless somebody has locked it, in the caller's transaction; whether it is ended."""
+    return _is_lockable(connection, end) and _finish(connection, end)
+
+
+def closing(connection: BaseDatabaseWrapper, ends: Sequence[Finish]) -> tuple[str, list[Any]]:
+    """PostgreSQL: one statement that ends several runs, passing over those that are locked; returns their ids."""
+    ordered = sorted(ends, key=lambda end: end.run_id)
+    rows = ", ".join(["(%s, %s, %s, %s, %s, %s)"] * len(ordered))
+    parameters: list[Any] = []
+    for end in ordered:
+        moment = sql.date_value(connection, end.finished_at)
+        parameters += [end.run_id, end.token, end.status, end.output, end.error, moment]
+    return (
+        f"WITH v (id, token, status, output, error, finished_at) AS (VALUES {rows}), held AS ("
+        f" SELECT r.id FROM {RUN} r JOIN v ON r.id = v.id::uuid AND r.claim_token = v.token::bigint"
+        " AND r.status = 'running' FOR UPDATE OF r SKIP LOCKED)"
+        f" UPDATE {RUN} r SET status = v.status, phase = {ENDED}, output = v.output, error = v.error,"
+        " finished_at = v.finished_at::timestamptz, suspect_since = NULL, current_step = ''"
+        " FROM v, held WHERE r.id = held.id AND v.id::uuid = held.id RETURNING r.id",
+        parameters,
+    )
 
 
 def put_down(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wake_at: int, write: StepWrite) -> Outcome:
@@ -125,41 +144,17 @@ def _finish(connection: BaseDatabaseWrapper, end: Finish) -> bool:
         return bool(cursor.rowcount)
 
 
-def _lockable(connection: BaseDatabaseWrapper, end: Finish) -> bool:
+def _is_lockable(connection: BaseDatabaseWrapper, end: Finish) -> bool:
     if connection.vendor == "sqlite":
         return True
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT 1 FROM {RUN} WHERE id = %s{sql.locking(connection)}", [sql.key(connection, end.run_id)]
-        )
+        cursor.execute(f"SELECT 1 FROM {RUN} WHERE id = %s{sql.locking(connection)}", [sql.key(connection, end.run_id)])
         return cursor.fetchone() is not None
-
-
-def _finish_together(connection: BaseDatabaseWrapper, ends: Sequence[Finish]) -> set[UUID]:
-    ordered = sorted(ends, key=lambda end: end.run_id)
-    rows = ", ".join(["(%s, %s, %s, %s, %s, %s)"] * len(ordered))
-    parameters: list[Any] = []
-    for end in ordered:
-        moment = sql.date_value(connection, end.finished_at)
-        parameters += [end.run_id, end.token, end.status, end.output, end.error, moment]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"WITH v (id, token, status, output, error, finished_at) AS (VALUES {rows}), held AS ("
-            f" SELECT r.id FROM {RUN} r JOIN v ON r.id = v.id::uuid AND r.claim_token = v.token::bigint"
-            " AND r.status = 'running' FOR UPDATE OF r SKIP LOCKED)"
-            f" UPDATE {RUN} r SET status = v.status, phase = {ENDED}, output = v.output, error = v.error,"
-            " finished_at = v.finished_at::timestamptz, suspect_since = NULL, current_step = ''"
-            " FROM v, held WHERE r.id = held.id AND v.id::uuid = held.id RETURNING r.id",
-            parameters,
-        )
-        return {row[0] for row in cursor.fetchall()}
 
 
 def _explain(connection: BaseDatabaseWrapper, end: Finish) -> Outcome:
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT claim_token, status, phase FROM {RUN} WHERE id = %s", [sql.key(connection, end.run_id)]
-        )
+        cursor.execute(f"SELECT claim_token, status, phase FROM {RUN} WHERE id = %s", [sql.key(connection, end.run_id)])
         row = cursor.fetchone()
     if row is None or row[0] != end.token:
         return Outcome.LOST

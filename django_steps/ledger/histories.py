@@ -65,7 +65,9 @@ def long_output(connection: BaseDatabaseWrapper, run_id: UUID, name: str) -> str
         return str(cursor.fetchone()[0])
 
 
-def _select(connection: BaseDatabaseWrapper, known: Mapping[UUID, int], limit: int | None) -> Sequence[tuple[object, ...]]:
+def _select(
+    connection: BaseDatabaseWrapper, known: Mapping[UUID, int], limit: int | None
+) -> Sequence[tuple[object, ...]]:
     conditions, parameters = [], []
     complete = [sql.key(connection, run_id) for run_id, position in known.items() if position < 0]
     if complete:

@@ -74,9 +74,7 @@ def enter_step(connection: BaseDatabaseWrapper, run_id: UUID, token: int, name: 
 def beat(connection: BaseDatabaseWrapper, worker_id: int) -> None:
     """Say that a worker is alive."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE {WORKER} SET last_seen = {sql.now(connection)} WHERE id = %s", [worker_id]
-        )
+        cursor.execute(f"UPDATE {WORKER} SET last_seen = {sql.now(connection)} WHERE id = %s", [worker_id])
 
 
 def _look(

@@ -72,21 +72,33 @@ def record(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
     """Write one record, by one statement (two, in one transaction, for a step that was tried before)."""
     if write.replaces:
         return sql.retrying(connection, lambda: _replace(connection, write))
-    if sql.retrying(connection, lambda: _insert(connection, write, _FENCE)):
-        return Outcome.WRITTEN
-    return explain(connection, write)
+    return Outcome.WRITTEN if insert(connection, write) else explain(connection, write)
 
 
-def record_many(connection: BaseDatabaseWrapper, writes: Sequence[StepWrite]) -> set[int]:
-    """Write new records of several runs with one commit; the `write_id`s of those that are written.
+def insert(connection: BaseDatabaseWrapper, write: StepWrite) -> bool:
+    """Write a new record, waiting for whoever has locked the run; whether it is written."""
+    return bool(sql.retrying(connection, lambda: _insert(connection, write, _FENCE)))
 
-    Runs whose row is locked by somebody are passed over, so that one of them can't hold up the others. What is not
-    in the answer has to be written by `record()`, which also finds out why.
+
+def insert_unlocked(connection: BaseDatabaseWrapper, write: StepWrite) -> bool:
+    """Write a new record unless somebody has locked the run, in the caller's transaction; whether it is written."""
+    return _insert(connection, write, _FENCE, skip=True)
+
+
+def insertion(connection: BaseDatabaseWrapper, writes: Sequence[StepWrite]) -> tuple[str, list[Any]]:
+    """PostgreSQL: one statement for new records of several runs, which returns the `write_id`s that it has written.
+
+    Runs whose row is locked by somebody are passed over, so that one of them can't hold up the others.
     """
-    if connection.vendor == "postgresql":
-        return _insert_together(connection, writes)
-    with sql.writing(connection):
-        return {write.write_id for write in writes if _insert(connection, write, _FENCE, skip=True)}
+    # In the order of the ids, as every statement that locks several runs takes them.
+    ordered = sorted(writes, key=lambda write: write.run_id)
+    rows = ", ".join([f"(%s, {_VALUES})"] * len(ordered))
+    return (
+        f"WITH v (run_id, {_COLUMNS}) AS (VALUES {rows}) INSERT INTO {STEP} (run_id, {_COLUMNS})"
+        f" SELECT r.id, {_CASTS} FROM v JOIN {RUN} r ON r.id = v.run_id::uuid AND r.claim_token = v.claim_token::bigint"
+        " AND r.status = 'running' FOR SHARE OF r SKIP LOCKED ON CONFLICT DO NOTHING RETURNING write_id",
+        [value for write in ordered for value in (write.run_id, *_parameters(connection, write))],
+    )
 
 
 def explain(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
@@ -171,21 +183,6 @@ def _insert(connection: BaseDatabaseWrapper, write: StepWrite, fence: str, *, sk
                 raise
             return False
         return bool(cursor.rowcount > 0)
-
-
-def _insert_together(connection: BaseDatabaseWrapper, writes: Sequence[StepWrite]) -> set[int]:
-    # In the order of the ids, as every statement that locks several runs takes them.
-    ordered = sorted(writes, key=lambda write: write.run_id)
-    rows = ", ".join([f"(%s, {_VALUES})"] * len(ordered))
-    parameters = [value for write in ordered for value in (write.run_id, *_parameters(connection, write))]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"WITH v (run_id, {_COLUMNS}) AS (VALUES {rows}) INSERT INTO {STEP} (run_id, {_COLUMNS})"
-            f" SELECT r.id, {_CASTS} FROM v JOIN {RUN} r ON r.id = v.run_id::uuid AND r.claim_token = v.claim_token::bigint"
-            " AND r.status = 'running' FOR SHARE OF r SKIP LOCKED ON CONFLICT DO NOTHING RETURNING write_id",
-            parameters,
-        )
-        return {row[0] for row in cursor.fetchall()}
 
 
 def _replace(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:

@@ -99,9 +99,7 @@ def copy_steps(connection: BaseDatabaseWrapper, source: UUID, target: UUID, befo
             f" FROM {STEP} s, {RUN} t WHERE t.id = %s AND s.run_id = %s AND s.position < %s",
             [sql.key(connection, target), sql.key(connection, source), before],
         )
-        cursor.execute(
-            f"UPDATE {RUN} SET has_history = %s WHERE id = %s", [True, sql.key(connection, target)]
-        )
+        cursor.execute(f"UPDATE {RUN} SET has_history = %s WHERE id = %s", [True, sql.key(connection, target)])
 
 
 def _quoted_key(connection: BaseDatabaseWrapper) -> str:

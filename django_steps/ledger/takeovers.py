@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -35,10 +36,13 @@ def suspect(connection: BaseDatabaseWrapper, ids: Sequence[Any], lease: int) -> 
         )
 
 
-def take_over(connection: BaseDatabaseWrapper, ids: Sequence[Any], terms: Terms) -> None:
-    """Take runs from workers that did not object: ready again, or failed where that happened too often."""
+def take_over(connection: BaseDatabaseWrapper, ids: Sequence[Any], terms: Terms) -> list[UUID]:
+    """Take runs from workers that did not object: ready again, or failed where that happened too often.
+
+    Returns those that failed.
+    """
     if not ids:
-        return
+        return []
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT r.id, r.status, r.recoveries, r.recovery_mark, r.current_step, r.takeovers, w.host, w.pid,"
@@ -47,15 +51,15 @@ def take_over(connection: BaseDatabaseWrapper, ids: Sequence[Any], terms: Terms)
             ids,
         )
         rows = cursor.fetchall()
-    for row in rows:
-        _take_over_one(connection, row, terms)
+    return [sql.run_id(row[0]) for row in rows if not _take_over_one(connection, row, terms)]
 
 
-def _take_over_one(connection: BaseDatabaseWrapper, row: Sequence[Any], terms: Terms) -> None:
+def _take_over_one(connection: BaseDatabaseWrapper, row: Sequence[Any], terms: Terms) -> bool:
+    """Whether the run may go on."""
     run_id, status, recoveries, mark, current_step, takeovers, host, pid, progress, now = row
     if status != "running":  # canceled, or to be retried, and its worker died before it let go
         _let_go(connection, run_id, status)
-        return
+        return True
     # Only a run whose history stands still counts its recoveries: one that gets on may be taken over any number of times.
     recoveries = recoveries + 1 if mark == int(progress) else 1
     worker = f"{host}:{pid}" if host else "a worker"
@@ -65,13 +69,14 @@ def _take_over_one(connection: BaseDatabaseWrapper, row: Sequence[Any], terms: T
     if recoveries > terms.max_recoveries:
         error = _died_error(recoveries, current_step, worker)
         _fail(connection, run_id, values, error, int(now))
-        return
+        return False
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {RUN} SET status = 'pending', phase = {READY}, recoveries = %s, recovery_mark = %s, takeovers = %s,"
             " worker_id = NULL, claim_token = NULL, suspect_since = NULL, current_step = '' WHERE id = %s",
             [*values, run_id],
         )
+    return True
 
 
 def _let_go(connection: BaseDatabaseWrapper, run_id: Any, status: str) -> None:
@@ -99,4 +104,6 @@ def _died_error(times: int, step: str, worker: str) -> str:
         f"The worker died {times} times {where}, the last one being {worker}, and the run got no further. "
         "Look for what ends the process (memory, a crash in C code, os._exit), then retry the run."
     )
-    return json.dumps({"type": "django_steps.errors.WorkerDied", "message": message, "traceback": "", "step": step or None})
+    return json.dumps(
+        {"type": "django_steps.errors.WorkerDied", "message": message, "traceback": "", "step": step or None}
+    )

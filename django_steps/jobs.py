@@ -1,0 +1,240 @@
+"""One claimed run in a worker: the pass over it, and the place where that pass runs.
+
+The worker makes jobs and hands them to threads; the keeper interrupts them. Neither is known here.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
+from typing import TypeVar
+from uuid import UUID
+
+from django.db import InterfaceError, OperationalError
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from . import events, failures
+from .commits import CommitQueue
+from .conf import conf
+from .definitions import get_workflow
+from .endings import Ended, Ending
+from .errors import ValueTooLarge
+from .execution import Pass
+from .history import History
+from .ledger import endings, histories, records, sql
+from .ledger.claims import Claim
+from .ledger.endings import Finish
+from .ledger.histories import Recorded
+from .ledger.leases import Holding
+from .ledger.records import Outcome, StepWrite
+
+logger = logging.getLogger("django_steps")
+
+T = TypeVar("T")
+
+_LONGEST_PAUSE = 1.0  # seconds between two attempts to reach the database
+
+
+class WorkerHost:
+    """Where the passes of a worker run: commits are shared, outages survived, waits interrupted."""
+
+    puts_down_always = False
+
+    def __init__(self, alias: str, queue: CommitQueue) -> None:
+        self.inline_wait = conf.inline_wait // timedelta(microseconds=1)
+        self.look_up = threading.Event()  # set when a waiting pass should see that it is interrupted
+        self._alias, self._queue = alias, queue
+
+    def connection(self) -> BaseDatabaseWrapper:
+        return sql.connection_for(self._alias)
+
+    def record(self, write: StepWrite) -> Outcome:
+        if not write.replaces and self._commit(write):
+            return Outcome.WRITTEN
+        return self.write(lambda: records.record(self.connection(), write))
+
+    def finish(self, end: Finish) -> Outcome:
+        if self._commit(end):
+            return Outcome.WRITTEN
+        return self.write(lambda: endings.finish(self.connection(), end))
+
+    def write(self, statement: Callable[[], T]) -> T:
+        """Write until the database answers. How long that takes doesn't matter: the fence tells whether the claim still
+        stood. A write that closes a connection twice, which then opens again, is not to be had."""
+        pause, closings = 0.02, 0
+        while True:
+            try:
+                return statement()
+            except (OperationalError, InterfaceError) as error:
+                connection = self.connection()
+                if connection.in_atomic_block:
+                    raise
+                if not sql.is_transient(error):
+                    closings += self._reconnect(connection)
+                    if closings > 1:
+                        raise ValueTooLarge(
+                            f"The database closed the connection on this write twice: {error}"
+                        ) from error
+                logger.warning("The database could not be written to, trying again: %s", error)
+            time.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def wait(self, seconds: float) -> None:
+        self.look_up.wait(seconds)
+
+    def _commit(self, write: StepWrite | Finish) -> bool:
+        try:
+            return self._queue.commit(self.connection, write)
+        except (OperationalError, InterfaceError):
+            return False
+
+    def _reconnect(self, connection: BaseDatabaseWrapper) -> bool:
+        """Close the connection if it is of no use any more; whether it was, and can be opened again."""
+        if connection.connection is not None and connection.is_usable():
+            return False
+        connection.close()
+        try:
+            connection.ensure_connection()
+        except (OperationalError, InterfaceError):
+            return False
+        return True
+
+
+class Job:
+    """A claimed run on its way through a worker."""
+
+    def __init__(self, claim: Claim, records: Sequence[Recorded] | None, host: WorkerHost) -> None:
+        self.claim = claim
+        self.claimed_on = time.monotonic()
+        self.interrupt: Ended | None = None
+        self.recorded: list[Recorded] = []  # what the pass left behind, for the next one
+        self._records, self._host = records, host
+        self._pass: Pass | None = None
+        self.has_begun = False
+
+    def run(self) -> Ending:
+        """Go over the run once. Never raises: what goes wrong here is the run's failure, or the next claim's affair."""
+        self.has_begun = True
+        try:
+            ending = self._go_over()
+        except Exception as error:
+            logger.exception("The pass over run %s broke off.", self.claim.run_id)
+            ending = self._fail(error)
+        events.pass_ended(self.claim, ending)
+        return ending
+
+    def stop(self, reason: Ended) -> None:
+        """Let the pass end at its next step; may be called from any thread."""
+        self.interrupt = self.interrupt or reason
+        if self._pass is not None:
+            self._pass.interrupt = self.interrupt
+        self._host.look_up.set()
+
+    def give_back(self) -> None:
+        """Let go of a run that has not begun."""
+        self._host.write(lambda: endings.give_back(self._host.connection(), self.claim.run_id, self.claim.token))
+
+    def holding(self) -> Holding:
+        """What the renewal of the lease writes about the run."""
+        current = self._pass
+        if current is None:
+            return Holding(self.claim.token)
+        return Holding(self.claim.token, current.current_step, current.progress)
+
+    def _go_over(self) -> Ending:
+        claim, host = self.claim, self._host
+        if self._records is None:
+            loaded = host.write(lambda: histories.load(host.connection(), {claim.run_id: -1}))
+            self._records = loaded[claim.run_id]
+        history = History(
+            self._records,
+            lambda name: host.write(lambda: histories.long_output(host.connection(), claim.run_id, name)),
+        )
+        self._pass = Pass(get_workflow(claim.workflow, claim.version), claim, history, host)
+        self._pass.interrupt = self.interrupt
+        events.run_claimed(claim)
+        ending = self._pass.run()
+        if ending.how is Ended.PUT_DOWN:
+            self.recorded = history.records()
+        return ending
+
+    def _fail(self, error: Exception) -> Ending:
+        end = Finish(
+            run_id=self.claim.run_id,
+            token=self.claim.token,
+            status="failed",
+            error=failures.with_steps(failures.record(error), []),
+            finished_at=self.claim.now(),
+        )
+        try:
+            outcome = self._host.finish(end)
+        except Exception:
+            logger.exception("Run %s could not be ended; it is taken over when its lease runs out.", end.run_id)
+            return Ending(Ended.LOST)
+        return Ending(Ended.FAILED, finish=end) if outcome is Outcome.WRITTEN else Ending(Ended.LOST)
+
+
+class HistoryCache:
+    """The long histories that this worker saw last, so that a run of many sleeps doesn't load all of it each time.
+
+    Short ones are cheaper to load than to keep.
+    """
+
+    _WORTH_KEEPING, _ROWS_KEPT = 64, 20_000
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[UUID, tuple[int, list[Recorded]]] = OrderedDict()
+        self._rows = 0
+        self._lock = threading.Lock()
+
+    def keep(self, claim: Claim, recorded: list[Recorded]) -> None:
+        """Keep what a run had recorded when it was put down."""
+        with self._lock:
+            self._forget(claim.run_id)
+            if not self._WORTH_KEEPING <= len(recorded) <= self._ROWS_KEPT:
+                return
+            # Positions without a gap, so that "all after the last" is all that is missing.
+            if recorded[-1].position != len(recorded) - 1:
+                return
+            self._kept[claim.run_id] = (claim.generation, recorded)
+            self._rows += len(recorded)
+            while self._rows > self._ROWS_KEPT:
+                self._forget(next(iter(self._kept)))
+
+    def take(self, claims: Collection[Claim]) -> dict[UUID, list[Recorded]]:
+        """What is kept of these runs and still good."""
+        with self._lock:
+            found = {}
+            for claim in claims:
+                generation, recorded = self._kept.get(claim.run_id, (-1, []))
+                self._forget(claim.run_id)
+                if generation == claim.generation:
+                    found[claim.run_id] = recorded
+        return found
+
+    def _forget(self, run_id: UUID) -> None:
+        kept = self._kept.pop(run_id, None)
+        if kept is not None:
+            self._rows -= len(kept[1])
+
+
+def load_histories(
+    connection: BaseDatabaseWrapper, claims: Sequence[Claim], cache: HistoryCache
+) -> dict[UUID, list[Recorded]]:
+    """The histories of the runs of a claim: nothing to ask for fresh ones, one query for all the others.
+
+    A run that is missing in the answer loads its own.
+    """
+    resumed = [claim for claim in claims if claim.has_history]
+    found: dict[UUID, list[Recorded]] = {claim.run_id: [] for claim in claims if not claim.has_history}
+    if not resumed:
+        return found
+    kept = cache.take(resumed)
+    known = {claim.run_id: kept[claim.run_id][-1].position if claim.run_id in kept else -1 for claim in resumed}
+    for run_id, newer in histories.load(connection, known).items():
+        found[run_id] = kept.get(run_id, []) + newer
+    return found

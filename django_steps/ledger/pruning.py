@@ -1,0 +1,46 @@
+"""Deleting finished runs with their steps, in small batches that hold no lock for long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from . import sql
+from .sql import ENDED, RUN, STEP
+
+BATCH = 200
+
+
+def prune(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str] = (), limit: int = BATCH) -> int:
+    """Delete up to `limit` runs that ended before a machine time; how many. Their keys are free again."""
+    condition, parameters = _condition(connection, before, statuses)
+    with sql.writing(connection), connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT id FROM {RUN} WHERE {condition} ORDER BY finished_at LIMIT {int(limit)}{sql.locking(connection)}",
+            parameters,
+        )
+        ids = [row[0] for row in cursor.fetchall()]
+        if ids:
+            marks = sql.marks(ids)
+            cursor.execute(f"DELETE FROM {STEP} WHERE run_id IN ({marks})", ids)
+            cursor.execute(f"UPDATE {RUN} SET restart_of_id = NULL WHERE restart_of_id IN ({marks})", ids)
+            cursor.execute(f"DELETE FROM {RUN} WHERE id IN ({marks})", ids)
+    return len(ids)
+
+
+def count(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str] = ()) -> int:
+    """How many runs `prune` would delete in the end."""
+    condition, parameters = _condition(connection, before, statuses)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT COUNT(*) FROM {RUN} WHERE {condition}", parameters)
+        return int(cursor.fetchone()[0])
+
+
+def _condition(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str]) -> tuple[str, list[object]]:
+    condition = f"phase = {ENDED} AND finished_at < %s"
+    parameters: list[object] = [sql.date_value(connection, before)]
+    if statuses:
+        condition += f" AND status IN ({sql.marks(statuses)})"
+        parameters += statuses
+    return condition, parameters

@@ -1,0 +1,62 @@
+"""The rows of the workers: who is there, since when, and what they know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from . import sql
+from .claims import Kind, kinds_condition
+from .sql import RUN, TIMED, WORKER
+
+_KEPT_FOR = 7 * 24 * 3600 * 1_000_000  # microseconds that the row of a dead worker is kept
+
+
+def known_kinds(connection: BaseDatabaseWrapper, leases: int) -> set[Kind]:
+    """The workflows that the workers know which were heard of within so many of their leases."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT workflows FROM {WORKER} WHERE stopped_at IS NULL AND last_seen > {sql.now(connection)} - %s * lease",
+            [leases],
+        )
+        rows = cursor.fetchall()
+    found: set[Kind] = set()
+    for (workflows,) in rows:
+        names = json.loads(workflows) if isinstance(workflows, str) else workflows
+        found |= {(name, version) for name, version in names}
+    return found
+
+
+def say_stopped(connection: BaseDatabaseWrapper, worker_id: int) -> None:
+    """A worker has stopped in good order."""
+    moment = sql.date_value(connection, sql.read_clock(connection))
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE {WORKER} SET stopped_at = %s WHERE id = %s", [moment, worker_id])
+
+
+def forget_old(connection: BaseDatabaseWrapper) -> None:
+    """Delete the rows of workers that were not heard of for a week and hold nothing."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"DELETE FROM {WORKER} WHERE last_seen < {sql.now(connection)} - %s AND NOT EXISTS"
+            f" (SELECT 1 FROM {RUN} r WHERE r.phase = {TIMED} AND r.worker_id = {WORKER}.id)",
+            [_KEPT_FOR],
+        )
+
+
+def is_anything_left(
+    connection: BaseDatabaseWrapper, kinds: Collection[Kind], queues: Sequence[str], horizon: int
+) -> bool:
+    """Whether there is, or will be within `horizon` microseconds, a run that a worker of these terms could claim."""
+    condition, parameters = kinds_condition(kinds)
+    if queues:
+        condition, parameters = f"queue IN ({sql.marks(queues)}) AND {condition}", [*queues, *parameters]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT EXISTS (SELECT 1 FROM {RUN} WHERE phase = 0 AND {condition}) OR EXISTS (SELECT 1 FROM {RUN}"
+            f" WHERE phase = {TIMED} AND available_at <= {sql.now(connection)} + %s AND worker_id IS NULL AND {condition})",
+            [*parameters, horizon, *parameters],
+        )
+        return bool(cursor.fetchone()[0])

@@ -1,0 +1,285 @@
+"""The worker's loop: claim runs, hand them to threads, stop cleanly.
+
+Leases are the keeper's (`keeper.py`), wake-ups the watcher's (`wakeups.py`), and what a pass does is `execution.py`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from django.db import DatabaseError, InterfaceError, connections, router
+from django.utils import timezone
+
+from . import events
+from .commits import CommitQueue
+from .conf import conf
+from .definitions import registered
+from .endings import Ended, Ending
+from .jobs import HistoryCache, Job, WorkerHost, load_histories
+from .keeper import Keeper
+from .ledger import claims, sql, workers
+from .ledger.claims import Terms
+from .models import Worker as WorkerRow
+from .models import WorkflowRun
+from .wakeups import LOOK_AGAIN_AFTER, Watcher
+
+logger = logging.getLogger("django_steps")
+
+_SHORTEST_POLL = 0.02
+# With wake-ups that work, looking without being told is only a safety net.
+_POLLS_SAVED = 10
+# A run that was claimed ahead and finds no thread for so long is given back: another worker may have one.
+_LONGEST_WAIT_FOR_THREAD = 1.0
+_LONG_IDLE = 30.0  # seconds after which a thread's connections are closed rather than trusted
+
+
+class Worker:
+    """Claims and executes runs in this process until it is stopped, or idle if that is what was asked.
+
+    `lease`, `poll_interval` and `shutdown_timeout` are in seconds; no `queues` means all of them. `max_runs` bounds how
+    many runs are claimed.
+    """
+
+    def __init__(
+        self,
+        *,
+        queues: Sequence[str] = (),
+        concurrency: int | None = None,
+        lease: float | None = None,
+        poll_interval: float | None = None,
+        until_idle: bool = False,
+        max_runs: int | None = None,
+        shutdown_timeout: float | None = None,
+    ) -> None:
+        self.alias = router.db_for_write(WorkflowRun)
+        self.queues = list(queues)
+        self.concurrency = concurrency or conf.concurrency
+        self.lease = conf.lease.total_seconds() if lease is None else lease
+        self.poll_interval = conf.poll_interval.total_seconds() if poll_interval is None else poll_interval
+        self.claimed = 0
+        self._until_idle, self._max_runs, self._shutdown_timeout = until_idle, max_runs, shutdown_timeout
+        self._kinds = frozenset((item.name, item.version) for item in registered())
+        self._jobs: dict[UUID, Job] = {}
+        self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._woken_at = 0.0
+        self._is_stopping = False
+        self._commits = CommitQueue()
+        self._histories = HistoryCache()
+        self._watcher = Watcher(self.alias, self._on_wake_up)
+
+    # -- The story ------------------------------------------------------------------------------
+
+    def run(self) -> bool:
+        """Work until stopped (or idle); whether everything that ran came to an end or was given back."""
+        self._register()
+        self._keeper = Keeper(self.alias, self._terms.worker_id, self.lease, self._held)
+        self._keeper.start()
+        self._watcher.start()
+        try:
+            self._loop()
+            return self._finish()
+        finally:
+            self._watcher.stop()
+            self._keeper.stop()
+            self._unregister()
+
+    def stop(self) -> None:
+        """Claim nothing more, let each running step end, give the runs back. Safe in a signal handler."""
+        self._is_stopping = True
+        self._wake.set()
+
+    def _loop(self) -> None:
+        pause = _SHORTEST_POLL
+        while not self._is_stopping:
+            self._wake.clear()
+            try:
+                if self._claim():
+                    pause = _SHORTEST_POLL
+                    continue
+                if self._is_done():
+                    return
+                timeout = self._patience(pause)
+            except (DatabaseError, InterfaceError) as error:
+                logger.warning("No runs could be claimed, trying again: %s", error)
+                connections[self.alias].close()
+                timeout = min(1.0, self.poll_interval)
+            self._give_back_unstarted(_LONGEST_WAIT_FOR_THREAD)
+            if self._wake.wait(timeout):
+                pause = _SHORTEST_POLL
+            else:
+                pause = min(pause * 1.5, self.poll_interval)
+
+    def _finish(self) -> bool:
+        self._is_stopping = True
+        self._give_back_unstarted(0)
+        for job in self._held().values():
+            job.stop(Ended.GIVEN_BACK)
+        for _ in self._threads:
+            self._waiting.put(None)
+        deadline = None if self._shutdown_timeout is None else time.monotonic() + self._shutdown_timeout
+        for thread in self._threads:
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    # -- Claiming -------------------------------------------------------------------------------
+
+    def _claim(self) -> bool:
+        """Claim as much as there is room for; whether it is worth while to try again at once."""
+        limit = self._room()
+        if limit <= 0:
+            return False
+        connection = connections[self.alias]
+        claimed = claims.claim(connection, self._terms, limit)
+        for run_id in claimed.died:
+            events.run_died(run_id)
+        if not claimed.runs:
+            return False
+        histories = load_histories(connection, claimed.runs, self._histories)
+        self.claimed += len(claimed.runs)
+        for claim in claimed.runs:
+            job = Job(claim, histories.get(claim.run_id), WorkerHost(self.alias, self._commits))
+            with self._lock:
+                self._jobs[claim.run_id] = job
+            self._waiting.put(job)
+        self._staff()
+        return True
+
+    def _room(self) -> int:
+        """How many runs to claim: as many as there are threads, and as many ahead; few at a time would be dear."""
+        with self._lock:
+            outstanding = len(self._jobs)
+        if outstanding > self.concurrency:
+            return 0
+        room = 2 * self.concurrency - outstanding
+        return room if self._max_runs is None else min(room, self._max_runs - self.claimed)
+
+    def _staff(self) -> None:
+        """Start threads for what waits, up to the concurrency."""
+        with self._lock:
+            wanted = min(self.concurrency, len(self._jobs)) - len(self._threads)
+        for _ in range(wanted):
+            number = len(self._threads) + 1
+            thread = threading.Thread(target=self._work, name=f"django-steps-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _is_done(self) -> bool:
+        if self._max_runs is not None and self.claimed >= self._max_runs:
+            self._wait_for_jobs()
+            return True
+        if not self._until_idle or self._held():
+            return False
+        horizon = conf.inline_wait // timedelta(microseconds=1)
+        connection = connections[self.alias]
+        return not workers.is_anything_left(connection, self._kinds, self.queues, horizon)
+
+    def _wait_for_jobs(self) -> None:
+        while self._held() and not self._is_stopping:
+            self._wake.wait(0.05)
+            self._wake.clear()
+
+    def _patience(self, pause: float) -> float:
+        """How long to wait for a wake-up before looking again, in seconds."""
+        if self._room() <= 0:
+            return _LONGEST_WAIT_FOR_THREAD
+        now = time.monotonic()
+        longest = self.poll_interval * _POLLS_SAVED if self._watcher.is_reliable else pause
+        if self._until_idle:
+            longest = min(longest, pause)
+        if self._woken_at and now - self._woken_at < LOOK_AGAIN_AFTER:
+            return LOOK_AGAIN_AFTER  # what was started just after the wake-up was not told of separately
+        due = claims.next_due(connections[self.alias])
+        return longest if due is None else min(longest, max(due / 1_000_000, 0.001))
+
+    def _on_wake_up(self) -> None:
+        self._woken_at = time.monotonic()
+        self._wake.set()
+
+    # -- Threads --------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        """What each thread does: one job after the other."""
+        last_job = time.monotonic()
+        while (job := self._waiting.get()) is not None:
+            if time.monotonic() - last_job > _LONG_IDLE:
+                connections.close_all()
+            if job.interrupt is None:
+                self._left(job, job.run())
+            else:
+                job.give_back()
+                self._forget(job)
+            last_job = time.monotonic()
+        connections.close_all()
+
+    def _left(self, job: Job, ending: Ending) -> None:
+        if ending.how is Ended.PUT_DOWN:
+            self._histories.keep(job.claim, job.recorded)
+        self._forget(job)
+
+    def _forget(self, job: Job) -> None:
+        with self._lock:
+            if self._jobs.get(job.claim.run_id) is job:
+                del self._jobs[job.claim.run_id]
+            outstanding = len(self._jobs)
+        if outstanding in (0, self.concurrency) or self._is_stopping:
+            self._wake.set()
+
+    def _give_back_unstarted(self, older_than: float) -> None:
+        """Give back what was claimed ahead and has found no thread for so many seconds."""
+        with self._lock:
+            oldest = min((job.claimed_on for job in self._jobs.values() if not job.has_begun), default=None)
+        if oldest is None or time.monotonic() - oldest < older_than:
+            return
+        while True:
+            try:
+                job = self._waiting.get_nowait()
+            except queue.Empty:
+                return
+            if job is not None:
+                job.give_back()
+                self._forget(job)
+
+    def _held(self) -> dict[UUID, Job]:
+        with self._lock:
+            return dict(self._jobs)
+
+    # -- The worker's own row -------------------------------------------------------------------
+
+    def _register(self) -> None:
+        connection = connections[self.alias]
+        workers.forget_old(connection)
+        lease = int(self.lease * 1_000_000)
+        row = WorkerRow.objects.using(self.alias).create(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            queues=self.queues,
+            workflows=sorted(self._kinds),
+            concurrency=self.concurrency,
+            lease=lease,
+            started_at=timezone.now(),
+            last_seen=sql.read_clock(connection),
+        )
+        self._terms = Terms(
+            worker_id=row.pk,
+            kinds=self._kinds,
+            queues=self.queues,
+            lease=lease,
+            max_recoveries=conf.max_recoveries,
+        )
+
+    def _unregister(self) -> None:
+        try:
+            workers.say_stopped(connections[self.alias], self._terms.worker_id)
+        except (DatabaseError, InterfaceError):
+            logger.debug("The worker's row could not be brought up to date.", exc_info=True)

@@ -1,0 +1,103 @@
+"""Fixtures for tests that run the engine itself: in this process, or in worker processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from django_steps.worker import Worker
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def work(transactional_db: None) -> Callable[..., None]:
+    """Execute what is due with a real worker in this process, until nothing is left: `work(concurrency=2)`."""
+
+    def run(**options: Any) -> None:
+        Worker(**{"until_idle": True, "poll_interval": 0.05, **options}).run()
+
+    return run
+
+
+class WorkerProcess:
+    """A real `manage.py runworkflows` on the test database."""
+
+    def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "manage.py", "runworkflows", *arguments],
+            cwd=ROOT,
+            env={**process_environment(), **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self, timeout: float = 15) -> int:
+        """SIGTERM, and the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout)
+
+    def wait(self, timeout: float = 30) -> int:
+        """The exit code, once it ends by itself."""
+        return self.process.wait(timeout)
+
+    def output(self) -> str:
+        """All it printed; ends it if it still runs."""
+        if self.process.poll() is None:
+            self.kill()
+        assert self.process.stdout is not None
+        return self.process.stdout.read()
+
+
+def process_environment() -> dict[str, str]:
+    """The environment in which another process uses the test database."""
+    return {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "DATABASE_NAME": str(connection.settings_dict["NAME"]),
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+@pytest.fixture
+def start_worker(transactional_db: None) -> Iterator[Callable[..., WorkerProcess]]:
+    """Start worker processes; what still runs at the end of the test is killed: `start_worker("--lease", "1")`."""
+    started: list[WorkerProcess] = []
+
+    def start(*arguments: str, **options: Any) -> WorkerProcess:
+        started.append(WorkerProcess(*arguments, **options))
+        return started[-1]
+
+    yield start
+    for worker in started:
+        worker.kill()
+        assert worker.process.stdout is not None
+        worker.process.stdout.close()
+
+
+def wait_until(condition: Callable[[], Any], timeout: float = 15.0) -> Any:
+    """Wait for another process: the first true value of the condition, or an AssertionError."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"did not happen within {timeout} seconds")

@@ -13,10 +13,19 @@ from django.db import connection
 from django_steps.models import WorkflowRun
 from testproject.shop.models import Customer
 
+SABOTAGE = """
+import sys, django
+from django.core.management import execute_from_command_line
+django.setup()
+from testproject.shop import samples
+samples.switch = lambda service, on: None  # so the mail server is never down, and no step fails
+execute_from_command_line(["manage.py", *sys.argv[1:]])
+"""
 
-def run_demo(logs) -> subprocess.CompletedProcess[str]:
+
+def run_demo(logs, *python: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "manage.py", "demo", "--logs", str(logs)],
+        [sys.executable, *(python or ["manage.py"]), "demo", "--logs", str(logs)],
         cwd=settings.BASE_DIR,
         env={**os.environ, "DATABASE_NAME": str(connection.settings_dict["NAME"])},
         capture_output=True,
@@ -36,6 +45,16 @@ def test_the_demo_keeps_its_promises(tmp_path):
     assert "only send_email was executed again" in done.stdout
     assert "Everything held" in done.stdout
     assert set(WorkflowRun.objects.values_list("status", flat=True)) == {"succeeded"}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_demo_fails_when_what_it_claims_does_not_hold(tmp_path):
+    done = run_demo(tmp_path, "-c", SABOTAGE)
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "DID NOT HOLD: process_order failed at its third step" in done.stdout
+    assert "this did not hold: process_order failed" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.django_db(transaction=True)

@@ -48,11 +48,11 @@ def start_notifications() -> WorkflowRun:
     return send_notifications.start({"user_ids": user_ids, "message": "New tea has arrived"})
 
 
-def start_others(customer: Customer) -> list[WorkflowRun]:
+def start_others(customer: Customer, another: Customer) -> list[WorkflowRun]:
     """Runs that succeed without anybody's help, and without an e-mail."""
     stickers = Product.objects.filter(sku__startswith="sticker-").order_by("sku").values_list("sku", flat=True)
     return [
-        process_data.start({"user_id": customer.pk}),
+        process_data.start({"user_id": another.pk}),
         sync_data.start({"user_id": customer.pk}),
         process_uploaded_file.start({"file_key": "products.csv"}),
         process_batch.start({"items": list(stickers)}),

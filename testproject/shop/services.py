@@ -12,6 +12,7 @@ from datetime import date
 from decimal import Decimal
 from typing import TypedDict
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.mail import send_mail
 from django.db.models import F
@@ -116,7 +117,6 @@ def normalize_purchases(customer_id: int, rows: list[dict[str, str]]) -> list[Pu
 
 
 def spending_by_month(rows: list[PurchaseRow]) -> dict[date, Decimal]:
-    Activity.log("add up by month", f"{len(rows)} rows")
     totals: dict[date, Decimal] = defaultdict(Decimal)
     for row in rows:
         totals[row["bought_on"].replace(day=1)] += row["amount"]
@@ -140,6 +140,7 @@ def call_unreliable_api(name: str) -> str:
 
 async def print_labels(skus: list[str]) -> None:
     """Prints a label for each product, all at the same time."""
+    await sync_to_async(Activity.log)("print labels", f"{len(skus)} products")
     known = {sku async for sku in Product.objects.filter(sku__in=skus).values_list("sku", flat=True)}
     if missing := sorted(set(skus) - known):
         raise UnknownProducts(*missing)

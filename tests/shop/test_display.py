@@ -15,7 +15,7 @@ def view(status: str, *steps: StepView) -> RunView:
 
 
 def step(name: str, status: str, kind: str = "step") -> StepView:
-    return StepView(name, status, kind, attempts=2, started="0.20 s", took="0.30 s")
+    return StepView(name, status, kind, executed=2, started="0.20 s", took="0.30 s")
 
 
 def test_each_change_is_one_plain_line(capsys):
@@ -26,7 +26,6 @@ def test_each_change_is_one_plain_line(capsys):
 
     assert capsys.readouterr().out.split("\n") == [
         "  process_order: charge succeeded",
-        "  process_order running",
         "  process_order: ship failed",
         "  process_order failed",
         "",

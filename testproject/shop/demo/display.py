@@ -16,7 +16,7 @@ class StepView:
     name: str
     status: str
     kind: str
-    attempts: int
+    executed: int  # times, by the shop's own log
     started: str  # seconds since the demo began
     took: str
 
@@ -72,7 +72,8 @@ class PlainDisplay:
             for step in run.steps:
                 if step.kind == "step":
                     self._print_change((run.id, step.name), step.status, f"{run.name}: {step.name}")
-            self._print_change((run.id,), run.status, run.name)
+            if run.status not in ("pending", "running"):
+                self._print_change((run.id,), run.status, run.name)
 
     def table(self, runs: Sequence[RunView]) -> None:
         rows = list(table_rows(runs))
@@ -98,5 +99,5 @@ def table_rows(runs: Iterable[RunView]) -> Iterable[tuple[str, ...]]:
     for run in runs:
         yield run.name, run.status, "", run.started, run.took
         for step in run.steps:
-            executed = str(step.attempts) if step.kind == "step" else ""
+            executed = str(step.executed) if step.kind == "step" else ""
             yield f"  {step.name}", step.status, executed, step.started, step.took

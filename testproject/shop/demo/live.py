@@ -44,7 +44,7 @@ class LiveDisplay:
         table = Table(box=None, padding=(0, 3, 0, 0))
         for position, name in enumerate(heading):
             justify = "right" if position >= 2 else "left"
-            table.add_column(Text(name, style="dim"), no_wrap=True, justify=justify)
+            table.add_column(Text(name if position else f"  {name}", style="dim"), no_wrap=True, justify=justify)
         for name, status, *times in rows:
             is_step = name.startswith(" ")
             table.add_row(

@@ -41,6 +41,8 @@ class Command(BaseCommand):
             with FlakyApi() as api:
                 settings.SHOP_API_URL = api.url
                 broken = Story(display, api, logs).tell()
+        except KeyboardInterrupt:
+            raise CommandError("Interrupted.") from None
         finally:
             display.close()
 

@@ -50,7 +50,7 @@ class Command(BaseCommand):
         samples.start_order(ada)
         samples.start_order(grace, quantity=20)
         samples.start_notifications()
-        samples.start_others(ada)
+        samples.start_others(ada, grace)
         onboard_user.start({"user_id": grace.pk})
 
     def run_servers(self, port: int, api: FlakyApi) -> None:

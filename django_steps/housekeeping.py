@@ -14,14 +14,13 @@ from .conf import conf
 from .definitions import registered
 from .ledger import claims, pruning, sql, workers
 
-# A worker that has not been heard of for so many of its leases is dead to the others.
-_DEAD_AFTER_LEASES = 3
 
 
 def do(connection: BaseDatabaseWrapper, is_stopping: Callable[[], bool]) -> None:
     """One round of housekeeping."""
-    claims.unpark(connection, {(item.name, item.version) for item in registered()})
-    claims.park_unknown(connection, workers.known_kinds(connection, _DEAD_AFTER_LEASES))
+    known_here = {(item.name, item.version) for item in registered()}
+    claims.unpark(connection, known_here)
+    claims.park_unknown(connection, known_here | workers.known_kinds(connection))
     retention = conf.retention
     if retention is None:
         return

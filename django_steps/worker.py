@@ -259,6 +259,7 @@ class Worker:
     def _register(self) -> None:
         connection = connections[self.alias]
         workers.forget_old(connection)
+        claims.unpark(connection, self._kinds)
         lease = int(self.lease * 1_000_000)
         row = WorkerRow.objects.using(self.alias).create(
             host=socket.gethostname(),

@@ -11,15 +11,19 @@ from . import sql
 from .claims import Kind, kinds_condition
 from .sql import RUN, TIMED, WORKER
 
+# How long a live worker may not be heard of: so many of its leases, and so many microseconds.
+_QUIET_LEASES, _QUIET_FOR = 3, 60_000_000
 _KEPT_FOR = 7 * 24 * 3600 * 1_000_000  # microseconds that the row of a dead worker is kept
 
 
-def known_kinds(connection: BaseDatabaseWrapper, leases: int) -> set[Kind]:
-    """The workflows that the workers know which were heard of within so many of their leases."""
+def known_kinds(connection: BaseDatabaseWrapper) -> set[Kind]:
+    """The workflows that live workers know. One that was quiet for a while still counts: to put its runs aside for
+    nothing costs more than to pass over them."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT workflows FROM {WORKER} WHERE stopped_at IS NULL AND last_seen > {sql.now(connection)} - %s * lease",
-            [leases],
+            f"SELECT workflows FROM {WORKER} WHERE stopped_at IS NULL"
+            f" AND last_seen > {sql.now(connection)} - {_QUIET_LEASES} * lease - {_QUIET_FOR}",
+            [],
         )
         rows = cursor.fetchall()
     found: set[Kind] = set()

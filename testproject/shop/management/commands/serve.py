@@ -6,6 +6,7 @@ For looking around locally, and nothing else: everybody may log in as admin.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -55,6 +56,7 @@ class Command(BaseCommand):
 
     def run_servers(self, port: int, api: FlakyApi) -> None:
         manage = [sys.executable, str(settings.BASE_DIR / "manage.py")]
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the servers, too
         environment = {**os.environ, "SHOP_API_URL": api.url}
         servers = [
             subprocess.Popen([*manage, "runworkflows"], env=environment),

@@ -15,7 +15,6 @@ from .definitions import registered
 from .ledger import claims, pruning, sql, workers
 
 
-
 def do(connection: BaseDatabaseWrapper, is_stopping: Callable[[], bool]) -> None:
     """One round of housekeeping."""
     known_here = {(item.name, item.version) for item in registered()}

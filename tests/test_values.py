@@ -7,6 +7,7 @@ import enum
 import functools
 import json
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -35,6 +36,7 @@ from django_steps import values
 from django_steps.errors import RecordedInstanceGone, UnreadableValue, UnserializableValue, ValueTooLarge
 from django_steps.models import Worker, WorkflowRun
 
+ROOT = Path(__file__).parent.parent
 BERLIN = ZoneInfo("Europe/Berlin")
 
 
@@ -374,7 +376,12 @@ def test_equal_sets_give_the_same_text_in_every_process() -> None:
     code = "from django_steps.values import encode; print(encode({'s': {'b', 'a', 'c', 1, (2,), None}}))"
     texts = {
         subprocess.run(
-            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for seed in ("1", "2", "3")
     }
@@ -398,7 +405,7 @@ scalars = (
 keys = st.text() | st.just("$") | st.integers() | st.tuples(st.integers(), st.text())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, database=None)
 @given(
     st.recursive(
         scalars,
@@ -651,7 +658,7 @@ def test_class_in_the_main_module_is_refused() -> None:
         "@dataclasses.dataclass\nclass A: pass\n"
         "try: encode(A())\nexcept TypeError as error: print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "defined in __main__, which no worker can import" in done.stdout
 
 

@@ -15,4 +15,7 @@ class DjangoStepsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from . import checks
+
+        checks.register()
         autodiscover_modules("workflows")

@@ -42,6 +42,18 @@ class Ending:
     finish: Finish | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What passes need of the settings, read once: reading them costs as much as half a step."""
+
+    inline_wait: int  # up to how many microseconds are waited out in place
+    max_value_bytes: int
+
+    @classmethod
+    def from_settings(cls) -> Limits:
+        return cls(conf.inline_wait // timedelta(microseconds=1), conf.max_value_bytes)
+
+
 class Host(Protocol):
     """Where a pass runs: who writes for it, and who can wait."""
 
@@ -71,8 +83,8 @@ class Host(Protocol):
         ...
 
     @property
-    def inline_wait(self) -> int:
-        """Up to how many microseconds are waited out in place."""
+    def limits(self) -> Limits:
+        """What the settings allow here."""
         ...
 
 
@@ -83,7 +95,7 @@ class Direct:
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
-        self.inline_wait = conf.inline_wait // timedelta(microseconds=1)
+        self.limits = Limits.from_settings()
 
     def connection(self) -> BaseDatabaseWrapper:
         return sql.connection_for(self._alias)

@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import Any, NoReturn
 
 from . import events, failures, hygiene, values
-from .conf import conf
 from .context import active_pass, active_step, thread_id
 from .definitions import Workflow
 from .endings import Ended, Ending, Host
@@ -44,7 +43,6 @@ class Pass:
         self._unrun: dict[str, Call] = {}
         self._failures: list[tuple[BaseException, str]] = []
         self._is_careful = claim.recoveries > 0
-        self._inline_wait = host.inline_wait
         self._default_retry = workflow.step_retry or ONE_ATTEMPT
 
     # -- The story ------------------------------------------------------------------------------
@@ -100,7 +98,7 @@ class Pass:
             finished_at=wake_at,
             wake_at=wake_at,
         )
-        if wake_at - now > self._inline_wait:
+        if wake_at - now > self.host.limits.inline_wait:
             self._put_down(write, wake_at)
             self._end(Ending(Ended.PUT_DOWN, wake_at))
         self._record(write)
@@ -126,7 +124,7 @@ class Pass:
             names = ", ".join(repr(name) for name in self._unrun)
             return self._raised(StepNotRun(f"Defined and never run: {names}. Call .run() on it, or don't define it."))
         try:
-            output = values.encode(value, max_bytes=conf.max_value_bytes)
+            output = values.encode(value, max_bytes=self.host.limits.max_value_bytes)
         except Exception as error:
             return self._raised(error)
         return self._finish("succeeded", output, None)
@@ -272,7 +270,7 @@ class Pass:
     def _try_later(self, write: StepWrite, error: BaseException | None) -> None:
         """Record an attempt that failed, and wait for the next one."""
         due_at = write.wake_at or 0
-        if due_at - self.claim.now() > self._inline_wait:
+        if due_at - self.claim.now() > self.host.limits.inline_wait:
             self._put_down(write, due_at)
             events.step_ended(self.claim, write, error)
             self._end(Ending(Ended.PUT_DOWN, due_at))
@@ -310,7 +308,7 @@ class Pass:
         while (remaining := wake_at - self.claim.now()) > 0:
             if self.interrupt is not None:
                 self._end(Ending(self.interrupt))
-            if remaining > self._inline_wait:
+            if remaining > self.host.limits.inline_wait:
                 self.host.write(
                     lambda: endings.wait_again(self.host.connection(), self.run_id, self.claim.token, wake_at)
                 )

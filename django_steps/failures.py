@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StepFailed
-from .exception_nodes import build, describe, text_of, type_name
+from .exception_builder import build
+from .exception_nodes import describe, text_of, type_name
 
 MAX_RECORD_BYTES = 256 * 1024
 _MAX_TRACEBACK_BYTES = 64 * 1024

@@ -10,7 +10,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
-from datetime import timedelta
 from typing import TypeVar
 from uuid import UUID
 
@@ -19,9 +18,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from . import events, failures
 from .commits import CommitQueue
-from .conf import conf
 from .definitions import get_workflow
-from .endings import Ended, Ending
+from .endings import Ended, Ending, Limits
 from .errors import ValueTooLarge
 from .execution import Pass
 from .history import History
@@ -44,10 +42,11 @@ class WorkerHost:
 
     puts_down_always = False
 
-    def __init__(self, alias: str, queue: CommitQueue) -> None:
-        self.inline_wait = conf.inline_wait // timedelta(microseconds=1)
-        self.look_up = threading.Event()  # set when a waiting pass should see that it is interrupted
+    def __init__(self, alias: str, queue: CommitQueue, limits: Limits) -> None:
+        self.limits = limits
         self._alias, self._queue = alias, queue
+        self._waiting: threading.Event | None = None
+        self._is_interrupted = False
 
     def connection(self) -> BaseDatabaseWrapper:
         return sql.connection_for(self._alias)
@@ -84,7 +83,15 @@ class WorkerHost:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     def wait(self, seconds: float) -> None:
-        self.look_up.wait(seconds)
+        self._waiting = threading.Event()
+        if not self._is_interrupted:
+            self._waiting.wait(seconds)
+
+    def interrupt(self) -> None:
+        """Let a wait end now, and every later one at once; may be called from any thread."""
+        self._is_interrupted = True
+        if self._waiting is not None:
+            self._waiting.set()
 
     def _commit(self, write: StepWrite | Finish) -> bool:
         try:
@@ -132,7 +139,7 @@ class Job:
         self.interrupt = self.interrupt or reason
         if self._pass is not None:
             self._pass.interrupt = self.interrupt
-        self._host.look_up.set()
+        self._host.interrupt()
 
     def give_back(self) -> None:
         """Let go of a run that has not begun."""

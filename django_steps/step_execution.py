@@ -15,7 +15,6 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from . import failures, hygiene, values
-from .conf import conf
 from .context import StepContext, active_step
 from .errors import (
     NestedStep,
@@ -76,7 +75,7 @@ class Attempt:
 
     def succeeded(self, value: Any) -> StepWrite:
         """The record of success; raises what makes the value impossible to record."""
-        return self._write("succeeded", output=values.encode(value, max_bytes=conf.max_value_bytes))
+        return self._write("succeeded", output=values.encode(value, max_bytes=self.owner.host.limits.max_value_bytes))
 
     def failed(self, error: BaseException) -> StepWrite:
         """The record of a failure: final, or of an attempt that is followed by another one."""

@@ -1,12 +1,11 @@
-"""How instances of users' classes are written as JSON: enums, dataclasses, pydantic models, Django model instances.
+"""How instances of users' classes are written as JSON: enums, namedtuples, dataclasses, pydantic models.
 
 A class is named by its module and qualified name, and found again by them; nothing of it is called when an instance
-is rebuilt. A Django model instance is written as a reference to its row, and read as the row is then.
+is rebuilt. Instances of Django models are in `value_instances.py`.
 """
 
 from __future__ import annotations
 
-import copy
 import importlib
 import sys
 from collections.abc import Callable
@@ -16,11 +15,9 @@ from functools import cached_property, lru_cache
 from types import MemberDescriptorType
 from typing import Any
 
-from django.apps import apps
-from django.db.models import Model
 from django.utils.functional import cached_property as django_cached_property
 
-from .errors import RecordedInstanceGone, UnreadableValue
+from .errors import UnreadableValue
 from .value_types import CLASS_PACKERS, TAG, UNPACKERS, Refused, pack, pack_members
 
 # -- Classes by name -----------------------------------------------------------------------------
@@ -140,7 +137,7 @@ def is_plain_dataclass(cls: type) -> bool:
 
 def dataclass_state(value: Any) -> dict[str, Any]:
     """All attributes of a dataclass instance, in order, except cached properties."""
-    state: Any = object.__getstate__(value)  # type: ignore[attr-defined]  # since Python 3.11
+    state: Any = object.__getstate__(value)
     slots: dict[str, Any] = {}
     if isinstance(state, tuple):
         state, slots = state
@@ -154,7 +151,7 @@ def _without_caches(cls: type, state: dict[str, Any]) -> dict[str, Any]:
 
 def dataclass_with(cls: type, state: dict[str, Any]) -> Any:
     """An instance with these attributes; neither `__init__` nor `__setattr__` of the class is called."""
-    value = object.__new__(cls)
+    value: Any = object.__new__(cls)
     attributes = getattr(value, "__dict__", None)
     for name, member in state.items():
         if attributes is None or isinstance(getattr(cls, name, None), MemberDescriptorType):
@@ -233,71 +230,8 @@ def _unpack_pydantic(node: dict[str, Any]) -> Any:
     return pydantic_with(cls, state)
 
 
-# -- Django model instances ----------------------------------------------------------------------
-
-
-def _is_model(cls: type) -> bool:
-    return issubclass(cls, Model)
-
-
-def _pack_instance(value: Model, depth: int) -> Any:
-    label, alias = value._meta.label, value._state.db
-    if value.pk is None or alias is None or value._state.adding:
-        raise Refused(value, "it isn't saved, and only a reference to its row can be kept: save it first.")
-    if apps.all_models.get(value._meta.app_label, {}).get(value._meta.model_name) is not type(value):
-        raise Refused(value, f"its class isn't the model that Django knows as {label}: use its values.")
-    return {TAG: "model", "of": label, "pk": pack(value.pk, depth), "db": alias}
-
-
-def _model(label: str) -> Any:
-    try:
-        return apps.get_model(label)
-    except LookupError:
-        raise UnreadableValue(f"A recorded value is a {label}, and no installed app has such a model.") from None
-
-
-def _unpack_instance(node: dict[str, Any]) -> Any:
-    model = _model(node["of"])
-    instance = model._base_manager.using(node["db"]).filter(pk=node["pk"]).first()
-    if instance is None:
-        raise RecordedInstanceGone(node["of"], node["pk"])
-    return instance
-
-
-class Instances:
-    """The rows that a text refers to, loaded with one query for each model and database.
-
-    `note` takes the place of `unpack` in a first reading, `get` gives the instances in a second one.
-    """
-
-    def __init__(self) -> None:
-        self._nodes: list[dict[str, Any]] = []
-        self._rows: dict[tuple[str, str], dict[Any, Any]] = {}
-
-    def note(self, node: dict[str, Any]) -> dict[str, Any]:
-        if node.get(TAG) == "model":
-            self._nodes.append(node)
-        return node
-
-    def load(self, read: Callable[[Any], Any]) -> None:
-        """Queries for all that was noted; `read` gives a primary key from what is written of it."""
-        wanted: dict[tuple[str, str], set[Any]] = {}
-        for node in self._nodes:
-            wanted.setdefault((node["of"], node["db"]), set()).add(read(node["pk"]))
-        for (label, alias), keys in wanted.items():
-            self._rows[label, alias] = _model(label)._base_manager.using(alias).in_bulk(list(keys))
-
-    def get(self, node: dict[str, Any]) -> Any:
-        instance = self._rows[node["of"], node["db"]].get(node["pk"])
-        if instance is None:
-            raise RecordedInstanceGone(node["of"], node["pk"])
-        # Two references are two instances, as with any other value.
-        return copy.copy(instance)
-
-
 CLASS_PACKERS += [
     (_is_enum, _pack_enum),
-    (_is_model, _pack_instance),
     (is_namedtuple, _pack_namedtuple),
     (is_pydantic, _pack_pydantic),
     (is_plain_dataclass, _pack_dataclass),
@@ -308,5 +242,4 @@ UNPACKERS |= {
     "namedtuple": _unpack_namedtuple,
     "dataclass": _unpack_dataclass,
     "pydantic": _unpack_pydantic,
-    "model": _unpack_instance,
 }

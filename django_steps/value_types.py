@@ -241,7 +241,8 @@ PACKERS: dict[type, Packer] = {
     UUID: _pack_text("UUID", str),
     bytes: _pack_text("bytes", lambda value: base64.b64encode(value).decode("ascii")),
 }
-# For other classes: the first whose condition applies. Filled by `value_classes.py`, like more of `UNPACKERS`.
+# For other classes: the first whose condition applies. Filled, with their `UNPACKERS`, by `value_classes.py` and
+# `value_instances.py`.
 CLASS_PACKERS: list[tuple[Callable[[type], bool], Packer]] = []
 UNPACKERS: dict[str, Unpacker] = {
     "float": lambda node: float(node["v"]),

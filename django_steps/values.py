@@ -1,7 +1,7 @@
 """Python values ⇄ JSON text, faithfully: what is decoded has the types and the order of what was encoded.
 
-The text is strictly valid, ASCII-only JSON. How single kinds of values are written is in `value_types.py` and
-`value_classes.py`; what people see of a value, or search for, is made in `value_views.py`.
+The text is strictly valid, ASCII-only JSON. How single kinds of values are written is in `value_types.py`,
+`value_classes.py` and `value_instances.py`; what people see of a value, or search for, is made in `value_views.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import UnreadableValue, UnserializableValue, ValueTooLarge
 from .value_advice import advice
-from .value_classes import Instances
+from .value_instances import Instances
 from .value_types import MAX_DEPTH, TAG, Refused, pack, unpack
 from .value_views import masked, searchable
 

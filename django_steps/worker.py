@@ -12,7 +12,6 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from datetime import timedelta
 from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError, connections, router
@@ -22,7 +21,7 @@ from . import events
 from .commits import CommitQueue
 from .conf import conf
 from .definitions import registered
-from .endings import Ended, Ending
+from .endings import Ended, Ending, Limits
 from .jobs import HistoryCache, Job, WorkerHost, load_histories
 from .keeper import Keeper
 from .ledger import claims, sql, workers
@@ -75,6 +74,7 @@ class Worker:
         self._woken_at = 0.0
         self._is_stopping = False
         self._commits = CommitQueue()
+        self._limits = Limits.from_settings()
         self._histories = HistoryCache()
         self._watcher = Watcher(self.alias, self._on_wake_up)
 
@@ -148,7 +148,7 @@ class Worker:
         histories = load_histories(connection, claimed.runs, self._histories)
         self.claimed += len(claimed.runs)
         for claim in claimed.runs:
-            job = Job(claim, histories.get(claim.run_id), WorkerHost(self.alias, self._commits))
+            job = Job(claim, histories.get(claim.run_id), WorkerHost(self.alias, self._commits, self._limits))
             with self._lock:
                 self._jobs[claim.run_id] = job
             self._waiting.put(job)
@@ -180,9 +180,8 @@ class Worker:
             return True
         if not self._until_idle or self._held():
             return False
-        horizon = conf.inline_wait // timedelta(microseconds=1)
         connection = connections[self.alias]
-        return not workers.is_anything_left(connection, self._kinds, self.queues, horizon)
+        return not workers.is_anything_left(connection, self._kinds, self.queues, self._limits.inline_wait)
 
     def _wait_for_jobs(self) -> None:
         while self._held() and not self._is_stopping:

@@ -1,0 +1,221 @@
+"""System checks: what in the settings of a project would break a promise, each with a number and a hint.
+
+Only settings are read, and no database is touched, except with `manage.py check --database`. How wrong values of
+`DJANGO_STEPS` are found is in `conf.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from django.apps import apps
+from django.core import checks
+from django.core.checks import CheckMessage, Error, Tags, Warning
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, router
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.loader import MigrationLoader
+
+from .conf import conf, problems
+from .models import StepRecord, Worker, WorkflowRun
+
+TAG = "django_steps"
+VENDORS = ("sqlite", "postgresql", "mysql")
+
+# A worker's threads, the one that renews their leases, and the one that claims.
+_MORE_THAN_THREADS = 2
+# The size of psycopg's pool where none is given.
+_DEFAULT_POOL = 4
+# Python's own default for SQLite; less gives up while another process is only writing.
+_SHORTEST_TIMEOUT = 5
+
+_SQLITE_OPTIONS = """\
+DATABASES[{alias!r}]["OPTIONS"] = {{
+    "transaction_mode": "IMMEDIATE",
+    "timeout": 30,
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+}}"""
+
+
+def register() -> None:
+    """Register all checks; called once, when the app is ready."""
+    for check in (check_settings, check_database_settings, check_router, check_admin):
+        checks.register(check, TAG)
+    checks.register(check_databases, TAG, Tags.database)
+
+
+def check_settings(**options: Any) -> list[CheckMessage]:
+    """E001: the `DJANGO_STEPS` setting."""
+    return [
+        Error(problem, hint="Correct DJANGO_STEPS in your settings.", id="django_steps.E001") for problem in problems()
+    ]
+
+
+def check_router(**options: Any) -> list[CheckMessage]:
+    """W003: the runs are kept somewhere else than what steps usually write to."""
+    alias = router.db_for_write(WorkflowRun)
+    if alias == "default":
+        return []
+    return [
+        Warning(
+            f"Workflow runs are kept in database {alias!r}, not in 'default'.",
+            hint=(
+                "Starting a run in a transaction, and steps with atomic=True, keep their promises for writes to "
+                f"{alias!r} only. If that is what you want, silence this check."
+            ),
+            id="django_steps.W003",
+        )
+    ]
+
+
+def check_admin(**options: Any) -> list[CheckMessage]:
+    """E004: the admin's filters come from an app that is not installed."""
+    if not apps.is_installed("django.contrib.admin") or apps.is_installed("rangefilter"):
+        return []
+    return [
+        Error(
+            "The admin of workflow runs filters by date with an app that is not installed.",
+            hint='Add "rangefilter" to INSTALLED_APPS; it came with django_steps.',
+            id="django_steps.E004",
+        )
+    ]
+
+
+def check_database_settings(**options: Any) -> list[CheckMessage]:
+    """E002, E003, E006, W001, W002: the settings of the database that keeps the runs."""
+    connection = _connection()
+    if connection.vendor not in VENDORS:
+        return [
+            Error(
+                f"Workflow runs can't be kept in database {connection.alias!r}: {connection.display_name} is not supported.",
+                hint="Route django_steps to SQLite, PostgreSQL, MySQL or MariaDB by DATABASE_ROUTERS.",
+                id="django_steps.E006",
+            )
+        ]
+    of_vendor = {"sqlite": _check_sqlite, "postgresql": _check_pool, "mysql": _check_isolation}
+    return [*_check_autocommit(connection), *of_vendor[connection.vendor](connection)]
+
+
+def check_databases(*, databases: Sequence[str] | None = None, **options: Any) -> list[CheckMessage]:
+    """E005, E007: the database itself. Only where `check --database` asks for it."""
+    connection = _connection()
+    # `migrate` runs these checks too, and is what helps.
+    if connection.alias not in (databases or ()) or sys.argv[1:2] == ["migrate"]:
+        return []
+    return [*_check_tables(connection), *_check_skip_locked(connection)]
+
+
+# -- Settings of the database --------------------------------------------------------------------
+
+
+def _connection() -> BaseDatabaseWrapper:
+    return connections[router.db_for_write(WorkflowRun)]
+
+
+def _check_autocommit(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
+    if connection.settings_dict["AUTOCOMMIT"]:
+        return []
+    return [
+        Error(
+            f"AUTOCOMMIT is off for database {connection.alias!r}, so no step would be committed when it is done.",
+            hint="Remove AUTOCOMMIT from DATABASES, or route django_steps to another database.",
+            id="django_steps.E002",
+        )
+    ]
+
+
+def _check_sqlite(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
+    if connection.is_in_memory_db():  # type: ignore[attr-defined]
+        return []
+    given = connection.settings_dict["OPTIONS"]
+    missing = []
+    if str(given.get("transaction_mode") or "").upper() not in ("IMMEDIATE", "EXCLUSIVE"):
+        missing.append("transaction_mode IMMEDIATE")
+    if "journal_mode=wal" not in str(given.get("init_command", "")).lower().replace(" ", ""):
+        missing.append("write-ahead logging (WAL)")
+    if given.get("timeout", _SHORTEST_TIMEOUT) < _SHORTEST_TIMEOUT:
+        missing.append(f"a timeout of {_SHORTEST_TIMEOUT} seconds or more")
+    if not missing:
+        return []
+    return [
+        Warning(
+            f"SQLite database {connection.alias!r} lacks what keeps its users out of each other's way: "
+            f'{", ".join(missing)}. Expect "database is locked" while a worker is running.',
+            hint="Put this into your settings:\n" + _SQLITE_OPTIONS.format(alias=connection.alias),
+            id="django_steps.W001",
+        )
+    ]
+
+
+def _check_isolation(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
+    level = connection.settings_dict["OPTIONS"].get("isolation_level", "read committed")
+    if str(level).lower() == "read committed":
+        return []
+    return [
+        Warning(
+            f"Database {connection.alias!r} uses the isolation level {level or 'of the server'!r}. Workers lock more rows "
+            "than they take then, and wait for each other.",
+            hint=f'Set DATABASES[{connection.alias!r}]["OPTIONS"]["isolation_level"] = "read committed", Django\'s default.',
+            id="django_steps.W002",
+        )
+    ]
+
+
+def _check_pool(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
+    pool = connection.settings_dict["OPTIONS"].get("pool")
+    if not pool:
+        return []
+    try:
+        needed = conf.concurrency + _MORE_THAN_THREADS
+    except ImproperlyConfigured:  # E001 tells
+        return []
+    sizes = pool if isinstance(pool, dict) else {}
+    size = sizes.get("max_size") or sizes.get("min_size", _DEFAULT_POOL)
+    if size >= needed:
+        return []
+    return [
+        Error(
+            f"The connection pool of database {connection.alias!r} has {size} connections; "
+            f"a worker with a concurrency of {conf.concurrency} needs {needed}.",
+            hint=(
+                f'Set DATABASES[{connection.alias!r}]["OPTIONS"]["pool"] = {{"max_size": {needed}}}, or lower '
+                'DJANGO_STEPS["CONCURRENCY"].'
+            ),
+            id="django_steps.E003",
+        )
+    ]
+
+
+# -- The database itself -------------------------------------------------------------------------
+
+
+def _check_tables(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
+    wanted = {model._meta.db_table for model in (WorkflowRun, StepRecord, Worker)}
+    missing = sorted(wanted.difference(connection.introspection.table_names()))
+    loader = MigrationLoader(connection)
+    migrations = {key for key in loader.disk_migrations if key[0] == WorkflowRun._meta.app_label}
+    unapplied = sorted(name for _, name in migrations.difference(loader.applied_migrations))
+    if not missing and not unapplied:
+        return []
+    what = f"tables {', '.join(missing)}" if missing else f"migrations {', '.join(unapplied)}"
+    return [
+        Error(
+            f"Database {connection.alias!r} lacks the {what} of django_steps.",
+            hint=f"Run manage.py migrate --database {connection.alias}",
+            id="django_steps.E005",
+        )
+    ]
+
+
+def _check_skip_locked(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
+    if connection.vendor == "sqlite" or connection.features.has_select_for_update_skip_locked:
+        return []
+    return [
+        Error(
+            f"The server of database {connection.alias!r} has no SELECT … FOR UPDATE SKIP LOCKED, by which workers claim.",
+            hint="Use MariaDB 10.6 or later, MySQL 8.0.11 or later, or PostgreSQL.",
+            id="django_steps.E007",
+        )
+    ]

@@ -1,0 +1,209 @@
+"""The system checks: each is found by its number, has a hint, and is silent where all is well."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from django.apps import apps
+from django.core.checks import ERROR, WARNING, run_checks
+from django.core.management import call_command
+from django.db import connection, connections
+from django.db.migrations.recorder import MigrationRecorder
+from django.db.utils import ConnectionHandler
+
+from django_steps import checks
+
+SQLITE = {
+    "ENGINE": "django.db.backends.sqlite3",
+    "NAME": "shop.sqlite3",
+    "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 30, "init_command": "PRAGMA journal_mode=WAL;"},
+}
+POSTGRESQL = {"ENGINE": "django.db.backends.postgresql", "NAME": "shop"}
+
+
+def found(**options):
+    """The messages of this app's checks; each has a hint."""
+    messages = run_checks(tags=[checks.TAG], **options)
+    assert all(message.hint for message in messages)
+    return messages
+
+
+def ids(**options):
+    return [message.id for message in found(**options)]
+
+
+@pytest.fixture
+def use_database(monkeypatch):
+    """Let the checks see other database settings: `use_database(SQLITE, OPTIONS={})`."""
+
+    def use(settings, **changes):
+        monkeypatch.setattr(checks, "connections", ConnectionHandler({"default": {**settings, **changes}}))
+
+    return use
+
+
+@pytest.fixture
+def use_mysql(monkeypatch):
+    """The same for MySQL; its driver can't be built everywhere, and these checks only read settings."""
+
+    def use(**options):
+        wrapper = SimpleNamespace(
+            alias="default", vendor="mysql", settings_dict={"AUTOCOMMIT": True, "OPTIONS": options}
+        )
+        monkeypatch.setattr(checks, "connections", {"default": wrapper})
+
+    return use
+
+
+class TestThisProject:
+    def test_nothing_is_found_and_no_database_is_touched(self):
+        assert found() == []  # without the db fixture, a query would be an error
+
+    @pytest.mark.django_db
+    def test_nothing_is_found_in_its_database(self):
+        call_command("check", databases=["default"], fail_level="WARNING")
+
+
+class TestSettings:
+    def test_unknown_key_and_bad_value_are_told_one_by_one(self, settings):
+        settings.DJANGO_STEPS = {"LEASES": "30s", "CONCURRENCY": 0}
+        unknown, bad = found()
+        assert (unknown.id, bad.id) == ("django_steps.E001", "django_steps.E001")
+        assert "'LEASES'" in unknown.msg
+        assert "LEASE, MAX_RECOVERIES" in unknown.msg  # the known ones
+        assert "'CONCURRENCY'" in bad.msg
+
+    def test_something_else_than_a_dict(self, settings):
+        settings.DJANGO_STEPS = ["LEASE"]
+        assert [message.msg for message in found()] == ["DJANGO_STEPS must be a dict, got list."]
+
+    def test_good_values_are_fine(self, settings):
+        settings.DJANGO_STEPS = {"CONCURRENCY": 4, "LEASE": "1m", "RETENTION": "30d"}
+        assert ids() == []
+
+
+class TestDatabaseSettings:
+    @pytest.mark.parametrize("engine", ["sqlite3", "postgresql"])
+    def test_autocommit_off(self, use_database, engine):
+        settings = {"sqlite3": SQLITE, "postgresql": POSTGRESQL}[engine]
+        use_database(settings, AUTOCOMMIT=False)
+        assert ids() == ["django_steps.E002"]
+
+    def test_unsupported_database(self, use_database):
+        use_database({"ENGINE": "django.db.backends.dummy"})
+        (message,) = found()
+        assert (message.id, message.level) == ("django_steps.E006", ERROR)
+
+    def test_complete_sqlite_options_are_fine(self, use_database):
+        use_database(SQLITE)
+        assert ids() == []
+
+    def test_sqlite_in_memory_needs_no_options(self, use_database):
+        use_database(SQLITE, NAME=":memory:", OPTIONS={})
+        assert ids() == []
+
+    @pytest.mark.parametrize(
+        ("changes", "missing"),
+        [
+            ({"transaction_mode": "DEFERRED"}, "transaction_mode IMMEDIATE"),
+            ({"transaction_mode": None}, "transaction_mode IMMEDIATE"),
+            ({"init_command": "PRAGMA synchronous=NORMAL;"}, "write-ahead logging (WAL)"),
+            ({"timeout": 1}, "a timeout of 5 seconds or more"),
+        ],
+    )
+    def test_each_missing_sqlite_option_is_named(self, use_database, changes, missing):
+        use_database(SQLITE, OPTIONS={**SQLITE["OPTIONS"], **changes})
+        (message,) = found()
+        assert (message.id, message.level) == ("django_steps.W001", WARNING)
+        assert f": {missing}. Expect" in message.msg
+
+    def test_the_sqlite_hint_can_be_pasted_and_silences_the_check(self, use_database):
+        use_database(SQLITE, OPTIONS={})
+        (message,) = found()
+        project = {"DATABASES": {"default": {**SQLITE, "OPTIONS": {}}}}
+        exec(message.hint.partition("\n")[2], project)
+        use_database(project["DATABASES"]["default"])
+        assert ids() == []
+
+    @pytest.mark.parametrize("level", ["repeatable read", "serializable", None])
+    def test_mysql_isolation_level(self, use_mysql, level):
+        use_mysql(isolation_level=level)
+        assert ids() == ["django_steps.W002"]
+
+    @pytest.mark.parametrize("options", [{}, {"isolation_level": "READ COMMITTED"}])
+    def test_mysql_with_the_right_isolation_level_is_fine(self, use_mysql, options):
+        use_mysql(**options)
+        assert ids() == []
+
+    @pytest.mark.parametrize("pool", [True, {}, {"min_size": 2, "max_size": 9}, {"min_size": 9}])
+    def test_pool_smaller_than_a_worker_needs(self, use_database, settings, pool):
+        settings.DJANGO_STEPS = {"CONCURRENCY": 8}
+        use_database(POSTGRESQL, OPTIONS={"pool": pool or {"min_size": 1}})
+        (message,) = found()
+        assert message.id == "django_steps.E003"
+        assert '{"max_size": 10}' in message.hint
+
+    @pytest.mark.parametrize("pool", [False, None, {"max_size": 10}, {"min_size": 10}])
+    def test_pool_that_is_large_enough_or_none(self, use_database, settings, pool):
+        settings.DJANGO_STEPS = {"CONCURRENCY": 8}
+        use_database(POSTGRESQL, OPTIONS={"pool": pool})
+        assert ids() == []
+
+
+class ToAnotherDatabase:
+    """A router that keeps the runs in a database of their own."""
+
+    def db_for_write(self, model, **hints):
+        return "runs" if model._meta.app_label == "django_steps" else None
+
+
+class TestProject:
+    def test_runs_in_another_database_than_default(self, settings, monkeypatch):
+        settings.DATABASE_ROUTERS = [ToAnotherDatabase()]
+        monkeypatch.setattr(checks, "connections", ConnectionHandler({"default": SQLITE, "runs": SQLITE}))
+        (message,) = found()
+        assert (message.id, message.level) == ("django_steps.W003", WARNING)
+        assert "'runs'" in message.msg
+
+    def test_rangefilter_not_installed(self, settings):
+        settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != "rangefilter"]
+        assert ids() == ["django_steps.E004"]
+
+    def test_rangefilter_is_not_needed_without_the_admin(self, monkeypatch):
+        # Without the admin app, modules that others have imported by now would not be importable: only this check is asked.
+        needless = ("admin", "rangefilter")
+        left = {label: config for label, config in apps.app_configs.items() if label not in needless}
+        monkeypatch.setattr(apps, "app_configs", left)
+        assert checks.check_admin() == []
+
+
+@pytest.mark.django_db
+class TestDatabase:
+    def test_missing_tables_are_found_only_when_asked_for(self, monkeypatch):
+        monkeypatch.setattr(connection.introspection, "table_names", lambda *args: ["auth_user"])
+        assert ids() == []
+        (message,) = found(databases=["default"])
+        assert message.id == "django_steps.E005"
+        assert "django_steps_steprecord, django_steps_worker, django_steps_workflowrun" in message.msg
+        assert "migrate --database default" in message.hint
+
+    def test_unapplied_migration(self):
+        MigrationRecorder(connection).record_unapplied("django_steps", "0001_initial")
+        (message,) = found(databases=["default"])
+        assert message.id == "django_steps.E005"
+        assert "migrations 0001_initial" in message.msg
+
+    def test_a_database_that_does_not_keep_runs_is_not_looked_at(self):
+        MigrationRecorder(connection).record_unapplied("django_steps", "0001_initial")
+        assert ids(databases=["replica"]) == []
+
+    def test_migrate_is_not_kept_from_helping(self, monkeypatch):
+        MigrationRecorder(connection).record_unapplied("django_steps", "0001_initial")
+        monkeypatch.setattr("sys.argv", ["manage.py", "migrate"])
+        assert ids(databases=["default"]) == []
+
+    def test_server_without_skip_locked(self, monkeypatch):
+        monkeypatch.setattr(connections["default"].features, "has_select_for_update_skip_locked", False)
+        expected = [] if connection.vendor == "sqlite" else ["django_steps.E007"]
+        assert ids(databases=["default"]) == expected

@@ -103,11 +103,12 @@ class _Exceptions:
 
 
 def _node(exc: BaseException, exceptions: _Exceptions, message: Callable[[BaseException], str], chain: bool) -> Node:
-    node: Node = {"type": type_name(type(exc)), "message": message(exc)}
+    cls: Any = type(exc)
+    node: Node = {"type": type_name(cls), "message": message(exc)}
     if chain:
         node |= _chain(exc, exceptions)
     try:
-        name = class_name(type(exc))
+        name = class_name(cls)
     except LookupError:
         return node
     init, lost = _kept_arguments(_arguments_of_base(exc), exceptions)
@@ -133,8 +134,8 @@ def _arguments_of_base(exc: BaseException) -> tuple[Any, ...]:
     if isinstance(exc, BaseExceptionGroup):
         group: Any = BaseExceptionGroup
         return (group.message.__get__(exc), list(group.exceptions.__get__(exc)))
-    reduced: Any = built_in_base(type(exc)).__reduce__(exc)
-    return tuple(reduced[1])
+    base: Any = built_in_base(type(exc))
+    return tuple(base.__reduce__(exc)[1])
 
 
 def _kept_arguments(args: tuple[Any, ...], exceptions: _Exceptions) -> tuple[str, list[str]]:

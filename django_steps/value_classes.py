@@ -74,8 +74,9 @@ def built_in_base(cls: type) -> type:
 
 
 def _name_of(value: Any) -> str:
+    cls: Any = type(value)
     try:
-        return class_name(type(value))
+        return class_name(cls)
     except LookupError as error:
         raise Refused(value, f"{error}.") from None
 

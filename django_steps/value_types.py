@@ -47,7 +47,8 @@ class Refused(Exception):
 
 def pack(value: Any, depth: int = MAX_DEPTH) -> Any:
     """The value as a tree that JSON can hold; raises `Refused`."""
-    packer = PACKERS.get(type(value)) or packer_of(type(value))
+    cls: Any = type(value)
+    packer = PACKERS.get(cls) or packer_of(cls)
     if packer is None:
         raise Refused(value)
     return packer(value, depth)

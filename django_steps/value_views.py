@@ -130,7 +130,7 @@ def _members(value: Any) -> Mapping[Any, Any] | None:
         return dict(zip(value._fields, value, strict=True))
     if is_pydantic(cls):
         state = pydantic_state(value)
-        return state["__dict__"] | (state["__pydantic_extra__"] or {})
+        return {**state["__dict__"], **(state["__pydantic_extra__"] or {})}
     if is_plain_dataclass(cls):
         return dataclass_state(value)
     return None

@@ -173,16 +173,16 @@ class UnknownStep(StepsError, LookupError):
 
 
 class RunFailed(StepsError):
-    """`result()` of a run that failed; `run` is the run, `error` its recorded error."""
+    """`result()` of a run that failed; `run` is the run, `error` its recorded error.
+
+    Raised in a step, it reaches the body with `error` only: a record keeps no instances.
+    """
 
     def __init__(self, run: Any) -> None:
         self.run, self.error = run, run.error or {}
-        super().__init__(run)
-
-    def __str__(self) -> str:
-        error = self.error
-        where = f" in step {error['step']!r}" if error.get("step") else ""
-        return f"Run {self.run.pk} of {self.run.workflow!r} failed{where}: {error.get('type')}: {error.get('message')}"
+        where = f" in step {self.error['step']!r}" if self.error.get("step") else ""
+        what = f"{self.error.get('type')}: {self.error.get('message')}"
+        super().__init__(f"Run {run.pk} of {run.workflow!r} failed{where}: {what}")
 
 
 class RunCanceled(StepsError):

@@ -97,9 +97,15 @@ def _traceback(exc: BaseException) -> str:
         for part in _parts(report):
             # Only the frames of users' code, where there are any.
             part.stack[:] = [frame for frame in part.stack if not frame.filename.startswith(_OWN_FILES)] or part.stack
-        return _clipped("".join(report.format()), _MAX_TRACEBACK_BYTES)
+        text = "".join(report.format())
     except BaseException:
-        return ""
+        # Its class breaks what looks at it; where it happened is known all the same.
+        text = "".join(traceback.format_tb(_own_traceback(exc)))
+    return _clipped(text, _MAX_TRACEBACK_BYTES)
+
+
+def _own_traceback(exc: BaseException) -> Any:
+    return vars(BaseException)["__traceback__"].__get__(exc)
 
 
 def _parts(report: traceback.TracebackException) -> Iterator[traceback.TracebackException]:

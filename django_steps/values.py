@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any
 
-from .errors import UnreadableValue, UnserializableValue, ValueTooLarge
+from .errors import UnreadableValue, UnserializableResult, UnserializableValue, ValueTooLarge
 from .value_advice import advice
 from .value_instances import Instances
 from .value_types import MAX_DEPTH, TAG, Refused, pack, unpack
@@ -38,7 +38,8 @@ def encode(value: Any, *, root: str = "result", max_bytes: int | None = None) ->
     """The value as JSON text.
 
     `root` is the word that a path in an error starts with; `max_bytes` limits the size of the text. Raises
-    `UnserializableValue`, naming the path to what can't be encoded, and `ValueTooLarge`.
+    `UnserializableValue` (of a result, `UnserializableResult`), naming the path to what can't be encoded, and
+    `ValueTooLarge`.
 
     >>> encode({"total": Decimal("9.90"), "seen": (1, 2)})
     '{"total":{"$":"Decimal","v":"9.90"},"seen":{"$":"tuple","v":[1,2]}}'
@@ -56,9 +57,9 @@ def encode(value: Any, *, root: str = "result", max_bytes: int | None = None) ->
         if text is None:
             text = _dump(pack(value))
     except Refused as refused:
-        raise UnserializableValue(_explain(refused, root)) from None
+        raise _unserializable(root)(_explain(refused, root)) from None
     except Exception as error:
-        raise UnserializableValue(f"{root} can't be encoded: {type(error).__name__}: {error}") from error
+        raise _unserializable(root)(f"{root} can't be encoded: {type(error).__name__}: {error}") from error
     if max_bytes is not None and len(text) > max_bytes:
         raise ValueTooLarge(
             f"{root} has {len(text):,} bytes when encoded, and the limit is {max_bytes:,} "
@@ -139,6 +140,10 @@ def _is_plain(container: Any, depth: int) -> bool:
 
 
 # -- Messages ------------------------------------------------------------------------------------
+
+
+def _unserializable(root: str) -> type[UnserializableValue]:
+    return UnserializableResult if root == "result" else UnserializableValue
 
 
 def _explain(refused: Refused, root: str) -> str:

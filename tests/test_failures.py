@@ -37,6 +37,7 @@ from django.utils.translation import gettext_lazy
 
 from django_steps import errors, failures
 from django_steps.errors import StepFailed
+from django_steps.models import WorkflowRun
 
 
 class Reason(enum.Enum):
@@ -543,6 +544,15 @@ def test_attribute_that_the_text_needs_is_none_when_it_cannot_be_encoded() -> No
     assert rebuilt.__notes__ == ["Not recorded: response."]
 
 
+def test_failure_of_another_run_keeps_its_type_text_and_error() -> None:
+    run = WorkflowRun(workflow="child", error_text=failures.with_steps(failures.record(KeyError("a")), ["load"]))
+    error = errors.RunFailed(run)
+    rebuilt: Any = there_and_back(error)
+    assert str(error) == f"Run {run.pk} of 'child' failed in step 'load': KeyError: 'a'"
+    assert (type(rebuilt), str(rebuilt), rebuilt.error) == (errors.RunFailed, str(error), run.error)
+    assert not hasattr(rebuilt, "run")
+
+
 def test_argument_that_the_text_does_not_show_is_none_when_it_cannot_be_encoded() -> None:
     error = WithoutSuper(404, "not found")
     error.args = (404, object())
@@ -755,6 +765,17 @@ def test_nothing_raises_whatever_the_exception_does(make: Callable[[], BaseExcep
     shown = failures.summary(text)
     assert shown is not None
     assert all(isinstance(shown[key], str) for key in ("type", "message", "traceback"))
+
+
+def test_exception_that_cannot_be_looked_at_still_has_a_traceback() -> None:
+    def fail() -> None:
+        raise BrokenAttributes
+
+    try:
+        fail()
+    except Exception as error:
+        text = failures.record(error)
+    assert "in fail" in failures.summary(text)["traceback"]  # type: ignore[index]
 
 
 def test_exception_with_a_broken_text_keeps_its_type() -> None:

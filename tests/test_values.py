@@ -33,7 +33,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_steps import values
-from django_steps.errors import RecordedInstanceGone, UnreadableValue, UnserializableValue, ValueTooLarge
+from django_steps.errors import (
+    RecordedInstanceGone,
+    UnreadableValue,
+    UnserializableResult,
+    UnserializableValue,
+    ValueTooLarge,
+)
 from django_steps.models import Worker, WorkflowRun
 
 ROOT = Path(__file__).parent.parent
@@ -556,6 +562,7 @@ def test_refused_value_is_named_with_its_path_and_what_to_use_instead(value: Any
     with pytest.raises(UnserializableValue) as raised:
         values.encode({"user": [{"avatar": value}]})
     message = str(raised.value)
+    assert type(raised.value) is UnserializableResult
     assert message.startswith('result["user"][0]["avatar"]: <class \'')
     assert hint in message
 
@@ -601,6 +608,7 @@ def test_namedtuple_with_attributes_of_its_own_is_refused() -> None:
 def test_path_leads_to_the_refused_value_through_every_kind_of_container(value: Any, path: str) -> None:
     with pytest.raises(UnserializableValue) as raised:
         values.encode(value, root="input")
+    assert type(raised.value) is UnserializableValue
     assert str(raised.value).startswith(path + "<class 'tests.test_values.Ticket'>")
 
 

@@ -86,12 +86,14 @@ class _Builder:
         base: Any = built_in_base(cls)
         if not issubclass(base, BaseException):
             raise NotKept
-        init = self._read(node["init"])
+        args = self._read(node["args"])
+        init = self._read(node["init"]) if "init" in node else args
         exc: BaseException = base.__new__(cls, *init)
         if type(exc) is not cls:
             raise NotKept
-        base.__init__(exc, *init)
-        BaseException.__setattr__(exc, "args", self._read(node["args"]))
+        if "init" in node:
+            base.__init__(exc, *init)
+        BaseException.__setattr__(exc, "args", args)
         return exc
 
     def _complete(self, exc: BaseException, node: Node) -> None:

@@ -182,12 +182,16 @@ def _correct(node: Node, original: BaseException, rebuilt: BaseException) -> boo
         return True
     if _is_same(original, rebuilt):
         return False
+    if "init" in node:
+        # Perhaps the class doesn't call the `__init__` of its base either.
+        del node["init"]
+        return True
     if node["lost_attrs"]:
         # Perhaps the class only wants them to be there.
         node["attrs"] |= dict.fromkeys(node["lost_attrs"], "null")
         node["lost_attrs"] = []
         return True
-    for key in ("class", "init", "args", "attrs", "lost_attrs", "lost"):
+    for key in ("class", "args", "attrs", "lost_attrs", "lost"):
         del node[key]
     return True
 
@@ -201,10 +205,12 @@ def _add_missed(node: Node, original: BaseException, rebuilt: BaseException) -> 
             continue
         try:
             value = values.encode(slot.__get__(original), max_bytes=_MAX_ATTRIBUTE_BYTES)
-            if value != values.encode(slot.__get__(rebuilt)) and not values.holds_instances(value):
-                missed[name] = value
+            is_missed = value != values.encode(slot.__get__(rebuilt)) and not values.holds_instances(value)
         except (StepsError, AttributeError):
             continue
+        # None can also mean that nothing is there, which can't be written.
+        if is_missed and value != "null":
+            missed[name] = value
     node["attrs"] |= missed
     return bool(missed)
 

@@ -12,7 +12,10 @@ import json
 import logging
 import pathlib
 import shutil
+import smtplib
+import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import traceback
@@ -27,7 +30,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured, ObjectDoesNotExist, ValidationError
 from django.core.validators import MinValueValidator, validate_email
-from django.db import IntegrityError, OperationalError
+from django.db import IntegrityError, OperationalError, transaction
 from django.db.models import ProtectedError
 from django.http import Http404
 from django.urls import reverse
@@ -237,6 +240,10 @@ EXACT: dict[str, Callable[[], Any]] = {
     "decimal": lambda: raised(lambda: decimal.Decimal("x")),
     "decimal, zero": lambda: raised(lambda: decimal.Decimal(1) / 0),
     "sqlite": lambda: raised(nonsense_in_sql),
+    "mail": lambda: smtplib.SMTPAuthenticationError(535, b"no"),
+    "mail, refused": lambda: smtplib.SMTPRecipientsRefused({"a@b.c": (550, b"no")}),
+    "socket": lambda: raised(lambda: socket.create_connection(("127.0.0.1", 1), timeout=5)),
+    "tls": lambda: ssl.SSLCertVerificationError(1, "certificate verify failed"),
     "zip": lambda: raised(lambda: zipfile.ZipFile(io.BytesIO(b"x"))),
     "django validation": lambda: ValidationError("bad", code="c", params={"x": 1}),
     "django validation, lazy": lambda: raised(lambda: validate_email("x")),
@@ -392,6 +399,18 @@ def test_suppressed_context_stays_suppressed() -> None:
 def test_causes_of_the_members_of_a_group_come_back() -> None:
     rebuilt: Any = there_and_back(ExceptionGroup("g", [raised(from_cause)]))  # type: ignore[list-item]
     assert same(rebuilt.exceptions[0].__cause__) == same(KeyError("inner"))
+
+
+@pytest.mark.django_db
+def test_error_of_the_database_comes_back_with_that_of_its_driver() -> None:
+    def save_twice() -> None:
+        with transaction.atomic():
+            User.objects.bulk_create([User(username="ann"), User(username="ann")])
+
+    original = raised(save_twice)
+    rebuilt = there_and_back(original)
+    assert (type(rebuilt), str(rebuilt), rebuilt.args) == (IntegrityError, str(original), original.args)
+    assert (type(rebuilt.__cause__), str(rebuilt.__cause__)) == (type(original.__cause__), str(original.__cause__))
 
 
 def test_exception_that_refers_to_itself_comes_back() -> None:

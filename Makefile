@@ -15,7 +15,8 @@ ARGS ?=
 help:
 	@echo "make demo     a shop's workflows in action: failures, a killed worker, a retry (under a minute)"
 	@echo "make serve    the shop's admin and a worker on this machine, with sample data"
-	@echo "make test     all tests, on every database that can be reached; ARGS=\"-k retry\" goes to pytest"
+	@echo "make test     all tests, on every database that can be reached; ARGS=\"-k retry\" goes to pytest,"
+	@echo "              JOBS=1 tests one database after the other and shows the output at once"
 	@echo "make lint     check style and formatting"
 	@echo "make format   fix style and formatting"
 	@echo "make venv     only set up $(VENV)"

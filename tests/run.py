@@ -2,7 +2,8 @@
 
 SQLite is always there; PostgreSQL and MariaDB/MySQL are looked for where `testproject/settings.py` expects them. One
 that isn't reached is named at the end, and is a failure if REQUIRE_DATABASES=1 is set. The exit code is 0 if all
-passed.
+passed. The databases are tested side by side, since most of the time is waiting; JOBS=1 does one after the other and
+shows the output at once.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
+PRINTING = threading.Lock()
 CHECKS = {
     "ruff check": ["-m", "ruff", "check", "--quiet", "."],
     "ruff format": ["-m", "ruff", "format", "--quiet", "--check", "."],
@@ -43,6 +48,13 @@ MySQLdb.connect(
 
 
 @dataclass
+class Job:
+    name: str
+    command: list[str]  # for the Python interpreter
+    environment: dict[str, str]
+
+
+@dataclass
 class Outcome:
     name: str
     passed: bool
@@ -54,10 +66,13 @@ def main(pytest_arguments: list[str]) -> int:
     databases = ["sqlite", *(database for database in PROBES if database not in unreached)]
 
     with tempfile.TemporaryDirectory(prefix="django-steps-") as directory:
-        outcomes = [run(name, command, environment("sqlite", directory)) for name, command in CHECKS.items()]
-        for database in databases:
-            command = ["-m", "pytest", "--create-db", *pytest_arguments]
-            outcomes.append(run(f"tests on {database}", command, environment(database, directory)))
+        outcomes = [run(Job(name, command, environment("sqlite", directory))) for name, command in CHECKS.items()]
+        command = ["-m", "pytest", "--create-db", *pytest_arguments]
+        jobs = [Job(f"tests on {database}", command, environment(database, directory)) for database in databases]
+        if len(jobs) == 1 or os.environ.get("JOBS") == "1":
+            outcomes += [run(job) for job in jobs]
+        else:
+            outcomes += run_side_by_side(jobs)
 
     report(outcomes, unreached)
     if unreached and os.environ.get("REQUIRE_DATABASES") == "1":
@@ -80,11 +95,34 @@ def environment(database: str, directory: str) -> dict[str, str]:
     return {**os.environ, "DATABASE": database, "DATABASE_NAME": name, "PYTHONUNBUFFERED": "1"}
 
 
-def run(name: str, command: list[str], environment: dict[str, str]) -> Outcome:
-    print(f"\n== {name} ==", flush=True)
+def run(job: Job) -> Outcome:
+    print(f"\n== {job.name} ==", flush=True)
+    return execute(job, output=None)
+
+
+def run_side_by_side(jobs: list[Job]) -> list[Outcome]:
+    """Shows the output of each when it has ended, so that the lines of two never mix."""
+    print(f"\n== {', '.join(job.name for job in jobs)}: side by side, the output of each follows when it ends ==")
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return list(pool.map(run_quietly, jobs))
+
+
+def run_quietly(job: Job) -> Outcome:
+    with tempfile.TemporaryFile("w+") as output:
+        outcome = execute(job, output)
+        output.seek(0)
+        with PRINTING:
+            print(f"\n== {job.name} ==\n{output.read()}", end="", flush=True)
+    return outcome
+
+
+def execute(job: Job, output: IO[str] | None) -> Outcome:
     started = time.monotonic()
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, check=False)
-    return Outcome(name, done.returncode == 0, time.monotonic() - started)
+    command = [sys.executable, *job.command]
+    done = subprocess.run(
+        command, cwd=ROOT, env=job.environment, stdout=output, stderr=output and subprocess.STDOUT, check=False
+    )
+    return Outcome(job.name, done.returncode == 0, time.monotonic() - started)
 
 
 def report(outcomes: list[Outcome], unreached: dict[str, str]) -> None:

@@ -12,14 +12,14 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .conf import conf
 from .definitions import registered
-from .ledger import claims, pruning, sql, workers
+from .ledger import parking, pruning, sql, workers
 
 
 def do(connection: BaseDatabaseWrapper, is_stopping: Callable[[], bool]) -> None:
     """One round of housekeeping."""
     known_here = {(item.name, item.version) for item in registered()}
-    claims.unpark(connection, known_here)
-    claims.park_unknown(connection, known_here | workers.known_kinds(connection))
+    parking.unpark(connection, known_here)
+    parking.park_unknown(connection, known_here | workers.known_kinds(connection))
     retention = conf.retention
     if retention is None:
         return

@@ -24,8 +24,8 @@ from .definitions import registered
 from .endings import Ended, Ending, Limits
 from .jobs import HistoryCache, Job, WorkerHost, load_histories
 from .keeper import Keeper
-from .ledger import claims, sql, workers
-from .ledger.claims import Terms
+from .ledger import claims, due, parking, sql, workers
+from .ledger.terms import Terms
 from .models import Worker as WorkerRow
 from .models import WorkflowRun
 from .wakeups import LOOK_AGAIN_AFTER, Watcher
@@ -71,7 +71,8 @@ class Worker:
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._woken_at = 0.0
+        self._is_told = False  # a wake-up came since the last look
+        self._not_looked_for_due_since: float | None = None
         self._is_stopping = False
         self._commits = CommitQueue()
         self._limits = Limits.from_settings()
@@ -104,12 +105,15 @@ class Worker:
         while not self._is_stopping:
             self._wake.clear()
             try:
-                if self._claim():
+                room = self._room()
+                claimed = self._claim(room)
+                if claimed:
                     pause = _SHORTEST_POLL
+                if claimed == room > 0:
                     continue
-                if self._is_done():
+                if not claimed and self._is_done():
                     return
-                timeout = self._patience(pause)
+                timeout = LOOK_AGAIN_AFTER if claimed or self._not_looked_for_due_since else self._patience(pause)
             except (DatabaseError, InterfaceError) as error:
                 logger.warning("No runs could be claimed, trying again: %s", error)
                 connections[self.alias].close()
@@ -134,17 +138,16 @@ class Worker:
 
     # -- Claiming -------------------------------------------------------------------------------
 
-    def _claim(self) -> bool:
-        """Claim as much as there is room for; whether it is worth while to try again at once."""
-        limit = self._room()
-        if limit <= 0:
-            return False
+    def _claim(self, room: int) -> int:
+        """Claim up to `room` runs and hand them to the threads; how many."""
+        if room <= 0:
+            return 0
         connection = connections[self.alias]
-        claimed = claims.claim(connection, self._terms, limit)
+        claimed = claims.claim(connection, self._terms, room, wakes=self._looks_for_due())
         for run_id in claimed.died:
             events.run_died(run_id)
         if not claimed.runs:
-            return False
+            return 0
         histories = load_histories(connection, claimed.runs, self._histories)
         self.claimed += len(claimed.runs)
         for claim in claimed.runs:
@@ -153,7 +156,7 @@ class Worker:
                 self._jobs[claim.run_id] = job
             self._waiting.put(job)
         self._staff()
-        return True
+        return len(claimed.runs)
 
     def _room(self) -> int:
         """How many runs to claim: as many as there are threads, and as many ahead; few at a time would be dear."""
@@ -192,18 +195,27 @@ class Worker:
         """How long to wait for a wake-up before looking again, in seconds."""
         if self._room() <= 0:
             return _LONGEST_WAIT_FOR_THREAD
-        now = time.monotonic()
         longest = self.poll_interval * _POLLS_SAVED if self._watcher.is_reliable else pause
         if self._until_idle:
             longest = min(longest, pause)
-        if self._woken_at and now - self._woken_at < LOOK_AGAIN_AFTER:
-            return LOOK_AGAIN_AFTER  # what was started just after the wake-up was not told of separately
-        due = claims.next_due(connections[self.alias])
-        return longest if due is None else min(longest, max(due / 1_000_000, 0.001))
+        microseconds = due.next_due(connections[self.alias])
+        return longest if microseconds is None else min(longest, max(microseconds / 1_000_000, 0.001))
 
     def _on_wake_up(self) -> None:
-        self._woken_at = time.monotonic()
+        self._is_told = True
         self._wake.set()
+
+    def _looks_for_due(self) -> bool:
+        """Whether a claim should also make ready what is due: not when it was told of something that is ready, since
+        that takes a little longer, but soon after all the same."""
+        now = time.monotonic()
+        if self._is_told:
+            self._is_told = False
+            self._not_looked_for_due_since = self._not_looked_for_due_since or now
+            if now - self._not_looked_for_due_since < LOOK_AGAIN_AFTER:
+                return False
+        self._not_looked_for_due_since = None
+        return True
 
     # -- Threads --------------------------------------------------------------------------------
 
@@ -258,7 +270,7 @@ class Worker:
     def _register(self) -> None:
         connection = connections[self.alias]
         workers.forget_old(connection)
-        claims.unpark(connection, self._kinds)
+        parking.unpark(connection, self._kinds)
         lease = int(self.lease * 1_000_000)
         row = WorkerRow.objects.using(self.alias).create(
             host=socket.gethostname(),

@@ -3,7 +3,9 @@
 It knows rows, tokens and times, and nothing of bodies, threads or models: the tables are named in `sql.py`.
 
 - `sql`: what differs between the databases
-- `claims`: taking runs that are ready, waking those that are due, taking over those whose worker died
+- `terms`, `claims`: what a worker takes, and taking it
+- `due`, `takeovers`: waking what is due, taking over what belonged to a worker that died
+- `parking`: putting aside what no worker knows; `pruning`: deleting what is old; `workers`: who is there
 - `leases`: renewing what is held, giving it back
 - `records`: recording the outcome of a step
 - `endings`: putting a run down, ending it

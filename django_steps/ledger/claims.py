@@ -1,25 +1,22 @@
-"""Taking runs: waking those that are due, taking over those whose worker died, claiming those that are ready.
+"""Taking runs that are ready. A claim never walks over sleeping or finished ones: an index leads to the first ready ones.
 
-A claim never walks over sleeping or finished runs: ready runs and timed ones are found through an index each.
+By priority, then in the order of their ids, so that runs that were resumed come before a newer backlog.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..ids import random_token
-from . import sql, takeovers
-from .sql import PARKED, READY, RUN, TIMED
-
-Kind = tuple[str, str]  # the name and the version of a workflow
-
-_WAKE_AT_MOST = 100
+from . import due, sql
+from .sql import READY, RUN, TIMED
+from .terms import Terms, kinds_condition
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,17 +42,6 @@ class Claim:
         return self.claimed_at + int((time.monotonic() - self.claimed_on) * 1_000_000)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What a worker claims, and how: times in microseconds; no `queues` means all of them."""
-
-    worker_id: int
-    kinds: Collection[Kind]
-    queues: Sequence[str] = ()
-    lease: int
-    max_recoveries: int
-
-
 class Claimed(NamedTuple):
     """What a claim brought: the runs taken, and those that failed because their workers kept dying."""
 
@@ -63,99 +49,41 @@ class Claimed(NamedTuple):
     died: list[UUID]
 
 
-def claim(connection: BaseDatabaseWrapper, terms: Terms, limit: int) -> Claimed:
-    """Claim up to `limit` runs for a worker: at most four statements and one commit for all of them."""
-    if connection.vendor == "sqlite" and not _anything_due(connection):
+_READ = "id, workflow, version, queue, input, attempts, recoveries, generation, has_history"
+
+
+def claim(connection: BaseDatabaseWrapper, terms: Terms, limit: int, *, wakes: bool = True) -> Claimed:
+    """Claim up to `limit` runs for a worker: at most four statements and one commit for all of them.
+
+    `wakes`: first make ready what is due. Without it the claim is quicker.
+    """
+    if connection.vendor == "sqlite" and not _is_anything_due(connection):
         return Claimed([], [])  # a claim takes the write lock, and an idle worker has no business holding it
     token = random_token()
-    taken: list[Claim] = []
-    died: list[UUID] = []
+    claimed = Claimed([], [])
 
-    def transaction() -> None:
-        taken.clear()
+    def attempt() -> None:
+        claimed.runs.clear()
+        claimed.died.clear()
+        if connection.vendor == "postgresql" and not wakes:
+            claimed.runs.extend(_take(connection, terms, limit, token))
+            return
         with sql.writing(connection):
-            died[:] = wake_due(connection, terms)
-            taken.extend(_select_ready(connection, terms, limit, token))
-            if taken:
-                _take(connection, terms, taken, token)
+            if wakes:
+                claimed.died.extend(due.wake(connection, terms))
+            claimed.runs.extend(_take(connection, terms, limit, token))
 
     try:
-        sql.retrying(connection, transaction)
+        sql.retrying(connection, attempt)
     except Exception:
-        adopted = _adopt(connection, taken, token)
+        adopted = _adopt(connection, claimed.runs, token)
         if not adopted:
             raise
-        return Claimed(adopted, died)
-    return Claimed(taken, died)
+        return Claimed(adopted, claimed.died)
+    return claimed
 
 
-def next_due(connection: BaseDatabaseWrapper) -> int | None:
-    """In how many microseconds the next timed run is due (0: it is overdue); None if nothing is timed."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT available_at - {sql.now(connection)} FROM {RUN} WHERE phase = {TIMED}"
-            " ORDER BY available_at LIMIT 1",
-            [],
-        )
-        row = cursor.fetchone()
-    return max(0, int(row[0])) if row else None
-
-
-def wake_due(connection: BaseDatabaseWrapper, terms: Terms) -> list[UUID]:
-    """Make the timed runs that are due ready; those held under an expired lease are suspected, then taken over.
-
-    Returns the runs that failed because their workers kept dying.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT id, worker_id, suspect_since FROM {RUN} WHERE phase = {TIMED} AND available_at <= {sql.now(connection)}"
-            f" ORDER BY available_at LIMIT {_WAKE_AT_MOST}{sql.locking(connection)}",
-            [],
-        )
-        due = cursor.fetchall()
-        if not due:
-            return []
-        asleep = [row[0] for row in due if row[1] is None]
-        if asleep:
-            cursor.execute(
-                f"UPDATE {RUN} SET phase = {READY},"
-                " status = CASE WHEN status = 'sleeping' THEN 'pending' ELSE status END"
-                f" WHERE id IN ({sql.marks(asleep)})",
-                asleep,
-            )
-    takeovers.suspect(connection, [row[0] for row in due if row[1] is not None and row[2] is None], terms.lease)
-    return takeovers.take_over(connection, [row[0] for row in due if row[1] is not None and row[2] is not None], terms)
-
-
-def park_unknown(connection: BaseDatabaseWrapper, known: Collection[Kind]) -> int:
-    """Take ready runs that no live worker knows out of the way of the others; how many.
-
-    Their status stays `pending`, and `unpark` brings them back when somebody knows them.
-    """
-    with sql.writing(connection), connection.cursor() as cursor:
-        condition, parameters = kinds_condition(known)
-        cursor.execute(
-            f"SELECT id FROM {RUN} WHERE phase = {READY} AND NOT {condition} LIMIT 500{sql.locking(connection)}",
-            parameters,
-        )
-        ids = [row[0] for row in cursor.fetchall()]
-        if ids:
-            cursor.execute(f"UPDATE {RUN} SET phase = {PARKED} WHERE id IN ({sql.marks(ids)})", ids)
-    return len(ids)
-
-
-def unpark(connection: BaseDatabaseWrapper, kinds: Collection[Kind]) -> int:
-    """Make parked runs of these kinds ready again; how many."""
-    condition, parameters = kinds_condition(kinds)
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT 1 FROM {RUN} WHERE phase = {PARKED} AND {condition} LIMIT 1", parameters)
-        if cursor.fetchone() is None:
-            return 0
-        cursor.execute(f"UPDATE {RUN} SET phase = {READY} WHERE phase = {PARKED} AND {condition}", parameters)
-        return int(cursor.rowcount)
-
-
-def _anything_due(connection: BaseDatabaseWrapper) -> bool:
+def _is_anything_due(connection: BaseDatabaseWrapper) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT EXISTS (SELECT 1 FROM {RUN} WHERE phase = {READY})"
@@ -165,39 +93,67 @@ def _anything_due(connection: BaseDatabaseWrapper) -> bool:
         return bool(cursor.fetchone()[0])
 
 
-def kinds_condition(kinds: Collection[Kind]) -> tuple[str, list[str]]:
-    """SQL for: `(workflow, version)` is one of these, written so that every database can test it against an index."""
-    names: dict[str, list[str]] = {}
-    for workflow, version in sorted(kinds):
-        names.setdefault(version, []).append(workflow)
-    conditions = [f"(version = %s AND workflow IN ({sql.marks(workflows)}))" for workflows in names.values()]
-    parameters = [value for version, workflows in names.items() for value in (version, *workflows)]
-    return f"({' OR '.join(conditions)})" if conditions else "(1 = 0)", parameters
-
-
-def _select_ready(connection: BaseDatabaseWrapper, terms: Terms, limit: int, token: int) -> list[Claim]:
-    """The first ready runs: by priority, then in the order of their ids. A queue more is a statement more."""
-    found: list[Claim] = []
+def _take(connection: BaseDatabaseWrapper, terms: Terms, limit: int, token: int) -> list[Claim]:
+    """Take the first ready runs. A queue more is a statement more."""
+    taken: list[Claim] = []
     for queue in terms.queues or [None]:
-        if len(found) < limit:
-            found += _select_queue(connection, terms, queue, limit - len(found), token)
-    return found
+        if len(taken) >= limit:
+            break
+        condition, parameters = kinds_condition(terms.kinds)
+        if queue is not None:
+            condition, parameters = f"queue = %s AND {condition}", [queue, *parameters]
+        take = _take_at_once if connection.vendor == "postgresql" else _take_selected
+        taken += take(connection, terms, limit - len(taken), token, condition, parameters)
+    return taken
 
 
-def _select_queue(
-    connection: BaseDatabaseWrapper, terms: Terms, queue: str | None, limit: int, token: int
+def _selection(connection: BaseDatabaseWrapper, limit: int, condition: str, columns: str) -> str:
+    return (
+        f"SELECT {columns} FROM {RUN} WHERE phase = {READY} AND {condition}"
+        f" ORDER BY priority DESC, id LIMIT {int(limit)}{sql.locking(connection)}"
+    )
+
+
+def _take_at_once(
+    connection: BaseDatabaseWrapper, terms: Terms, limit: int, token: int, condition: str, parameters: Sequence[Any]
 ) -> list[Claim]:
-    condition, parameters = kinds_condition(terms.kinds)
-    if queue is not None:
-        condition, parameters = f"queue = %s AND {condition}", [queue, *parameters]
+    """PostgreSQL: select and take by one statement."""
+    now = sql.now(connection)
+    returned = ", ".join(f"ready.{column}" for column in _READ.split(", "))
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT id, workflow, version, queue, input, attempts, recoveries, generation, has_history,"
-            f" {sql.now(connection)} FROM {RUN} WHERE phase = {READY} AND {condition}"
-            f" ORDER BY priority DESC, id LIMIT {int(limit)}{sql.locking(connection)}",
-            parameters,
+            f"WITH ready AS MATERIALIZED ({_selection(connection, limit, condition, f'{_READ}, priority')})"
+            f" UPDATE {RUN} r SET status = 'running', phase = {TIMED}, available_at = {now} + %s, claim_token = %s,"
+            " worker_id = %s, suspect_since = NULL, has_history = true,"
+            " started_at = COALESCE(r.started_at, statement_timestamp())"
+            f" FROM ready WHERE r.id = ready.id RETURNING {returned}, {now}, ready.priority",
+            [*parameters, terms.lease, token, terms.worker_id],
         )
         rows = cursor.fetchall()
+    rows.sort(key=lambda row: (-row[10], row[0]))
+    return _claims(rows, terms, token)
+
+
+def _take_selected(
+    connection: BaseDatabaseWrapper, terms: Terms, limit: int, token: int, condition: str, parameters: Sequence[Any]
+) -> list[Claim]:
+    now = sql.now(connection)
+    with connection.cursor() as cursor:
+        cursor.execute(_selection(connection, limit, condition, f"{_READ}, {now}"), parameters)
+        rows = cursor.fetchall()
+        if not rows:
+            return []
+        ids = [row[0] for row in rows]
+        cursor.execute(
+            f"UPDATE {RUN} SET status = 'running', phase = {TIMED}, available_at = {now} + %s, claim_token = %s,"
+            " worker_id = %s, suspect_since = NULL, has_history = %s, started_at = COALESCE(started_at, %s)"
+            f" WHERE id IN ({sql.marks(ids)})",
+            [terms.lease, token, terms.worker_id, True, sql.date_value(connection, int(rows[0][9])), *ids],
+        )
+    return _claims(rows, terms, token)
+
+
+def _claims(rows: Sequence[Sequence[Any]], terms: Terms, token: int) -> list[Claim]:
     claimed_on = time.monotonic()
     return [
         Claim(
@@ -217,18 +173,6 @@ def _select_queue(
         )
         for row in rows
     ]
-
-
-def _take(connection: BaseDatabaseWrapper, terms: Terms, taken: Sequence[Claim], token: int) -> None:
-    ids = [sql.key(connection, claim.run_id) for claim in taken]
-    moment = sql.date_value(connection, taken[0].claimed_at)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE {RUN} SET status = 'running', phase = {TIMED}, available_at = {sql.now(connection)} + %s,"
-            " claim_token = %s, worker_id = %s, suspect_since = NULL, has_history = %s,"
-            f" started_at = COALESCE(started_at, %s) WHERE id IN ({sql.marks(ids)})",
-            [terms.lease, token, terms.worker_id, True, moment, *ids],
-        )
 
 
 def _adopt(connection: BaseDatabaseWrapper, taken: Sequence[Claim], token: int) -> list[Claim]:

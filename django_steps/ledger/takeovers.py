@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from . import sql
 from .sql import ENDED, READY, RUN, STEP, TIMED, WORKER
-
-if TYPE_CHECKING:
-    from .claims import Terms
+from .terms import Terms
 
 # A holder renews three times in a lease; half a lease leaves it more than one renewal to answer the suspicion.
 RENEWALS_PER_LEASE = 3

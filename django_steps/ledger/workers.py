@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from . import sql
-from .claims import Kind, kinds_condition
 from .sql import RUN, TIMED, WORKER
+from .terms import Kind, kinds_condition
 
 # How long a live worker may not be heard of: so many of its leases, and so many microseconds.
 _QUIET_LEASES, _QUIET_FOR = 3, 60_000_000

@@ -1,0 +1,31 @@
+"""On which terms a worker takes runs: what it knows, from which queues, for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from . import sql
+
+Kind = tuple[str, str]  # the name and the version of a workflow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a worker claims, and how: the lease in microseconds; no `queues` means all of them."""
+
+    worker_id: int
+    kinds: Collection[Kind]
+    queues: Sequence[str] = ()
+    lease: int
+    max_recoveries: int
+
+
+def kinds_condition(kinds: Collection[Kind]) -> tuple[str, list[str]]:
+    """SQL for: `(workflow, version)` is one of these; written so that every database can test it row by row."""
+    names: dict[str, list[str]] = {}
+    for workflow, version in sorted(kinds):
+        names.setdefault(version, []).append(workflow)
+    conditions = [f"(version = %s AND workflow IN ({sql.marks(workflows)}))" for workflows in names.values()]
+    parameters = [value for version, workflows in names.items() for value in (version, *workflows)]
+    return f"({' OR '.join(conditions)})" if conditions else "(1 = 0)", parameters

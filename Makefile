@@ -25,12 +25,12 @@ venv: $(VENV)/ready-to-test
 
 demo: $(VENV)/ready
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
-	@DATABASE=sqlite DATABASE_NAME=$(CURDIR)/$(DEMO)/shop.sqlite3 EMAIL_FILE_PATH=$(CURDIR)/$(DEMO)/mail \
+	@DATABASE=sqlite DATABASE_NAME="$(CURDIR)/$(DEMO)/shop.sqlite3" EMAIL_FILE_PATH="$(CURDIR)/$(DEMO)/mail" \
 		$(BIN)/python manage.py demo --logs $(DEMO)
 
 serve: $(VENV)/ready
 	@mkdir -p $(LOCAL)
-	@DEBUG=1 DATABASE=sqlite DATABASE_NAME=$(CURDIR)/$(LOCAL)/shop.sqlite3 EMAIL_FILE_PATH=$(CURDIR)/$(LOCAL)/mail \
+	@DEBUG=1 DATABASE=sqlite DATABASE_NAME="$(CURDIR)/$(LOCAL)/shop.sqlite3" EMAIL_FILE_PATH="$(CURDIR)/$(LOCAL)/mail" \
 		$(BIN)/python manage.py serve
 
 test: $(VENV)/ready-to-test

@@ -49,7 +49,7 @@ def type_name(cls: type) -> str:
 def text_of(exc: BaseException) -> str:
     """`str(exc)`, whatever its class does."""
     try:
-        return "".join(str(exc))
+        return str.__str__(str(exc))  # without the class of a subclass
     except BaseException as error:
         return f"<no text: {type(error).__name__} in __str__>"
 

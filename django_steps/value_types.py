@@ -102,7 +102,7 @@ def _pack_str(value: str, depth: int) -> Any:
 
 
 def _pack_safe_string(value: SafeString, depth: int) -> Any:
-    return {TAG: "SafeString", "v": _pack_str("".join(value), depth)}
+    return {TAG: "SafeString", "v": _pack_str(str.__str__(value), depth)}
 
 
 def _pack_text(kind: str, text: Callable[[Any], str]) -> Packer:

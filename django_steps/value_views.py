@@ -87,7 +87,7 @@ def _searchable(value: Any, mask: frozenset[str], depth: int) -> Any:
     if isinstance(value, Enum):
         return _searchable(value.value, mask, depth)
     if isinstance(value, str):
-        return _clean("".join(value))
+        return _clean(str.__str__(value))
     if depth <= 0:
         return _CUT_OFF
     if isinstance(value, Model):

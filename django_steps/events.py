@@ -36,6 +36,7 @@ def run_instance(claim: Claim, alias: str, **known: Any) -> WorkflowRun:
         "attempts": claim.attempts,
         "recoveries": claim.recoveries,
         "worker_id": claim.worker_id,
+        "started_at": sql.to_datetime(claim.started_at),
         **known,
     }
     # In the order of the model's fields, which `from_db` relies on.

@@ -96,14 +96,21 @@ class Worker:
             self._unregister()
 
     def stop(self) -> None:
-        """Claim nothing more, let each running step end, give the runs back. Safe in a signal handler."""
+        """Claim nothing more, let each running step end, give the runs back. From any thread, not in a signal handler:
+        the main thread may hold the lock of the event."""
         self._is_stopping = True
         self._wake.set()
 
+    def under_way(self) -> list[tuple[Claim, str]]:
+        """The runs that threads are executing now, each with the step it is in, or an empty text."""
+        return [(job.claim, job.holding().current_step) for job in self._held().values() if job.has_begun]
+
     def _loop(self) -> None:
         pause = _SHORTEST_POLL
-        while not self._is_stopping:
+        while True:
             self._wake.clear()
+            if self._is_stopping:  # looked at after the clearing, which may have swallowed the word to stop
+                return
             try:
                 room = self._room()
                 claimed = self._claim(room)

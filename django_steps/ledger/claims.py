@@ -34,6 +34,7 @@ class Claim:
     generation: int
     has_history: bool
     worker_id: int
+    started_at: int  # when the run was claimed for the first time, microseconds
     claimed_at: int  # the database's time, microseconds
     claimed_on: float  # the same moment on this process's monotonic clock, seconds
 
@@ -49,7 +50,7 @@ class Claimed(NamedTuple):
     died: list[UUID]
 
 
-_READ = "id, workflow, version, queue, input, attempts, recoveries, generation, has_history"
+_READ = "id, workflow, version, queue, input, attempts, recoveries, generation, has_history, started_at"
 
 
 def claim(connection: BaseDatabaseWrapper, terms: Terms, limit: int, *, wakes: bool = True) -> Claimed:
@@ -130,8 +131,8 @@ def _take_at_once(
             [*parameters, terms.lease, token, terms.worker_id],
         )
         rows = cursor.fetchall()
-    rows.sort(key=lambda row: (-row[10], row[0]))
-    return _claims(rows, terms, token)
+    rows.sort(key=lambda row: (-row[11], row[0]))
+    return _claims(connection, rows, terms, token)
 
 
 def _take_selected(
@@ -148,12 +149,12 @@ def _take_selected(
             f"UPDATE {RUN} SET status = 'running', phase = {TIMED}, available_at = {now} + %s, claim_token = %s,"
             " worker_id = %s, suspect_since = NULL, has_history = %s, started_at = COALESCE(started_at, %s)"
             f" WHERE id IN ({sql.marks(ids)})",
-            [terms.lease, token, terms.worker_id, True, sql.date_value(connection, int(rows[0][9])), *ids],
+            [terms.lease, token, terms.worker_id, True, sql.date_value(connection, int(rows[0][10])), *ids],
         )
-    return _claims(rows, terms, token)
+    return _claims(connection, rows, terms, token)
 
 
-def _claims(rows: Sequence[Sequence[Any]], terms: Terms, token: int) -> list[Claim]:
+def _claims(connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]], terms: Terms, token: int) -> list[Claim]:
     claimed_on = time.monotonic()
     return [
         Claim(
@@ -168,7 +169,8 @@ def _claims(rows: Sequence[Sequence[Any]], terms: Terms, token: int) -> list[Cla
             generation=row[7],
             has_history=bool(row[8]),
             worker_id=terms.worker_id,
-            claimed_at=int(row[9]),
+            started_at=sql.read_date(connection, row[9]) or int(row[10]),
+            claimed_at=int(row[10]),
             claimed_on=claimed_on,
         )
         for row in rows

@@ -100,9 +100,13 @@ def _take(connection: BaseDatabaseWrapper, terms: Terms, limit: int, token: int)
     for queue in terms.queues or [None]:
         if len(taken) >= limit:
             break
+        condition: str
+        parameters: list[Any]
         condition, parameters = kinds_condition(terms.kinds)
         if queue is not None:
             condition, parameters = f"queue = %s AND {condition}", [queue, *parameters]
+        if terms.run_id is not None:
+            condition, parameters = f"id = %s AND {condition}", [sql.key(connection, terms.run_id), *parameters]
         take = _take_at_once if connection.vendor == "postgresql" else _take_selected
         taken += take(connection, terms, limit - len(taken), token, condition, parameters)
     return taken

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from . import sql
 
@@ -12,11 +13,12 @@ Kind = tuple[str, str]  # the name and the version of a workflow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What a worker claims, and how: the lease in microseconds; no `queues` means all of them."""
+    """What a worker claims, and how: the lease in microseconds; no `queues` means all of them, no `run_id` any run."""
 
     worker_id: int
     kinds: Collection[Kind]
     queues: Sequence[str] = ()
+    run_id: UUID | None = None
     lease: int
     max_recoveries: int
 

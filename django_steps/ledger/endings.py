@@ -78,12 +78,16 @@ def put_down(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wake_at:
         return outcome
 
     outcome: Outcome = sql.retrying(connection, transaction)
+    if outcome is Outcome.LOST and records.is_recorded(connection, write):
+        return Outcome.WRITTEN  # by the first time it was asked, which let go of the run as well
     return outcome
 
 
-def wait_again(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wake_at: int) -> None:
+def wait_again(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wake_at: int) -> Outcome:
     """Put a run down until `wake_at` for something that is recorded already."""
-    sql.retrying(connection, lambda: _suspend(connection, run_id, token, wake_at))
+    if sql.retrying(connection, lambda: _suspend(connection, run_id, token, wake_at)):
+        return Outcome.WRITTEN
+    return _why_not(connection, run_id, token)
 
 
 def attempt_again(
@@ -100,7 +104,7 @@ def attempt_again(
                 [due_at, error, sql.key(connection, run_id), token],
             )
             if not cursor.rowcount:
-                return Outcome.LOST
+                return _why_not(connection, run_id, token)
             forget_failures(connection, run_id, steps)
         return Outcome.WRITTEN
 
@@ -163,10 +167,21 @@ def _explain(connection: BaseDatabaseWrapper, end: Finish) -> Outcome:
     return Outcome.NOT_RUNNING
 
 
-def _suspend(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wake_at: int) -> None:
+def _why_not(connection: BaseDatabaseWrapper, run_id: UUID, token: int) -> Outcome:
+    """Why a run that is to be let go of is not running: canceled meanwhile, or another's by now."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT 1 FROM {RUN} WHERE id = %s AND claim_token = %s AND phase = {TIMED}",
+            [sql.key(connection, run_id), token],
+        )
+        return Outcome.LOST if cursor.fetchone() is None else Outcome.NOT_RUNNING
+
+
+def _suspend(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wake_at: int) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {RUN} SET status = 'sleeping', phase = {TIMED}, available_at = %s, {_LET_GO}"
             " WHERE id = %s AND claim_token = %s AND status = 'running'",
             [wake_at, sql.key(connection, run_id), token],
         )
+        return bool(cursor.rowcount)

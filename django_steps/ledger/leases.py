@@ -44,6 +44,7 @@ def renew(connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holding], lea
         return found
 
     def transaction() -> None:
+        found.renewed, found.lost, found.canceled = set(), set(), set()
         with sql.writing(connection):
             _look(connection, holdings, found)
             if found.renewed:

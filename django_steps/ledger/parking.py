@@ -19,23 +19,27 @@ _AT_MOST = 500
 def park_unknown(connection: BaseDatabaseWrapper, known: Collection[Kind]) -> int:
     """Put aside some of the ready runs of other kinds than these; how many."""
     condition, parameters = kinds_condition(known)
+    return _move(connection, READY, PARKED, f"NOT {condition}", parameters)
+
+
+def unpark(connection: BaseDatabaseWrapper, kinds: Collection[Kind]) -> int:
+    """Make some of the parked runs of these kinds ready again; how many."""
+    condition, parameters = kinds_condition(kinds)
+    return _move(connection, PARKED, READY, condition, parameters)
+
+
+def _move(connection: BaseDatabaseWrapper, source: int, target: int, condition: str, parameters: list[str]) -> int:
+    """Passes over what somebody has locked, and takes SQLite's write lock only if there is something to do."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT 1 FROM {RUN} WHERE phase = {source} AND {condition} LIMIT 1", parameters)
+        if cursor.fetchone() is None:
+            return 0
     with sql.writing(connection), connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT id FROM {RUN} WHERE phase = {READY} AND NOT {condition} LIMIT {_AT_MOST}{sql.locking(connection)}",
+            f"SELECT id FROM {RUN} WHERE phase = {source} AND {condition} LIMIT {_AT_MOST}{sql.locking(connection)}",
             parameters,
         )
         ids = [row[0] for row in cursor.fetchall()]
         if ids:
-            cursor.execute(f"UPDATE {RUN} SET phase = {PARKED} WHERE id IN ({sql.marks(ids)})", ids)
+            cursor.execute(f"UPDATE {RUN} SET phase = {target} WHERE id IN ({sql.marks(ids)})", ids)
     return len(ids)
-
-
-def unpark(connection: BaseDatabaseWrapper, kinds: Collection[Kind]) -> int:
-    """Make the parked runs of these kinds ready again; how many."""
-    condition, parameters = kinds_condition(kinds)
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT 1 FROM {RUN} WHERE phase = {PARKED} AND {condition} LIMIT 1", parameters)
-        if cursor.fetchone() is None:
-            return 0
-        cursor.execute(f"UPDATE {RUN} SET phase = {READY} WHERE phase = {PARKED} AND {condition}", parameters)
-        return int(cursor.rowcount)

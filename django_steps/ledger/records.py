@@ -81,7 +81,7 @@ def insert(connection: BaseDatabaseWrapper, write: StepWrite) -> bool:
 
 
 def insert_unlocked(connection: BaseDatabaseWrapper, write: StepWrite) -> bool:
-    """Write a new record unless somebody has locked the run, in the caller's transaction; whether it is written."""
+    """Write a new record unless somebody has locked the run; whether it is written."""
     return _insert(connection, write, _FENCE, skip=True)
 
 
@@ -113,10 +113,10 @@ def explain(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
     if row is None:
         return Outcome.LOST
     write_id, token, status, phase = row
-    if write_id == write.write_id:
-        return Outcome.WRITTEN if status == "running" else Outcome.NOT_RUNNING
     if token != write.token or phase != TIMED:
         return Outcome.LOST
+    if write_id == write.write_id:
+        return Outcome.WRITTEN if status == "running" else Outcome.NOT_RUNNING
     if write_id is not None:
         return Outcome.TAKEN
     return Outcome.NOT_RUNNING if _insert(connection, write, _HELD) else Outcome.LOST
@@ -127,7 +127,9 @@ def is_recorded(connection: BaseDatabaseWrapper, write: StepWrite) -> bool:
     answer was lost is over before one concludes that it failed."""
     with sql.writing(connection), connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT id FROM {RUN} WHERE id = %s{sql.sharing(connection)}", [sql.key(connection, write.run_id)]
+            # A shared lock would not wait: the transaction in question holds one itself.
+            f"SELECT id FROM {RUN} WHERE id = %s{sql.locking(connection, wait=True)}",
+            [sql.key(connection, write.run_id)],
         )
         cursor.execute(
             f"SELECT 1 FROM {STEP} WHERE run_id = %s AND name = %s AND write_id = %s",

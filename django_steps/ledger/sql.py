@@ -107,12 +107,12 @@ def marks(values: Sequence[Any]) -> str:
     return ", ".join(["%s"] * len(values))
 
 
-def locking(connection: BaseDatabaseWrapper, *, of: str = "") -> str:
-    """Lock the rows that can be locked and pass over the others. SQLite locks the whole file instead."""
+def locking(connection: BaseDatabaseWrapper, *, wait: bool = False) -> str:
+    """Lock the rows that can be locked and pass over the others; `wait`: or wait for them. SQLite locks the whole file
+    instead."""
     if not connection.features.has_select_for_update:
         return ""
-    target = f" OF {of}" if of and connection.vendor == "postgresql" else ""
-    return f" FOR UPDATE{target} SKIP LOCKED"
+    return " FOR UPDATE" if wait else " FOR UPDATE SKIP LOCKED"
 
 
 def sharing(connection: BaseDatabaseWrapper, *, skip: bool = False) -> str:

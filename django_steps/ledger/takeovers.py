@@ -23,14 +23,16 @@ _TAKEOVERS_KEPT = 20
 
 
 def suspect(connection: BaseDatabaseWrapper, ids: Sequence[Any], lease: int) -> None:
-    """Mark runs under an expired lease, and give their holder time to object."""
+    """Mark runs under an expired lease, and give their holders time to object: half of a holder's own lease, or of
+    `lease` where the holder is unknown."""
     if not ids:
         return
     now = sql.now(connection)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {RUN} SET suspect_since = {now}, available_at = {now} + %s WHERE id IN ({sql.marks(ids)})",
-            [lease // 2, *ids],
+            f"UPDATE {RUN} SET suspect_since = {now}, available_at = {now} + COALESCE("
+            f"(SELECT w.lease FROM {WORKER} w WHERE w.id = worker_id), %s) / 2 WHERE id IN ({sql.marks(ids)})",
+            [lease, *ids],
         )
 
 
@@ -97,7 +99,9 @@ def _fail(connection: BaseDatabaseWrapper, run_id: Any, values: list[Any], error
 
 
 def _died_error(times: int, step: str, worker: str) -> str:
-    where = f"while executing step {step!r}" if step else "outside its steps"
+    # After a first crash a pass says which step comes before it executes it; of the first one that may be unknown.
+    elsewhere = "outside its steps" if times > 1 else "at a step that is not known"
+    where = f"while executing step {step!r}" if step else elsewhere
     message = (
         f"The worker died {times} times {where}, the last one being {worker}, and the run got no further. "
         "Look for what ends the process (memory, a crash in C code, os._exit), then retry the run."

@@ -1,7 +1,8 @@
 """Several passes' records and endings with one commit.
 
 What is locked by somebody or refused is left out, and is to be written on its own by `records` or `endings`, which wait
-and explain. So one run can't hold up the others.
+and explain. So one run can't hold up the others: not even a write that comes alone waits here, since others queue
+behind it meanwhile.
 """
 
 from __future__ import annotations
@@ -25,20 +26,29 @@ def identity(write: Write) -> Any:
 
 def write_many(connection: BaseDatabaseWrapper, writes: Sequence[Write]) -> set[Any]:
     """Write new records and endings with one commit; the identities of those that are written."""
-    if len(writes) == 1 and _write(connection, writes[0], wait=True):
-        return {identity(writes[0])}
     if len(writes) == 1:
-        return set()
+        return {identity(writes[0])} if _write_alone(connection, writes[0]) else set()
     if connection.vendor == "postgresql":
         return _write_at_once(connection, writes)
     with sql.writing(connection):
-        return {identity(write) for write in writes if _write(connection, write, wait=False)}
+        return {identity(write) for write in writes if _write(connection, write)}
 
 
-def _write(connection: BaseDatabaseWrapper, write: Write, *, wait: bool) -> bool:
+def _write_alone(connection: BaseDatabaseWrapper, write: Write) -> bool:
+    """By one statement, which is its own transaction."""
     if isinstance(write, StepWrite):
-        return (records.insert if wait else records.insert_unlocked)(connection, write)
-    return (endings.close if wait else endings.close_unlocked)(connection, write)
+        return records.insert_unlocked(connection, write)
+    if connection.vendor == "mysql":
+        return False  # there is no UPDATE that passes over a locked row
+    if connection.vendor == "postgresql":
+        return bool(_write_at_once(connection, [write]))
+    return endings.close(connection, write)
+
+
+def _write(connection: BaseDatabaseWrapper, write: Write) -> bool:
+    if isinstance(write, StepWrite):
+        return records.insert_unlocked(connection, write)
+    return endings.close_unlocked(connection, write)
 
 
 def _write_at_once(connection: BaseDatabaseWrapper, writes: Sequence[Write]) -> set[Any]:

@@ -50,8 +50,10 @@ def cancel(connection: BaseDatabaseWrapper, run_id: UUID) -> bool:
     def statement() -> int:
         with connection.cursor() as cursor:
             cursor.execute(
+                # The error, if any, is that of an attempt of the whole run before: it is not why the run ended, so that
+                # a retry must not look for it.
                 f"UPDATE {RUN} SET phase = CASE WHEN {_HELD} THEN phase ELSE {ENDED} END, status = 'canceled',"
-                f" finished_at = %s WHERE id = %s AND status IN ('pending', 'running', 'sleeping')",
+                f" error = NULL, finished_at = %s WHERE id = %s AND status IN ('pending', 'running', 'sleeping')",
                 [_now_value(connection), sql.key(connection, run_id)],
             )
             return int(cursor.rowcount)

@@ -101,7 +101,7 @@ class Worker:
         self._is_stopping = True
         self._wake.set()
 
-    def under_way(self) -> list[tuple[Claim, str]]:
+    def under_way(self) -> list[tuple[claims.Claim, str]]:
         """The runs that threads are executing now, each with the step it is in, or an empty text."""
         return [(job.claim, job.holding().current_step) for job in self._held().values() if job.has_begun]
 

@@ -1,28 +1,99 @@
-"""`manage.py runworkflows`: a worker. Parses, greets, prints a line per finished run; the work is in `worker.py`."""
+"""`manage.py runworkflows`: a worker, or several under a supervisor.
+
+Parses, greets, prints what ends. The work is in `worker.py`, the processes are in `supervisor.py`.
+"""
 
 from __future__ import annotations
 
-import signal
+import os
+import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import CommandError, CommandParser
+from django.db import connections
+from django.utils.autoreload import get_child_arguments
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
 
+from django_steps.supervisor import SUPERVISED, PythonFiles, Supervisor
 from django_steps.worker import Worker
 
+from .. import arguments, base
+from ..stopping import StopSignals, end_at_once
+from ..worker_output import WorkerOutput, logging_to_stderr
 
-class Command(BaseCommand):
-    help = "Execute the runs of workflows until stopped."
 
-    def add_arguments(self, parser: Any) -> None:
-        parser.add_argument("--queue", action="append", default=[])
-        parser.add_argument("--concurrency", type=int)
-        parser.add_argument("--until-idle", action="store_true")
-        parser.add_argument("--max-runs", type=int)
-        parser.add_argument("--poll-interval", type=float)
-        parser.add_argument("--lease", type=float)
-        parser.add_argument("--shutdown-timeout", type=float)
+class Command(base.WorkflowCommand):
+    help = gettext_lazy("Execute the runs of workflows until stopped.")
+    epilog = gettext_lazy(
+        "SIGTERM or Ctrl-C stops it cleanly: it claims nothing more, lets running steps end, and gives the runs back.\n"
+        "A second signal, or --shutdown-timeout, ends it at once; running steps are executed again when the lease ends.\n"
+        "\n"
+        "exit codes: 0 stopped cleanly or nothing left to do, 1 ended at once or could not start\n"
+        "verbosity:  -v 0 prints nothing, -v 1 a line for each finished run, -v 2 a line for each step, too\n"
+    )
 
-    def handle(self, **options: Any) -> None:
+    def add_arguments(self, parser: CommandParser) -> None:
+        add = parser.add_argument
+        add("--queue", action="append", default=[], metavar="NAME", help=_("Serve this queue only; may be repeated."))
+        add(
+            "--concurrency",
+            type=arguments.count,
+            metavar="N",
+            help=_("How many runs to execute at a time (default: the setting CONCURRENCY)."),
+        )
+        add(
+            "--processes",
+            type=arguments.count,
+            default=1,
+            metavar="N",
+            help=_("How many worker processes to keep going; those that die are replaced (default: 1)."),
+        )
+        add(
+            "--until-idle",
+            action="store_true",
+            help=_("End when nothing is left to do; runs that sleep for longer are left sleeping."),
+        )
+        add(
+            "--max-runs",
+            type=arguments.count,
+            metavar="N",
+            help=_("End after having claimed so many runs (in each process)."),
+        )
+        add(
+            "--poll-interval",
+            type=arguments.positive_seconds,
+            metavar="S",
+            help=_("Seconds between two looks for work at most (default: the setting POLL_INTERVAL)."),
+        )
+        add(
+            "--lease",
+            type=arguments.lease,
+            metavar="S",
+            help=_("Seconds after which the runs of a dead worker are taken over (default: the setting LEASE)."),
+        )
+        add(
+            "--shutdown-timeout",
+            type=arguments.seconds,
+            metavar="S",
+            help=_("Seconds that running steps have to end when stopped (default: as long as they take)."),
+        )
+        add("--reload", action="store_true", help=_("Restart when a Python file changes. For development."))
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        self.is_command_line = True
+        super().run_from_argv(argv)
+
+    def carry_out(self, **options: Any) -> None:
+        # Whatever a step starts is not supervised.
+        is_supervised = os.environ.pop(SUPERVISED, "") == "1"
+        if (options["processes"] > 1 or options["reload"]) and not is_supervised:
+            self.supervise(options)
+        else:
+            self.work(options, is_supervised)
+
+    def work(self, options: dict[str, Any], is_supervised: bool) -> None:
+        """Be a worker."""
         worker = Worker(
             queues=options["queue"],
             concurrency=options["concurrency"],
@@ -32,5 +103,63 @@ class Command(BaseCommand):
             max_runs=options["max_runs"],
             shutdown_timeout=options["shutdown_timeout"],
         )
-        signal.signal(signal.SIGTERM, lambda *_: worker.stop())
-        worker.run()
+        lines = WorkerOutput(self.stdout, self.style, options["verbosity"])
+
+        def stop() -> None:
+            worker.stop()
+            self.say_stopping(worker, lines)
+
+        with StopSignals(stop) as signals:
+            if is_supervised:
+                signals.stop_when_closed(sys.stdin.fileno())
+            else:
+                self.refuse_unusable_database()
+                lines.greet(base.connection(), worker.queues, worker.concurrency)
+            with logging_to_stderr(options["verbosity"]), lines.following():
+                is_clean = worker.run()
+        if not is_clean:
+            lines.say(_("The time to stop is over; what still runs is executed again when its lease ends."))
+            end_at_once()
+        if not is_supervised:
+            lines.say(_("Ended. Finished runs: %(summary)s.") % {"summary": lines.summary()})
+
+    def supervise(self, options: dict[str, Any]) -> None:
+        """Keep workers going that execute this same command line."""
+        if not getattr(self, "is_command_line", False):
+            raise CommandError(_("--processes and --reload start the command line again: use them on one."))
+        try:
+            command = [str(argument) for argument in get_child_arguments()]
+        except RuntimeError as error:
+            raise CommandError(_("The command line can't be started again: %(error)s") % {"error": error}) from None
+        self.refuse_unusable_database()
+        lines = WorkerOutput(self.stdout, self.style, options["verbosity"])
+        defaults = Worker(queues=options["queue"], concurrency=options["concurrency"])
+        lines.greet(base.connection(), defaults.queues, defaults.concurrency, options["processes"])
+        connections.close_all()
+        code = Supervisor(
+            command,
+            options["processes"],
+            say=lines.say,
+            ends_by_itself=options["until_idle"] or options["max_runs"] is not None,
+            files=PythonFiles() if options["reload"] else None,
+            shutdown_timeout=options["shutdown_timeout"],
+        ).run()
+        lines.say(_("Ended."))
+        if code:
+            sys.exit(1)
+
+    def refuse_unusable_database(self) -> None:
+        if problem := base.database_problem():
+            raise CommandError(problem)
+
+    def say_stopping(self, worker: Worker, lines: WorkerOutput) -> None:
+        steps = [f"  {claim.workflow}  {claim.run_id}  {step}".rstrip() for claim, step in worker.under_way()]
+        if not steps:
+            lines.say(_("Stopping."))
+            return
+        text = ngettext(
+            "Stopping when %(count)d run has ended its step; once more ends at once:",
+            "Stopping when %(count)d runs have ended their steps; once more ends at once:",
+            len(steps),
+        )
+        lines.say(text % {"count": len(steps)}, *steps)

@@ -1,0 +1,103 @@
+"""What all commands share: bad input ends in one clear line and exit code 1, never in a traceback.
+
+What a command does is in its own module; how things look is in `output.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import RawDescriptionHelpFormatter
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
+from django.db import DatabaseError, InterfaceError, connections, router
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.executor import MigrationExecutor
+from django.utils.translation import gettext as _
+
+from django_steps.errors import StepsError
+from django_steps.models import WorkflowRun
+
+
+class _HelpFormatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
+    """Keeps the lines of examples as they are written."""
+
+
+class WorkflowCommand(BaseCommand):
+    """A command on the database of the runs. Subclasses say what it does in `carry_out`."""
+
+    epilog = ""
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        self.help = str(self.help)
+        kwargs.setdefault("formatter_class", _HelpFormatter)
+        if self.epilog:
+            kwargs.setdefault("epilog", str(self.epilog))
+        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        if parser.called_from_command_line:
+            parser.error = partial(self._refuse, parser)  # type: ignore[method-assign]
+        return parser
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            self.carry_out(**options)
+        except (StepsError, ImproperlyConfigured) as error:
+            raise CommandError(one_line(error)) from error
+        except (DatabaseError, InterfaceError) as error:
+            raise CommandError(explain(error)) from error
+
+    def carry_out(self, **options: Any) -> None:
+        """Do what was asked; errors of django_steps and of the database become one line."""
+        raise NotImplementedError
+
+    def _refuse(self, parser: CommandParser, message: str) -> NoReturn:
+        parser.exit(1, self.style.ERROR(f"CommandError: {message}") + "\n")
+
+
+def connection() -> BaseDatabaseWrapper:
+    """This thread's connection to the database of the runs."""
+    found: BaseDatabaseWrapper = connections[router.db_for_write(WorkflowRun)]
+    return found
+
+
+def manage() -> str:
+    """How the user called Django, for hints at what to type next."""
+    name = Path(sys.argv[0]).name
+    return "python manage.py" if name in ("manage.py", "") else "django-admin"
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split())
+
+
+def explain(error: Exception) -> str:
+    """What is wrong with the database, in one line that says what to do."""
+    return database_problem() or _("The database refused: %(error)s") % {"error": one_line(error)}
+
+
+def database_problem() -> str | None:
+    """Why nothing can be done with the database, in one line: it can't be reached, or isn't migrated."""
+    database = connection()
+    try:
+        database.ensure_connection()
+        executor = MigrationExecutor(database)
+        missing = executor.migration_plan([leaf for leaf in executor.loader.graph.leaf_nodes() if leaf[0] == _APP])
+    except (DatabaseError, InterfaceError) as error:
+        return _("Database %(alias)r can't be reached: %(error)s") % {
+            "alias": database.alias,
+            "error": one_line(error),
+        }
+    if not missing:
+        return None
+    return _("Database %(alias)r lacks tables of django_steps. Create them with: %(manage)s migrate%(option)s") % {
+        "alias": database.alias,
+        "manage": manage(),
+        "option": "" if database.alias == "default" else f" --database {database.alias}",
+    }
+
+
+_APP = "django_steps"

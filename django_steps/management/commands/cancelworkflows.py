@@ -1,0 +1,59 @@
+"""`manage.py cancelworkflows`: cancels runs that have not ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django.db.models import QuerySet
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from django_steps.models import WorkflowRun
+
+from .. import arguments, base, bulk
+
+
+class Command(base.WorkflowCommand):
+    help = gettext_lazy("Cancel runs. A step that is being executed ends first; no further one is executed.")
+    epilog = gettext_lazy(
+        "examples:\n"
+        "  cancelworkflows 0198c2a4-7d1e-7cc3-98c4-dc0c0c07398f\n"
+        "  cancelworkflows --workflow send_notifications --status sleeping --dry-run\n"
+        "\n"
+        "exit codes: 0 canceled (with --workflow also when some were skipped), 1 not canceled\n"
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        add = parser.add_argument
+        add("run_ids", nargs="*", type=arguments.run_id, metavar="RUN_ID", help=_("The runs to cancel."))
+        add("--workflow", metavar="NAME", help=_("All runs of this workflow that have not ended."))
+        add(
+            "--status",
+            action="append",
+            choices=[str(status) for status in WorkflowRun.ACTIVE],
+            help=_("With --workflow: only runs of this status; may be repeated."),
+        )
+        add("--dry-run", action="store_true", help=_("Say what would happen, and change nothing."))
+
+    def carry_out(self, **options: Any) -> None:
+        runs = self.selected(options)
+        is_rehearsal = options["dry_run"]
+        report = bulk.carry_out(lambda some: some.cancel(), runs, self.stdout, is_rehearsal=is_rehearsal)
+        if len(options["run_ids"]) == 1 and report.skipped:
+            raise CommandError(report.skipped[0].reason)
+        if is_rehearsal:
+            text = ngettext("%(count)d run would be canceled.", "%(count)d runs would be canceled.", report.done)
+        else:
+            text = ngettext("%(count)d run is canceled.", "%(count)d runs are canceled.", report.done)
+        bulk.tell(self, report, text, options)
+
+    def selected(self, options: dict[str, Any]) -> QuerySet[WorkflowRun]:
+        if options["run_ids"]:
+            if options["workflow"] or options["status"]:
+                raise CommandError(_("Give RUN_IDs, or --workflow with --status, not both."))
+            return bulk.all_runs().filter(pk__in=bulk.existing(options["run_ids"]))
+        if not options["workflow"]:
+            raise CommandError(_("Say which runs: RUN_IDs, or --workflow NAME."))
+        runs = bulk.all_runs().active().filter(workflow=options["workflow"])
+        return runs.filter(status__in=options["status"]) if options["status"] else runs

@@ -1,0 +1,86 @@
+"""`manage.py pruneworkflows`: deletes runs that ended long ago, with their steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from django_steps.ledger import pruning, sql
+from django_steps.models import WorkflowRun
+
+from .. import arguments, base, output
+
+Status = WorkflowRun.Status
+
+
+class Command(base.WorkflowCommand):
+    help = gettext_lazy("Delete runs that ended long ago, with their steps. Their keys are free again.")
+    epilog = gettext_lazy(
+        "examples:\n"
+        "  pruneworkflows --older-than 30d --dry-run\n"
+        "  pruneworkflows --older-than 2w --status succeeded --status canceled\n"
+        "\n"
+        "Runs that have not ended are never deleted. The setting RETENTION lets the workers do this by themselves.\n"
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        add = parser.add_argument
+        add(
+            "--older-than",
+            type=arguments.duration,
+            required=True,
+            metavar="D",
+            help=_("Runs that ended longer ago than this: 12h, 30d, 8w."),
+        )
+        add(
+            "--status",
+            action="append",
+            default=[],
+            choices=Status.values,
+            help=_("Only runs of this status (succeeded, failed, canceled); may be repeated."),
+        )
+        add("--dry-run", action="store_true", help=_("Say what would be deleted, and delete nothing."))
+
+    def carry_out(self, **options: Any) -> None:
+        active = [status for status in options["status"] if status not in WorkflowRun.FINISHED]
+        if active:
+            text = _("A run that is %(status)s has not ended; only succeeded, failed and canceled ones are deleted.")
+            raise CommandError(text % {"status": active[0]})
+        database = base.connection()
+        before = sql.read_clock(database) - arguments.microseconds(options["older_than"])
+        statuses = list(dict.fromkeys(options["status"])) or [str(status) for status in WorkflowRun.FINISHED]
+        counts = {status: pruning.count(database, before, [status]) for status in statuses}
+        total = sum(counts.values())
+        if options["dry_run"]:
+            self.report(total, counts, before, is_rehearsal=True)
+            return
+        deleted = 0
+        with output.Progress(self.stdout) as progress:
+            while number := pruning.prune(database, before, statuses):
+                deleted += number
+                text = _("%(done)d of %(total)d deleted …")
+                progress.show(text % {"done": deleted, "total": max(total, deleted)})
+        self.report(deleted, counts if deleted == total else {}, before, is_rehearsal=False)
+
+    def report(self, total: int, counts: dict[str, int], before: int, *, is_rehearsal: bool) -> None:
+        moment = output.full_moment(sql.to_datetime(before))
+        if not total:
+            self.stdout.write(_("There are no such runs that ended before %(moment)s.") % {"moment": moment})
+            return
+        if is_rehearsal:
+            text = ngettext(
+                "%(count)d run that ended before %(moment)s would be deleted%(parts)s.",
+                "%(count)d runs that ended before %(moment)s would be deleted%(parts)s.",
+                total,
+            )
+        else:
+            text = ngettext(
+                "%(count)d run that ended before %(moment)s is deleted%(parts)s.",
+                "%(count)d runs that ended before %(moment)s are deleted%(parts)s.",
+                total,
+            )
+        parts = ", ".join(f"{count} {Status(status).label}" for status, count in counts.items() if count)
+        self.stdout.write(text % {"count": total, "moment": moment, "parts": f" ({parts})" if parts else ""})

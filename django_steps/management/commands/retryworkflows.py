@@ -1,0 +1,73 @@
+"""`manage.py retryworkflows`: lets failed and canceled runs go on, some or all that failed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django.db.models import QuerySet
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from django_steps.ledger import sql
+from django_steps.models import WorkflowRun
+
+from .. import arguments, base, bulk
+
+
+class Command(base.WorkflowCommand):
+    help = gettext_lazy(
+        "Let failed runs go on from the step that failed. What was recorded before is not executed again."
+    )
+    epilog = gettext_lazy(
+        "examples:\n"
+        "  retryworkflows 0198c2a4-7d1e-7cc3-98c4-dc0c0c07398f\n"
+        "  retryworkflows --all-failed --workflow process_order --since 2h --dry-run\n"
+        "\n"
+        "exit codes: 0 retried (with --all-failed also when some were skipped), 1 not retried\n"
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        add = parser.add_argument
+        add("run_ids", nargs="*", type=arguments.run_id, metavar="RUN_ID", help=_("The failed or canceled runs."))
+        add("--all-failed", action="store_true", help=_("All runs that failed."))
+        add("--workflow", metavar="NAME", help=_("With --all-failed: only runs of this workflow."))
+        add(
+            "--since",
+            type=arguments.duration,
+            metavar="D",
+            help=_("With --all-failed: only runs that failed in this time: 30m, 2h, 1d."),
+        )
+        add(
+            "--from-step",
+            metavar="NAME",
+            help=_("Forget this step and all that were recorded after it, and execute them again."),
+        )
+        add("--dry-run", action="store_true", help=_("Say what would happen, and change nothing."))
+
+    def carry_out(self, **options: Any) -> None:
+        runs = self.selected(options)
+        is_rehearsal, from_step = options["dry_run"], options["from_step"]
+        report = bulk.carry_out(lambda some: some.retry(from_step), runs, self.stdout, is_rehearsal=is_rehearsal)
+        if len(options["run_ids"]) == 1 and report.skipped:
+            raise CommandError(report.skipped[0].reason)
+        if is_rehearsal:
+            text = ngettext("%(count)d run would be retried.", "%(count)d runs would be retried.", report.done)
+        else:
+            text = ngettext("%(count)d run is retried.", "%(count)d runs are retried.", report.done)
+        bulk.tell(self, report, text, options)
+
+    def selected(self, options: dict[str, Any]) -> QuerySet[WorkflowRun]:
+        if options["run_ids"]:
+            if options["all_failed"] or options["workflow"] or options["since"]:
+                raise CommandError(_("Give RUN_IDs, or --all-failed with --workflow and --since, not both."))
+            return bulk.all_runs().filter(pk__in=bulk.existing(options["run_ids"]))
+        if not options["all_failed"]:
+            raise CommandError(_("Say which runs: RUN_IDs, or --all-failed."))
+        runs = bulk.all_runs().failed()
+        if options["workflow"]:
+            runs = runs.filter(workflow=options["workflow"])
+        if options["since"] is not None:
+            since = sql.read_clock(base.connection()) - arguments.microseconds(options["since"])
+            runs = runs.filter(finished_at__gte=sql.to_datetime(since))
+        return runs

@@ -1,0 +1,139 @@
+"""`manage.py showworkflows`: the runs, one run in detail, or the health check. It only looks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+from django.core.management.base import CommandError, CommandParser
+from django.db.models import QuerySet
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from django_steps.models import WorkflowRun
+
+from .. import arguments, base, health, output, run_texts
+
+LIMIT = 20
+
+
+class Command(base.WorkflowCommand):
+    help = gettext_lazy("Show the runs of workflows, one run in detail, or whether all is well.")
+    epilog = gettext_lazy(
+        "--check looks at: the database and its tables; whether a worker is alive (heard of within three of its leases);\n"
+        "runs that have been ready or due for more than 60 seconds; runs of workflows that no live worker knows.\n"
+        "\n"
+        "--json prints a list of objects with the keys id, workflow, version, queue, priority, key, status, attempts,\n"
+        "recoveries, current_step, progress, worker, created_at, started_at, finished_at, wakes_at, restart_of, error;\n"
+        "for one run an object that also has input, output, takeovers and steps (name, kind, position, status,\n"
+        "attempts, started_at, finished_at, wakes_at, output, error, earlier_attempts). Times are ISO 8601.\n"
+        "With --check it prints an object with the keys ok and problems.\n"
+        "\n"
+        "exit codes: 0 shown (with --check: all is well), 1 not found, or --check found a problem\n"
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        add = parser.add_argument
+        add("run_id", nargs="?", type=arguments.run_id, metavar="RUN_ID", help=_("Show this run in detail."))
+        add(
+            "--status",
+            action="append",
+            choices=WorkflowRun.Status.values,
+            help=_("Only runs of this status; may be repeated."),
+        )
+        add("--workflow", metavar="NAME", help=_("Only runs of this workflow."))
+        add(
+            "--limit",
+            type=arguments.count,
+            default=LIMIT,
+            metavar="N",
+            help=_("How many runs to show, the newest first (default: %(limit)d).") % {"limit": LIMIT},
+        )
+        add("--json", action="store_true", help=_("Print JSON."))
+        add("--check", action="store_true", help=_("Check whether runs are executed as they should be."))
+
+    def carry_out(self, **options: Any) -> None:
+        has_filter = options["status"] or options["workflow"]
+        if options["check"]:
+            if options["run_id"] or has_filter:
+                raise CommandError(_("--check looks at everything: it takes no RUN_ID, --status or --workflow."))
+            self.check_health(options["json"])
+        elif options["run_id"]:
+            if has_filter:
+                raise CommandError(_("Give a RUN_ID, or --status and --workflow, not both."))
+            self.show_one(options["run_id"], options["json"])
+        else:
+            self.show_many(options)
+
+    def check_health(self, as_json: bool) -> None:
+        problems = health.problems()
+        if as_json:
+            self.stdout.write(json.dumps({"ok": not problems, "problems": problems}, ensure_ascii=False))
+        elif problems:
+            self.stdout.write("\n".join(problems))
+        else:
+            workers = len(health.live_workers(base.connection()))
+            text = ngettext(
+                "OK: %(count)d live worker, nothing overdue.", "OK: %(count)d live workers, nothing overdue.", workers
+            )
+            self.stdout.write(text % {"count": workers}, self.style.SUCCESS)
+        if problems:
+            text = ngettext("The check found %(count)d problem.", "The check found %(count)d problems.", len(problems))
+            raise CommandError(text % {"count": len(problems)})
+
+    def show_one(self, run_id: UUID, as_json: bool) -> None:
+        run = runs().filter(pk=run_id).first()
+        if run is None:
+            raise CommandError(_("There is no run %(id)s.") % {"id": run_id})
+        if as_json:
+            self.stdout.write(json.dumps(run_texts.as_detailed_json(run), indent=2, ensure_ascii=False))
+        else:
+            self.stdout.write("\n".join(run_texts.describe(run, output.width_of(self.stdout))))
+
+    def show_many(self, options: dict[str, Any]) -> None:
+        found = runs().defer("input_text", "input_search", "output_text").order_by("-pk")
+        if options["status"]:
+            found = found.filter(status__in=options["status"])
+        if options["workflow"]:
+            found = found.filter(workflow=options["workflow"])
+        limit = options["limit"]
+        shown = list(found[: limit + 1])
+        is_cut = len(shown) > limit
+        shown = shown[:limit]
+        if options["json"]:
+            self.stdout.write(json.dumps([run_texts.as_json(run) for run in shown], indent=2, ensure_ascii=False))
+        elif not shown:
+            self.stdout.write(nothing_found(options))
+        else:
+            self.stdout.write("\n".join(self.list_of(shown)))
+            if is_cut:
+                text = _("The newest %(limit)d are shown; --limit %(more)d shows more, --status and --workflow fewer.")
+                self.stdout.write("\n" + text % {"limit": limit, "more": limit * 5})
+
+    def list_of(self, shown: list[WorkflowRun]) -> list[str]:
+        header = [_("RUN"), _("WORKFLOW"), _("STATUS"), _("CREATED"), _("DURATION"), ""]
+        rows = [
+            [
+                str(run.pk),
+                run_texts.kind_of(run),
+                run.status,
+                output.moment(run.created_at),
+                run_texts.duration_of(run),
+                run_texts.detail_of(run),
+            ]
+            for run in shown
+        ]
+        return output.table(header, rows, output.width_of(self.stdout), shrink=(5, 1))
+
+
+def runs() -> QuerySet[WorkflowRun]:
+    """All runs, with their workers."""
+    return WorkflowRun.objects.using(base.connection().alias).select_related("worker")
+
+
+def nothing_found(options: dict[str, Any]) -> str:
+    """What to say instead of an empty table."""
+    if options["status"] or options["workflow"]:
+        return _("No runs match.")
+    return _("There are no runs yet. Start one with: %(manage)s startworkflow NAME") % {"manage": base.manage()}

@@ -1,0 +1,104 @@
+"""`manage.py startworkflow`: starts one run, with its input as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from django_steps.definitions import Workflow, get_workflow
+from django_steps.models import WorkflowRun
+from django_steps.values import searchable
+
+from .. import arguments, base, health, output
+
+
+class Command(base.WorkflowCommand):
+    help = gettext_lazy("Start a run of a workflow.")
+    epilog = gettext_lazy(
+        "examples:\n"
+        "  startworkflow process_order '{\"order_id\": 7}'\n"
+        "  startworkflow process_order - < order.json\n"
+        "  startworkflow nightly --delay 10m --key nightly-2030-01-01\n"
+        "\n"
+        "With -v 0 only the id of the run is printed; with --wait only the result, as JSON, goes to stdout.\n"
+        "exit codes: 0 started (with --wait: succeeded), 1 not started (with --wait: failed or canceled)\n"
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        add = parser.add_argument
+        add("name", metavar="NAME", help=_("The name of the workflow."))
+        add("input", nargs="?", metavar="JSON", help=_("Its input as JSON; `-` reads it from stdin (default: none)."))
+        add("--key", metavar="K", help=_("Start only one run with this key; later starts find the first."))
+        add("--delay", type=arguments.duration, metavar="D", help=_("Not before so long from now: 30s, 10m, 2h, 1d."))
+        add("--queue", metavar="NAME", help=_("The queue (default: the workflow's)."))
+        add(
+            "--priority",
+            type=arguments.priority,
+            metavar="N",
+            help=_("From -100 to 100, larger first (default: the workflow's)."),
+        )
+        add("--wait", action="store_true", help=_("Wait for the end of the run and print its result as JSON."))
+
+    def carry_out(self, **options: Any) -> None:
+        workflow = get_workflow(options["name"])
+        run = workflow.start(
+            read_input(options["input"]),
+            key=options["key"],
+            delay=options["delay"],
+            queue=options["queue"],
+            priority=options["priority"],
+        )
+        self.tell(run, options)
+        if options["wait"]:
+            self.wait(workflow, run)
+
+    def tell(self, run: WorkflowRun, options: dict[str, Any]) -> None:
+        """The id, and what to type next."""
+        # With --wait stdout is for the result alone.
+        stream = self.stderr if options["wait"] else self.stdout
+        if options["verbosity"] == 0:
+            if not options["wait"]:
+                stream.write(str(run.pk))
+            return
+
+        def say(text: str) -> None:
+            stream.write(text, lambda plain: plain)  # stderr would be red
+
+        if run.created:
+            say(_("Started %(workflow)s: run %(id)s") % {"workflow": run.workflow, "id": run.pk})
+        else:
+            text = _("The key %(key)r was used before, by run %(id)s, which is %(status)s. Nothing was started.")
+            say(text % {"key": run.key, "id": run.pk, "status": run.get_status_display()})
+        if run.created and run.wakes_at:
+            say(_("It is due at %(moment)s.") % {"moment": output.full_moment(run.wakes_at)})
+        if not options["wait"]:
+            say(_("Look at it with:   %(manage)s showworkflows %(id)s") % {"manage": base.manage(), "id": run.pk})
+        if not run.is_finished and not health.live_workers(base.connection()):
+            say(_("No worker is running. Start one with:   %(manage)s runworkflows") % {"manage": base.manage()})
+
+    def wait(self, workflow: Workflow[Any, Any], run: WorkflowRun) -> None:
+        """Print the result when it is there; what ended the run otherwise is the caller's error."""
+        try:
+            result = run.result()
+        except KeyboardInterrupt:
+            raise CommandError(_("Stopped waiting; run %(id)s goes on.") % {"id": run.pk}) from None
+        self.stdout.write(json.dumps(searchable(result, workflow.mask), indent=2, ensure_ascii=False))
+
+
+def read_input(text: str | None) -> Any:
+    """The input that was typed, or that stdin holds; `CommandError` says where it is malformed."""
+    if text is None:
+        return None
+    try:
+        return json.loads(sys.stdin.read() if text == "-" else text)
+    except json.JSONDecodeError as error:
+        message = _("The input is no valid JSON: %(problem)s (line %(line)d, column %(column)d)")
+        place = {"problem": error.msg, "line": error.lineno, "column": error.colno}
+        raise CommandError(message % place) from None
+    except (ValueError, RecursionError) as error:
+        raise CommandError(_("The input can't be read: %(error)s") % {"error": error}) from None

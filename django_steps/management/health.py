@@ -1,0 +1,107 @@
+"""The health check of `showworkflows --check`: whether runs are executed as they should be, a line for each problem.
+
+It only looks. What keeps runs from stranding is in `ledger/takeovers.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Count, Min, QuerySet
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from django_steps.ledger import sql
+from django_steps.models import Worker, WorkflowRun
+
+from . import base, output
+
+# A worker that has not been heard of for so many of its leases counts as dead.
+LIVE_WITHIN_LEASES = 3
+# What has been ready or due for longer than this, in seconds, is overdue.
+OVERDUE_AFTER = 60
+_GROUPS_SHOWN = 10
+
+
+def problems() -> list[str]:
+    """All that is wrong, a line each; empty if all is well."""
+    if problem := base.database_problem():
+        return [problem]
+    database = base.connection()
+    workers = live_workers(database)
+    now = sql.read_clock(database)
+    found = list(_overdue(workers, now))
+    if not workers:
+        text = _("No live worker. Start one with: %(manage)s runworkflows")
+        return [text % {"manage": base.manage()}, *found]
+    return [*found, *_unknown(workers)]
+
+
+def live_workers(database: BaseDatabaseWrapper) -> list[Worker]:
+    """The workers that have not stopped and were heard of within three of their leases."""
+    now = sql.read_clock(database)
+    candidates = Worker.objects.using(database.alias).filter(stopped_at=None).order_by("pk")
+    return [worker for worker in candidates if worker.last_seen > now - LIVE_WITHIN_LEASES * worker.lease]
+
+
+def _overdue(workers: list[Worker], now: int) -> Iterator[str]:
+    """Runs that have been ready for too long, or due and not even made ready."""
+    limit = now - OVERDUE_AFTER * 1_000_000
+    Phase = WorkflowRun.Phase
+    ready = _runs().filter(phase=Phase.READY, created_at__lt=sql.to_datetime(limit), available_at__lt=limit)
+    for group in _grouped(ready, "queue"):
+        text = ngettext(
+            "%(count)d run in queue %(queue)r has been ready for more than %(limit)d s, since %(oldest)s.",
+            "%(count)d runs in queue %(queue)r have been ready for more than %(limit)d s, the first since %(oldest)s.",
+            group["count"],
+        )
+        served = any(not worker.queues or group["queue"] in worker.queues for worker in workers)
+        nobody = "" if served or not workers else _(" No live worker serves this queue.")
+        since = max(sql.to_datetime(group["oldest_due"]), group["oldest"])
+        yield text % {**group, "oldest": output.moment(since), "limit": OVERDUE_AFTER} + nobody
+    timed = _runs().filter(phase=Phase.TIMED, available_at__lt=limit)
+    for is_held, text in (
+        (
+            False,
+            _("%(count)d sleeping or delayed runs are overdue by more than %(limit)d s, the first since %(oldest)s."),
+        ),
+        (True, _("%(count)d runs of dead workers were not taken over within %(limit)d s, the first since %(oldest)s.")),
+    ):
+        found = timed.filter(worker__isnull=not is_held).aggregate(count=Count("pk"), oldest=Min("available_at"))
+        if found["count"]:
+            oldest = output.moment(sql.to_datetime(found["oldest"]))
+            yield text % {"count": found["count"], "limit": OVERDUE_AFTER, "oldest": oldest}
+
+
+def _unknown(workers: list[Worker]) -> Iterator[str]:
+    """Runs of workflows that no live worker knows."""
+    known = {(name, version) for worker in workers for name, version in worker.workflows}
+    waiting = _runs().filter(phase__in=(WorkflowRun.Phase.READY, WorkflowRun.Phase.PARKED))
+    unknown = [group for group in _grouped(waiting, "workflow", "version") if _kind(group) not in known]
+    for group in unknown[:_GROUPS_SHOWN]:
+        text = ngettext(
+            "%(count)d run of workflow %(kind)s waits, which no live worker knows: was it renamed or removed?",
+            "%(count)d runs of workflow %(kind)s wait, which no live worker knows: was it renamed or removed?",
+            group["count"],
+        )
+        kind = repr(group["workflow"])
+        if group["version"]:
+            kind = _("%(name)s version %(version)r") % {"name": kind, "version": group["version"]}
+        yield text % {"count": group["count"], "kind": kind}
+    if len(unknown) > _GROUPS_SHOWN:
+        yield _("… and %(count)d more workflows that no live worker knows.") % {"count": len(unknown) - _GROUPS_SHOWN}
+
+
+def _kind(group: dict[str, Any]) -> tuple[str, str]:
+    return group["workflow"], group["version"]
+
+
+def _runs() -> QuerySet[WorkflowRun]:
+    return WorkflowRun.objects.using(base.connection().alias)
+
+
+def _grouped(runs: QuerySet[WorkflowRun], *fields: str) -> list[dict[str, Any]]:
+    groups = runs.values(*fields).annotate(count=Count("pk"), oldest=Min("created_at"), oldest_due=Min("available_at"))
+    return list(groups.order_by(*fields))

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from .display import MARKS, STYLES, RunView, table_rows
+
+_INDENT = (0, 0, 0, 2)  # top, right, bottom, left
 
 
 class LiveDisplay:
@@ -23,11 +26,11 @@ class LiveDisplay:
         self._console.print(Text(text, style="bold"))
 
     def say(self, text: str) -> None:
-        self._console.print(Text(f"  {text}"))
+        self._console.print(Padding(Text(text), _INDENT))
 
     def check(self, text: str, holds: bool) -> None:
         mark, style = ("✔", "green") if holds else ("✘ DID NOT HOLD:", "bold red")
-        self._console.print(Text.assemble("  ", (mark, style), f" {text}"))
+        self._console.print(Padding(Text.assemble((mark, style), f" {text}"), _INDENT))
 
     def update(self, runs: Sequence[RunView]) -> None:
         table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=True)

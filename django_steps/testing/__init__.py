@@ -1,0 +1,94 @@
+"""Testing workflows: in a plain `TestCase`, on the caller's thread and connection, without threads and without waiting.
+
+    from django_steps.testing import run_workflow, drain, FakeStep
+
+    class OrderTests(TestCase):
+        def test_a_declined_card_ends_the_order(self):
+            run = run_workflow(process_order, {"order_id": 7}, stubs={"charge": CardDeclined()})
+            self.assertEqual(run.status, "failed")
+
+The engine is the real one: claims, records, retries, values and signals. Only time is not: sleeps and back-offs pass on
+a virtual clock. After every step the run is put down and its body called again from the top, so that what would break in
+production breaks in the test. `straight_through=True` does as a worker does, and puts runs down only where they wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from ..definitions import Workflow
+from ..durations import Duration
+from .errors import DoesNotEnd, NotRepeatable, StateLost, UnusedStub
+from .fake import FakeStep
+
+if TYPE_CHECKING:
+    from ..models import WorkflowRun
+
+__all__ = ["DoesNotEnd", "FakeStep", "NotRepeatable", "StateLost", "UnusedStub", "drain", "run_workflow"]
+
+
+def run_workflow(
+    workflow: Workflow[Any, Any],
+    input: Any = None,
+    *,
+    stubs: Mapping[str, Any] | None = None,
+    straight_through: bool = False,
+    max_steps: int = 1000,
+    key: str | None = None,
+    priority: int | None = None,
+    queue: str | None = None,
+    delay: Duration | None = None,
+    start_at: datetime | None = None,
+) -> WorkflowRun:
+    """Start a run and drive it to its end, however long it sleeps; returns the run, succeeded or not.
+
+    The virtual clock goes on as far as this run needs, and other runs are executed that are due meanwhile. What else
+    it started is left for `drain()`.
+
+    - `stubs`: by step name, what takes the place of the step's function in all runs executed by this call. A value is
+      returned, an exception (an instance or a class) is raised, a callable is called. A stub that no step has used is an
+      `UnusedStub` error, unless some run did not get to its end.
+    - `straight_through`: don't put the run down after every step.
+    - `max_steps`: how many steps and sleeps may be recorded before `DoesNotEnd` is raised.
+    - `key`, `priority`, `queue`, `delay`, `start_at`: as for `Workflow.start()`.
+
+    A failure that no stub asked for is logged with its traceback (logger `django_steps.testing`); `run.result()` raises it.
+    Raises what `start()` raises, and `NotRepeatable` or `StateLost` for a body that can't be called again.
+
+    >>> run = run_workflow(process_order, {"order_id": 7}, stubs={"charge": {"id": "ch_1"}})  # doctest: +SKIP
+    """
+    from .session import Session
+
+    if not isinstance(workflow, Workflow):
+        raise TypeError(f"run_workflow() takes a workflow, as @workflow returns it, got {workflow!r}.")
+    with Session(stubs, straight_through=straight_through, max_steps=max_steps) as session:
+        run = workflow.start(input, key=key, priority=priority, queue=queue, delay=delay, start_at=start_at)
+        session.finish(run)
+    run.refresh_from_db()
+    return run
+
+
+def drain(
+    advance: Duration | None = None,
+    *,
+    stubs: Mapping[str, Any] | None = None,
+    straight_through: bool = False,
+    max_steps: int = 1000,
+) -> list[WorkflowRun]:
+    """Execute every run that is due, whatever code started it; returns these runs in the order in which they came.
+
+    With `advance` (a duration) also what becomes due within that time: afterwards the virtual clock is that much ahead.
+    Waits of up to `INLINE_WAIT` pass in any case, as a worker waits them out. Of workflows that this process doesn't know
+    nothing is executed. The other arguments are those of `run_workflow()`.
+
+    >>> drain(advance="6d")  # doctest: +SKIP
+    """
+    from ..models import WorkflowRun
+    from .session import Session
+
+    with Session(stubs, straight_through=straight_through, max_steps=max_steps) as session:
+        session.drain(advance)
+    runs = WorkflowRun.objects.using(session.alias).in_bulk(session.executed)
+    return [runs[run_id] for run_id in session.executed if run_id in runs]

@@ -1,0 +1,68 @@
+"""The virtual clock of tests: how far the engine's clock is ahead of the database's, and when it goes back.
+
+It goes back at the end of the test: of the `unittest` test case that is being executed, or, with pytest, as the plugin
+says. Where there is neither it goes back at the end of each call, so that nothing ever leaks.
+"""
+
+from __future__ import annotations
+
+import sys
+import unittest
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..ledger import sql
+
+_is_kept = False
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Let the time that passes in here stay passed until the end of this block, and no longer."""
+    global _is_kept
+    before = sql.clock.offset, _is_kept
+    _is_kept = True
+    try:
+        yield
+    finally:
+        sql.clock.offset, _is_kept = before
+
+
+@contextmanager
+def running() -> Iterator[None]:
+    """One call of the kit: whatever time passes in it stays passed until the end of the test."""
+    before = sql.clock.offset
+    is_restored_later = _restore_after_test(before) or _is_kept
+    try:
+        yield
+    finally:
+        if not is_restored_later:
+            _restore(before)
+
+
+def advance(microseconds: int) -> None:
+    """Let time pass."""
+    sql.clock.offset += microseconds
+
+
+def _restore(offset: int) -> None:
+    sql.clock.offset = offset
+
+
+def _restore_after_test(offset: int) -> bool:
+    """Ask the test case that is being executed to restore the clock; whether there is one."""
+    test_class: type[unittest.TestCase] | None = None
+    frame = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        owner = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        if isinstance(owner, unittest.TestCase):
+            owner.addCleanup(_restore, offset)
+            return True
+        if isinstance(owner, type) and issubclass(owner, unittest.TestCase):
+            test_class = owner  # setUpClass or setUpTestData, or a class method that a test calls
+        frame = frame.f_back  # type: ignore[assignment]
+    if test_class is None:
+        return False
+    test_class.addClassCleanup(_restore, offset)
+    return True

@@ -1,0 +1,21 @@
+"""What the testing kit has to say about a workflow. All are `AssertionError`s, so that a test fails by them."""
+
+from __future__ import annotations
+
+from ..errors import StepsError
+
+
+class UnusedStub(StepsError, AssertionError):
+    """A stub whose name no step has; most likely it is misspelled."""
+
+
+class DoesNotEnd(StepsError, AssertionError):
+    """Bodies were called so often, without everything coming to its end, that it probably never does."""
+
+
+class NotRepeatable(StepsError, AssertionError):
+    """A body went another way than on the pass before, although nothing but that pass had happened."""
+
+
+class StateLost(StepsError, AssertionError):
+    """A step changed a variable of the body, which no later pass will see."""

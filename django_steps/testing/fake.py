@@ -1,0 +1,115 @@
+"""`FakeStep`: a `step` argument that only calls functions, for testing a body as the plain function that it is.
+
+No database, no records, no retries, no waiting. For everything else there is `run_workflow()`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from asgiref.sync import async_to_sync
+
+from ..context import StepContext, active_step
+from ..errors import NestedStep, StepNotRun
+from ..history import History
+from ..ids import uuid7
+from ..ledger import sql
+from ..step import Call, Step
+from .stubs import Stubs
+
+
+class Called(NamedTuple):
+    """A step that was run, and the arguments of its `.run(…)`."""
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class Slept(NamedTuple):
+    """A sleep that was reached: for how long, or until when."""
+
+    name: str
+    duration: timedelta | None
+    until: datetime | None
+
+
+class FakeStep(Step):
+    """Give it to a workflow instead of a real `step`: `process_order(input={…}, step=FakeStep())`.
+
+    - `names`: the steps and sleeps in the order in which they were reached; the second sleep of a name is `name#2`.
+    - `calls`: the steps that were run, as `(name, args, kwargs)`; `sleeps`: as `(name, duration, until)`.
+
+    Each step's function is called once, with no regard to its retry policy, and its result returned as it is; sleeps
+    don't wait. Names and durations are checked as ever. `stubs` are those of `run_workflow()`.
+    """
+
+    __slots__ = ("calls", "names", "sleeps")
+
+    _performer: _FakePerformer
+
+    def __init__(self, stubs: Mapping[str, Any] | None = None) -> None:
+        super().__init__(_FakePerformer(self, Stubs(stubs)))
+        self.names: list[str] = []
+        self.calls: list[Called] = []
+        self.sleeps: list[Slept] = []
+
+    def assert_all_run(self) -> None:
+        """Raise `StepNotRun` if a step was defined and never run, `UnusedStub` for a stub that no step used."""
+        self._performer.check()
+
+
+class _FakePerformer:
+    def __init__(self, step: FakeStep, stubs: Stubs) -> None:
+        self._step, self._stubs = step, stubs
+        self._history = History()
+        self._run_id = uuid7()
+        self._unrun: set[str] = set()
+
+    def define(self, call: Call) -> None:
+        self._check(call.name)
+        self._history.reserve(call.name)
+        self._unrun.add(call.name)
+
+    def perform(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._check(call.name)
+        if call.name not in self._unrun:
+            self._history.reserve(call.name)  # run a second time: raises
+        self._unrun.discard(call.name)
+        self._step.names.append(call.name)
+        self._step.calls.append(Called(call.name, args, kwargs))
+        function = self._stubs.function_for(call.name, call.function)
+        assert function is not None
+        token = active_step.set(StepContext(self._run_id, call.name, 1))
+        try:
+            value = function(*args, **kwargs)
+            return async_to_sync(_awaited)(value) if inspect.isawaitable(value) else value
+        finally:
+            active_step.reset(token)
+
+    def sleep(self, name: str, duration: int | None, until: int | None) -> None:
+        self._check(name)
+        name = self._history.reserve_sleep(name)
+        self._step.names.append(name)
+        span = None if duration is None else timedelta(microseconds=duration)
+        self._step.sleeps.append(Slept(name, span, None if until is None else sql.to_datetime(until)))
+
+    def check(self) -> None:
+        if self._unrun:
+            names = ", ".join(sorted(map(repr, self._unrun)))
+            raise StepNotRun(f"Defined and never run: {names}. Call .run() on it, or don't define it.")
+        self._stubs.check_used(self._step.names)
+
+    def _check(self, name: str) -> None:
+        inside = active_step.get()
+        if inside is not None:
+            raise NestedStep(
+                f"Step {name!r} was called inside step {inside.name!r}. Call steps from the body, one after the other."
+            )
+
+
+async def _awaited(awaitable: Any) -> Any:
+    return await awaitable

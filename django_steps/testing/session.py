@@ -1,0 +1,198 @@
+"""One call of the testing kit: claim what is due, go over it, let time pass, until what was asked for is done."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any, Self
+from uuid import UUID
+
+from django.db import router
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from .. import events
+from ..conf import conf
+from ..context import active_pass
+from ..definitions import get_workflow, registered
+from ..durations import Duration, to_microseconds
+from ..endings import Ended, Limits
+from ..errors import StepsError
+from ..history import History
+from ..jobs import HistoryCache, load_histories
+from ..ledger import claims, due, histories, parking, sql
+from ..ledger.claims import Claim
+from ..ledger.terms import Kind, Terms
+from ..models import Worker, WorkflowRun
+from . import clock
+from .errors import DoesNotEnd
+from .passes import TestingHost, TestingPass
+from .stubs import Stubs
+
+logger = logging.getLogger("django_steps.testing")
+
+# Nobody renews the kit's leases, and on the virtual clock years may pass while it holds one.
+_LEASE = 100 * 365 * 86400 * 1_000_000
+_NAMES_SHOWN = 5
+
+
+class Session:
+    """Use it as a context manager; on the way out the stubs are checked."""
+
+    def __init__(self, stubs: Mapping[str, Any] | None, *, straight_through: bool, max_steps: int) -> None:
+        if active_pass.get() is not None:
+            raise StepsError("run_workflow() and drain() are for tests, not for bodies and steps: use start().")
+        self.alias = router.db_for_write(WorkflowRun)
+        self.stubs = Stubs(stubs)
+        self.executed: dict[UUID, None] = {}
+        self._puts_down_always, self._max_steps = not straight_through, max_steps
+        self._steps = 0
+        self.reached: list[str] = []
+        self._ways: dict[tuple[UUID, int, int], list[str]] = {}
+        self._histories = HistoryCache()
+        self._limits = Limits.from_settings()
+        self._exits = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._exits.enter_context(clock.running())
+        try:
+            self._worker_id = self._register()
+        except BaseException:
+            self._exits.close()
+            raise
+        return self
+
+    def __exit__(self, error_type: type[BaseException] | None, *details: Any) -> None:
+        with self._exits:
+            if error_type is None and self._have_all_succeeded():
+                self.stubs.check_used(self.reached)
+
+    # -- The story ------------------------------------------------------------------------------
+
+    def finish(self, run: WorkflowRun) -> None:
+        """Go on until this run has ended."""
+        while not self._has_ended(run):
+            if self._go_over_one(run.pk) or self._go_over_one():
+                continue
+            wait = due.next_due(self._connection())
+            if wait is None:
+                raise StepsError(f"Run {run.pk} of {run.workflow!r} is not due at any time: it is {run.status}.")
+            clock.advance(wait)
+
+    def drain(self, advance: Duration | None) -> None:
+        """Go on until nothing is due any more, and what becomes due within a time."""
+        inline_wait = self._limits.inline_wait
+        connection = self._connection()
+        end = sql.read_clock(connection) + to_microseconds(advance or 0)
+        while True:
+            if self._go_over_one():
+                continue
+            wait = due.next_due(connection)
+            remaining = max(0, end - sql.read_clock(connection))
+            if wait is None or wait > max(remaining, inline_wait):
+                clock.advance(remaining)
+                return
+            clock.advance(wait)
+
+    def _go_over_one(self, run_id: UUID | None = None) -> bool:
+        """Claim one run, or this one, and go over it; whether there was one."""
+        claimed = claims.claim(self._connection(), self._terms(run_id), limit=1)
+        for died in claimed.died:
+            events.run_died(died)
+        for claim in claimed.runs:
+            self._go_over(claim)
+        return bool(claimed.runs or claimed.died)
+
+    def _go_over(self, claim: Claim) -> None:
+        self.executed[claim.run_id] = None
+        connection = self._connection()
+        records = load_histories(connection, [claim], self._histories)[claim.run_id]
+        history = History(records, lambda name: histories.long_output(connection, claim.run_id, name))
+        host = TestingHost(self.alias, claim, puts_down_always=self._puts_down_always)
+        current = TestingPass(get_workflow(claim.workflow, claim.version), claim, history, host, self)
+        events.run_claimed(claim)
+        ending = current.run()
+        events.pass_ended(claim, ending)
+        if current.trouble is not None:
+            raise current.trouble
+        if not current.has_recorded:
+            self.count()
+        if ending.how in (Ended.PUT_DOWN, Ended.GIVEN_BACK):
+            self._ways[_identity(claim)] = current.way
+            self._histories.keep(claim, history.records())
+        elif ending.how is Ended.FAILED:
+            self._tell(claim)
+
+    # -- What passes ask ------------------------------------------------------------------------
+
+    def way_of(self, claim: Claim) -> list[str]:
+        """The steps that the last pass over this run came to, in order."""
+        return self._ways.get(_identity(claim), [])
+
+    def count(self) -> None:
+        """Count something that was recorded; `DoesNotEnd` when it is too much."""
+        self._steps += 1
+        if self._steps <= self._max_steps:
+            return
+        last = ", ".join(map(repr, self.reached[-_NAMES_SHOWN:])) or "none"
+        raise DoesNotEnd(
+            f"{self._max_steps:,} steps and sleeps, and not everything has come to its end; maybe it never does. The last of"
+            f" them were: {last}. If it does take that many, allow for them with max_steps=."
+        )
+
+    # -- Details --------------------------------------------------------------------------------
+
+    def _has_ended(self, run: WorkflowRun) -> bool:
+        run.refresh_from_db(fields=["status", "phase"])
+        if run.phase == WorkflowRun.Phase.PARKED:
+            parking.unpark(self._connection(), self._kinds())
+        return bool(run.phase == WorkflowRun.Phase.ENDED)
+
+    def _have_all_succeeded(self) -> bool:
+        runs = WorkflowRun.objects.using(self.alias).filter(pk__in=list(self.executed))
+        return not runs.exclude(status=WorkflowRun.Status.SUCCEEDED).exists()
+
+    def _tell(self, claim: Claim) -> None:
+        """Log a failure that no stub asked for: the test's own assertion may not show why it fails."""
+        run = WorkflowRun.objects.using(self.alias).get(pk=claim.run_id)
+        error = run.error
+        if error is None or self.stubs.has(error["step"]):
+            return
+        where = f" in step {error['step']!r}" if error["step"] else ""
+        logger.error("Run %s of %r failed%s:\n%s", run.pk, run.workflow, where, error["traceback"] or error["message"])
+
+    def _connection(self) -> BaseDatabaseWrapper:
+        return sql.connection_for(self.alias)
+
+    def _kinds(self) -> frozenset[Kind]:
+        return frozenset((item.name, item.version) for item in registered())
+
+    def _terms(self, run_id: UUID | None) -> Terms:
+        return Terms(
+            worker_id=self._worker_id,
+            kinds=self._kinds(),
+            run_id=run_id,
+            lease=_LEASE,
+            max_recoveries=conf.max_recoveries,
+        )
+
+    def _register(self) -> int:
+        """A row like a worker's, which has stopped already: nobody is to count on it."""
+        moment = sql.read_clock(self._connection())
+        row = Worker.objects.using(self.alias).create(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            concurrency=1,
+            lease=_LEASE,
+            started_at=sql.to_datetime(moment),
+            last_seen=moment,
+            stopped_at=sql.to_datetime(moment),
+        )
+        return int(row.pk)
+
+
+def _identity(claim: Claim) -> tuple[UUID, int, int]:
+    """A run between two times that something was forgotten, or that its body was to be called anew."""
+    return claim.run_id, claim.attempts, claim.generation

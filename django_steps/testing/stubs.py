@@ -1,0 +1,60 @@
+"""What takes the place of steps in a test, by their names, and which of it was used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from ..names import check_name
+from .errors import UnusedStub
+
+
+class Stubs:
+    """The stubs of one call of the kit."""
+
+    def __init__(self, stubs: Mapping[str, Any] | None) -> None:
+        if stubs is not None and not isinstance(stubs, Mapping):
+            raise TypeError(f'stubs takes a dict by step names, as in stubs={{"charge": {{"id": 1}}}}, got {stubs!r}.')
+        self._stubs = {check_name(name, "step name", forbidden="#"): stub for name, stub in (stubs or {}).items()}
+        self._unused = set(self._stubs)
+
+    def function_for(self, name: str, function: Callable[..., Any] | None) -> Callable[..., Any] | None:
+        """What is to be called as this step."""
+        if name not in self._stubs:
+            return function
+        self._unused.discard(name)
+        stub = self._stubs[name]
+        if _is_exception(stub):
+            return _raising(stub)
+        return stub if callable(stub) else lambda *args, **kwargs: stub
+
+    def has(self, name: str | None) -> bool:
+        """Whether this step is stubbed."""
+        return name in self._stubs
+
+    def check_used(self, reached: Iterable[str]) -> None:
+        """Raise `UnusedStub` if a stub was not used; `reached` are the names of the steps that there were."""
+        names = list(dict.fromkeys(reached))
+        for name in self._stubs:
+            if name in self._unused:
+                raise UnusedStub(f"No step used the stub {name!r}. {_advice(name, names)}")
+
+
+def _raising(error: Any) -> Callable[..., Any]:
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise error if isinstance(error, type) else error.with_traceback(None)
+
+    return fail
+
+
+def _is_exception(stub: Any) -> bool:
+    return isinstance(stub, BaseException) or (isinstance(stub, type) and issubclass(stub, BaseException))
+
+
+def _advice(name: str, reached: list[str]) -> str:
+    if not reached:
+        return "No steps were executed at all."
+    similar = get_close_matches(name, reached, n=1)
+    meant = f"Did you mean {similar[0]!r}? " if similar else ""
+    return f"{meant}The steps were: {', '.join(map(repr, reached[:50]))}."

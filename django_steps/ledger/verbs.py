@@ -109,6 +109,8 @@ def _make_pending(connection: BaseDatabaseWrapper, run_id: UUID) -> None:
         cursor.execute(
             # MySQL evaluates assignments from left to right: what the conditions read has to change last.
             f"UPDATE {RUN} SET claim_token = CASE WHEN {_HELD} THEN claim_token END,"
+            # Since when it is ready, for whoever looks for what is overdue.
+            f" available_at = CASE WHEN {_HELD} THEN available_at ELSE {sql.now(connection)} END,"
             f" phase = CASE WHEN {_HELD} THEN phase ELSE {READY} END,"
             f" worker_id = CASE WHEN phase = {TIMED} THEN worker_id END,"
             " status = 'pending', attempts = 1, recoveries = 0, recovery_mark = 0, generation = generation + 1,"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 from django_steps import workflow
 
@@ -40,7 +41,7 @@ def kills_its_worker(input, step):
     @step.define("deadly")
     def deadly() -> None:
         leave("deadly")
-        if not os.path.exists(input["alive"]):
+        if not Path(input["alive"]).exists():
             os.kill(os.getpid(), 9)
 
     deadly.run()

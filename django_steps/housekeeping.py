@@ -1,28 +1,64 @@
 """What some worker has to do now and then for all: put runs that nobody knows aside, prune old ones.
 
-Everything in small batches that hold no lock for long.
+In a thread of its own, so that neither a long list nor somebody's lock keeps leases from being renewed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import threading
 from datetime import timedelta
 
-from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db import connections
 
 from .conf import conf
 from .definitions import registered
 from .ledger import parking, pruning, sql, workers
 
+logger = logging.getLogger("django_steps")
 
-def do(connection: BaseDatabaseWrapper, is_stopping: Callable[[], bool]) -> None:
-    """One round of housekeeping."""
-    known_here = {(item.name, item.version) for item in registered()}
-    parking.unpark(connection, known_here)
-    parking.park_unknown(connection, known_here | workers.known_kinds(connection))
-    retention = conf.retention
-    if retention is None:
-        return
-    before = sql.read_clock(connection) - retention // timedelta(microseconds=1)
-    while not is_stopping() and pruning.prune(connection, before):
-        pass
+_INTERVAL = 15.0  # seconds between two rounds
+
+
+class Housekeeping:
+    """Does a round of housekeeping now and then, until it is stopped."""
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="django-steps-housekeeping", daemon=True)
+
+    def start(self) -> None:
+        """Begin, with a round soon."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop after the batch that is under way."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        pause = 1.0  # a worker that ends at once need not begin
+        while not self._stop.wait(pause):
+            pause = _INTERVAL
+            try:
+                self._do()
+            except Exception as error:
+                logger.warning("Housekeeping is put off: %s", error)
+            finally:
+                connections.close_all()  # not to be held for the little that happens here
+
+    def _do(self) -> None:
+        connection = sql.connection_for(self._alias)
+        known_here = {(item.name, item.version) for item in registered()}
+        while not self._stop.is_set() and parking.unpark(connection, known_here):
+            pass
+        known = known_here | workers.known_kinds(connection)
+        while not self._stop.is_set() and parking.park_unknown(connection, known):
+            pass
+        retention = conf.retention
+        if retention is None:
+            return
+        before = sql.read_clock(connection) - retention // timedelta(microseconds=1)
+        while not self._stop.is_set() and pruning.prune(connection, before):
+            pass

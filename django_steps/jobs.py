@@ -13,17 +13,17 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 from uuid import UUID
 
-from django.db import InterfaceError, OperationalError
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from . import events, failures
 from .commits import CommitQueue
 from .definitions import get_workflow
 from .endings import Ended, Ending, Limits
-from .errors import ValueTooLarge
+from .errors import UnserializableResult, ValueTooLarge
 from .execution import Pass
 from .history import History
-from .ledger import endings, histories, records, sql
+from .ledger import endings, histories, leases, records, sql
 from .ledger.claims import Claim
 from .ledger.endings import Finish
 from .ledger.histories import Recorded
@@ -35,6 +35,9 @@ logger = logging.getLogger("django_steps")
 T = TypeVar("T")
 
 _LONGEST_PAUSE = 1.0  # seconds between two attempts to reach the database
+_LONG_VALUE = 64 * 1024  # characters; no database closes a connection on less
+# A run that has waited for a thread for so many seconds may have been canceled or lost meanwhile.
+_LONG_WAIT = 0.2
 
 
 class WorkerHost:
@@ -54,31 +57,35 @@ class WorkerHost:
     def record(self, write: StepWrite) -> Outcome:
         if not write.replaces and self._commit(write):
             return Outcome.WRITTEN
-        return self.write(lambda: records.record(self.connection(), write))
+        return self._persist(lambda: records.record(self.connection(), write), _size(write))
 
     def finish(self, end: Finish) -> Outcome:
         if self._commit(end):
             return Outcome.WRITTEN
-        return self.write(lambda: endings.finish(self.connection(), end))
+        return self._persist(lambda: endings.finish(self.connection(), end), _size(end))
 
     def write(self, statement: Callable[[], T]) -> T:
+        return self._persist(statement, 0)
+
+    def _persist(self, statement: Callable[[], T], size: int) -> T:
         """Write until the database answers. How long that takes doesn't matter: the fence tells whether the claim still
-        stood. A write that closes a connection twice, which then opens again, is not to be had."""
-        pause, closings = 0.02, 0
+        stood. Only a long value that closes two new connections is given up: the database doesn't take it."""
+        pause, closings, is_new = 0.02, 0, False
         while True:
             try:
                 return statement()
-            except (OperationalError, InterfaceError) as error:
+            except (DataError, IntegrityError) as error:
+                raise UnserializableResult(f"The database refused the value: {error}") from error
+            except (DatabaseError, InterfaceError) as error:
                 connection = self.connection()
                 if connection.in_atomic_block:
                     raise
-                if not sql.is_transient(error):
-                    closings += self._reconnect(connection)
-                    if closings > 1:
-                        raise ValueTooLarge(
-                            f"The database closed the connection on this write twice: {error}"
-                        ) from error
                 logger.warning("The database could not be written to, trying again: %s", error)
+                is_closed = not sql.is_transient(error) and not _is_usable(connection)
+                closings += is_closed and is_new
+                if closings > 1 and size > _LONG_VALUE:
+                    raise ValueTooLarge(f"The database closed the connection on this value twice: {error}") from error
+                is_new = is_closed and _reopen(connection)
             time.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -96,19 +103,25 @@ class WorkerHost:
     def _commit(self, write: StepWrite | Finish) -> bool:
         try:
             return self._queue.commit(self.connection, write)
-        except (OperationalError, InterfaceError):
+        except (DatabaseError, InterfaceError):
             return False
 
-    def _reconnect(self, connection: BaseDatabaseWrapper) -> bool:
-        """Close the connection if it is of no use any more; whether it was, and can be opened again."""
-        if connection.connection is not None and connection.is_usable():
-            return False
-        connection.close()
-        try:
-            connection.ensure_connection()
-        except (OperationalError, InterfaceError):
-            return False
-        return True
+
+def _is_usable(connection: BaseDatabaseWrapper) -> bool:
+    return connection.connection is not None and connection.is_usable()
+
+
+def _reopen(connection: BaseDatabaseWrapper) -> bool:
+    connection.close()
+    try:
+        connection.ensure_connection()
+    except (DatabaseError, InterfaceError):
+        return False
+    return True
+
+
+def _size(write: StepWrite | Finish) -> int:
+    return len(write.output or "") + len(write.error or "")
 
 
 class Job:
@@ -127,7 +140,7 @@ class Job:
         """Go over the run once. Never raises: what goes wrong here is the run's failure, or the next claim's affair."""
         self.has_begun = True
         try:
-            ending = self._go_over()
+            ending = self._give_back() if self._is_unwanted() else self._go_over()
         except Exception as error:
             logger.exception("The pass over run %s broke off.", self.claim.run_id)
             ending = self._fail(error)
@@ -141,16 +154,29 @@ class Job:
             self._pass.interrupt = self.interrupt
         self._host.interrupt()
 
-    def give_back(self) -> None:
-        """Let go of a run that has not begun."""
-        self._host.write(lambda: endings.give_back(self._host.connection(), self.claim.run_id, self.claim.token))
-
     def holding(self) -> Holding:
         """What the renewal of the lease writes about the run."""
         current = self._pass
         if current is None:
             return Holding(self.claim.token)
         return Holding(self.claim.token, current.current_step, current.progress)
+
+    def _is_unwanted(self) -> bool:
+        """Whether the run was canceled or lost, or the worker told to stop, while it waited for a thread."""
+        if self.interrupt is None and time.monotonic() - self.claimed_on > _LONG_WAIT:
+            claim = self.claim
+            holding = {claim.run_id: Holding(claim.token)}
+            found = self._host.write(lambda: leases.check(self._host.connection(), holding))
+            if found.lost:
+                self.stop(Ended.LOST)
+            elif found.canceled:
+                self.stop(Ended.CANCELED)
+        return self.interrupt is not None
+
+    def _give_back(self) -> Ending:
+        claim, host = self.claim, self._host
+        host.write(lambda: endings.give_back(host.connection(), claim.run_id, claim.token))
+        return Ending(self.interrupt or Ended.GIVEN_BACK)
 
     def _go_over(self) -> Ending:
         claim, host = self.claim, self._host
@@ -242,6 +268,10 @@ def load_histories(
         return found
     kept = cache.take(resumed)
     known = {claim.run_id: kept[claim.run_id][-1].position if claim.run_id in kept else -1 for claim in resumed}
-    for run_id, newer in histories.load(connection, known).items():
-        found[run_id] = kept.get(run_id, []) + newer
-    return found
+    try:
+        loaded = histories.load(connection, known)
+    except (DatabaseError, InterfaceError) as error:  # the runs are claimed, so each has to get its turn
+        logger.warning("Histories could not be loaded together: %s", error)
+        connection.close()
+        return found
+    return found | {run_id: kept.get(run_id, []) + newer for run_id, newer in loaded.items()}

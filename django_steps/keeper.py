@@ -1,6 +1,6 @@
 """The thread that keeps what a worker holds: renews the leases, learns of cancels and lost runs, says that it is alive.
 
-It also does the housekeeping that belongs to no run: runs that nobody knows are put aside, old ones pruned.
+It does nothing else: whatever takes long or waits for a lock here costs leases.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from uuid import UUID
 
-from django.db import DatabaseError, InterfaceError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from . import housekeeping
 from .endings import Ended
 from .jobs import Job
 from .ledger import leases, sql
@@ -25,7 +23,6 @@ logger = logging.getLogger("django_steps")
 
 _CHECK_INTERVAL = 1.0  # how long a cancel may go unnoticed between two steps
 _SOON = 0.1  # when to ask again for leases that somebody's lock kept from being renewed
-_HOUSEKEEPING_INTERVAL = 15.0
 
 
 class Keeper:
@@ -50,7 +47,6 @@ class Keeper:
     def _run(self) -> None:
         connection = sql.connection_for(self._alias)
         renew_at = time.monotonic() + self._interval
-        tidy_at = time.monotonic()
         while not self._stop.wait(max(0.0, min(_CHECK_INTERVAL, renew_at - time.monotonic()))):
             try:
                 if time.monotonic() >= renew_at:
@@ -58,10 +54,7 @@ class Keeper:
                     renew_at = time.monotonic() + (self._interval if is_complete else min(_SOON, self._interval))
                 else:
                     self._check(connection)
-                if time.monotonic() >= tidy_at:
-                    tidy_at = time.monotonic() + _HOUSEKEEPING_INTERVAL
-                    housekeeping.do(connection, self._stop.is_set)
-            except (DatabaseError, InterfaceError) as error:
+            except Exception as error:  # whatever it is: without this thread every run would be lost
                 logger.warning("The leases could not be renewed, trying again: %s", error)
                 connection.close()
                 renew_at = time.monotonic() + min(_SOON * 5, self._interval)

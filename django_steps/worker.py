@@ -6,25 +6,30 @@ Leases are the keeper's (`keeper.py`), wake-ups the watcher's (`wakeups.py`), an
 from __future__ import annotations
 
 import logging
+import math
 import os
 import queue
 import socket
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError, connections, router
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
-from . import events
+from . import events, wakeups
 from .commits import CommitQueue
 from .conf import conf
 from .definitions import registered
 from .endings import Ended, Ending, Limits
+from .housekeeping import Housekeeping
 from .jobs import HistoryCache, Job, WorkerHost, load_histories
 from .keeper import Keeper
-from .ledger import claims, due, parking, sql, workers
+from .ledger import claims, due, endings, parking, sql, workers
+from .ledger.claims import Claim
 from .ledger.terms import Terms
 from .models import Worker as WorkerRow
 from .models import WorkflowRun
@@ -37,6 +42,8 @@ _SHORTEST_POLL = 0.02
 _POLLS_SAVED = 10
 # A run that was claimed ahead and finds no thread for so long is given back: another worker may have one.
 _LONGEST_WAIT_FOR_THREAD = 1.0
+# Claiming ahead saves statements while passes are as quick as this; behind slower ones, runs would only wait.
+_QUICK_PASS = 0.25
 _LONG_IDLE = 30.0  # seconds after which a thread's connections are closed rather than trusted
 
 
@@ -71,6 +78,8 @@ class Worker:
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._wake = threading.Event()
+        self._looks_at = 0.0  # when the loop looks for work again, if nothing wakes it
+        self._claims_ahead = False
         self._is_told = False  # a wake-up came since the last look
         self._not_looked_for_due_since: float | None = None
         self._is_stopping = False
@@ -87,10 +96,13 @@ class Worker:
         self._keeper = Keeper(self.alias, self._terms.worker_id, self.lease, self._held)
         self._keeper.start()
         self._watcher.start()
+        housekeeping = Housekeeping(self.alias)
+        housekeeping.start()
         try:
             self._loop()
             return self._finish()
         finally:
+            housekeeping.stop()
             self._watcher.stop()
             self._keeper.stop()
             self._unregister()
@@ -109,6 +121,7 @@ class Worker:
         pause = _SHORTEST_POLL
         while True:
             self._wake.clear()
+            self._looks_at = math.inf  # whoever puts a run down meanwhile makes it look once more
             if self._is_stopping:  # looked at after the clearing, which may have swallowed the word to stop
                 return
             try:
@@ -126,6 +139,7 @@ class Worker:
                 connections[self.alias].close()
                 timeout = min(1.0, self.poll_interval)
             self._give_back_unstarted(_LONGEST_WAIT_FOR_THREAD)
+            self._looks_at = time.monotonic() + timeout
             if self._wake.wait(timeout):
                 pause = _SHORTEST_POLL
             else:
@@ -151,27 +165,30 @@ class Worker:
             return 0
         connection = connections[self.alias]
         claimed = claims.claim(connection, self._terms, room, wakes=self._looks_for_due())
+        if claimed.runs:
+            self._hand_out(claimed.runs, connection)
         for run_id in claimed.died:
             events.run_died(run_id)
-        if not claimed.runs:
-            return 0
-        histories = load_histories(connection, claimed.runs, self._histories)
-        self.claimed += len(claimed.runs)
-        for claim in claimed.runs:
+        return len(claimed.runs)
+
+    def _hand_out(self, claimed: Sequence[Claim], connection: BaseDatabaseWrapper) -> None:
+        histories = load_histories(connection, claimed, self._histories)
+        self.claimed += len(claimed)
+        for claim in claimed:
             job = Job(claim, histories.get(claim.run_id), WorkerHost(self.alias, self._commits, self._limits))
             with self._lock:
                 self._jobs[claim.run_id] = job
             self._waiting.put(job)
         self._staff()
-        return len(claimed.runs)
 
     def _room(self) -> int:
-        """How many runs to claim: as many as there are threads, and as many ahead; few at a time would be dear."""
+        """How many runs to claim: as many as there are threads, and as many ahead where passes are quick; few at a time
+        would be dear then."""
         with self._lock:
             outstanding = len(self._jobs)
         if outstanding > self.concurrency:
             return 0
-        room = 2 * self.concurrency - outstanding
+        room = self.concurrency * (2 if self._claims_ahead else 1) - outstanding
         return room if self._max_runs is None else min(room, self._max_runs - self.claimed)
 
     def _staff(self) -> None:
@@ -206,6 +223,8 @@ class Worker:
         if self._until_idle:
             longest = min(longest, pause)
         microseconds = due.next_due(connections[self.alias])
+        if microseconds == 0:  # somebody has locked it, or it became due just now
+            return min(longest, pause)
         return longest if microseconds is None else min(longest, max(microseconds / 1_000_000, 0.001))
 
     def _on_wake_up(self) -> None:
@@ -232,25 +251,31 @@ class Worker:
         while (job := self._waiting.get()) is not None:
             if time.monotonic() - last_job > _LONG_IDLE:
                 connections.close_all()
-            if job.interrupt is None:
+            began = time.monotonic()
+            try:
                 self._left(job, job.run())
-            else:
-                job.give_back()
-                self._forget(job)
+            except Exception:
+                logger.exception("Run %s is left to others when its lease runs out.", job.claim.run_id)
             last_job = time.monotonic()
+            self._forget(job, is_quick=last_job - began < _QUICK_PASS)
         connections.close_all()
 
     def _left(self, job: Job, ending: Ending) -> None:
         if ending.how is Ended.PUT_DOWN:
             self._histories.keep(job.claim, job.recorded)
-        self._forget(job)
+            wait = ((ending.wake_at or 0) - job.claim.now()) / 1_000_000
+            if time.monotonic() + wait < self._looks_at:
+                self._wake.set()
+        elif ending.how not in (Ended.SUCCEEDED, Ended.FAILED):
+            wakeups.notify(connections[self.alias])  # others may go on with it at once
 
-    def _forget(self, job: Job) -> None:
+    def _forget(self, job: Job, *, is_quick: bool) -> None:
         with self._lock:
             if self._jobs.get(job.claim.run_id) is job:
                 del self._jobs[job.claim.run_id]
             outstanding = len(self._jobs)
-        if outstanding in (0, self.concurrency) or self._is_stopping:
+            was_ahead, self._claims_ahead = self._claims_ahead, is_quick
+        if outstanding in (0, self.concurrency) or not (was_ahead and is_quick) or self._is_stopping:
             self._wake.set()
 
     def _give_back_unstarted(self, older_than: float) -> None:
@@ -259,14 +284,18 @@ class Worker:
             oldest = min((job.claimed_on for job in self._jobs.values() if not job.has_begun), default=None)
         if oldest is None or time.monotonic() - oldest < older_than:
             return
-        while True:
-            try:
-                job = self._waiting.get_nowait()
-            except queue.Empty:
-                return
-            if job is not None:
-                job.give_back()
-                self._forget(job)
+        connection = connections[self.alias]
+        with suppress(queue.Empty):
+            while (job := self._waiting.get_nowait()) is not None:
+                try:
+                    endings.give_back(connection, job.claim.run_id, job.claim.token)
+                except (DatabaseError, InterfaceError) as error:
+                    logger.warning("A run could not be given back, trying again: %s", error)
+                    connection.close()
+                    self._waiting.put(job)
+                    return
+                self._forget(job, is_quick=False)
+        wakeups.notify(connection)
 
     def _held(self) -> dict[UUID, Job]:
         with self._lock:
@@ -277,7 +306,8 @@ class Worker:
     def _register(self) -> None:
         connection = connections[self.alias]
         workers.forget_old(connection)
-        parking.unpark(connection, self._kinds)
+        while parking.unpark(connection, self._kinds):
+            pass
         lease = int(self.lease * 1_000_000)
         row = WorkerRow.objects.using(self.alias).create(
             host=socket.gethostname(),
@@ -298,7 +328,10 @@ class Worker:
         )
 
     def _unregister(self) -> None:
-        try:
-            workers.say_stopped(connections[self.alias], self._terms.worker_id)
-        except (DatabaseError, InterfaceError):
-            logger.debug("The worker's row could not be brought up to date.", exc_info=True)
+        for _ in range(2):  # the first one may find a connection that was closed long ago
+            try:
+                workers.say_stopped(connections[self.alias], self._terms.worker_id)
+                break
+            except (DatabaseError, InterfaceError):
+                logger.debug("The worker's row could not be brought up to date.", exc_info=True)
+                connections[self.alias].close()

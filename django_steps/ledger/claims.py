@@ -77,7 +77,7 @@ def claim(connection: BaseDatabaseWrapper, terms: Terms, limit: int, *, wakes: b
     try:
         sql.retrying(connection, attempt)
     except Exception:
-        adopted = _adopt(connection, claimed.runs, token)
+        adopted = _adopt(connection, terms, token)
         if not adopted:
             raise
         return Claimed(adopted, claimed.died)
@@ -181,16 +181,15 @@ def _claims(connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]], term
     ]
 
 
-def _adopt(connection: BaseDatabaseWrapper, taken: Sequence[Claim], token: int) -> list[Claim]:
-    """The claims that were committed although the answer to the COMMIT was lost."""
-    if not taken or connection.in_atomic_block:
+def _adopt(connection: BaseDatabaseWrapper, terms: Terms, token: int) -> list[Claim]:
+    """The claims that were committed although the answer was lost."""
+    if connection.in_atomic_block:
         return []
     connection.close()
-    ids = [sql.key(connection, claim.run_id) for claim in taken]
-    with sql.writing(connection), connection.cursor() as cursor:
+    with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT id FROM {RUN} WHERE id IN ({sql.marks(ids)}) AND claim_token = %s{sql.locking(connection)}",
-            [*ids, token],
+            f"SELECT {_READ}, {sql.now(connection)} FROM {RUN}"
+            f" WHERE phase = {TIMED} AND worker_id = %s AND claim_token = %s ORDER BY priority DESC, id",
+            [terms.worker_id, token],
         )
-        ours = {sql.run_id(row[0]) for row in cursor.fetchall()}
-    return [claim for claim in taken if claim.run_id in ours]
+        return _claims(connection, cursor.fetchall(), terms, token)

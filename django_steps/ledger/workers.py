@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from . import sql
-from .sql import RUN, TIMED, WORKER
+from .sql import READY, RUN, TIMED, WORKER
 from .terms import Kind, kinds_condition
 
 # How long a live worker may not be heard of: so many of its leases, and so many microseconds.
@@ -53,14 +53,18 @@ def forget_old(connection: BaseDatabaseWrapper) -> None:
 def is_anything_left(
     connection: BaseDatabaseWrapper, kinds: Collection[Kind], queues: Sequence[str], horizon: int
 ) -> bool:
-    """Whether there is, or will be within `horizon` microseconds, a run that a worker of these terms could claim."""
+    """Whether there is, or will be within `horizon` microseconds, a run that a worker of these terms could claim: ready,
+    due, or to be taken over from a worker that is gone."""
     condition, parameters = kinds_condition(kinds)
     if queues:
         condition, parameters = f"queue IN ({sql.marks(queues)}) AND {condition}", [*queues, *parameters]
+    now = sql.now(connection)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT EXISTS (SELECT 1 FROM {RUN} WHERE phase = 0 AND {condition}) OR EXISTS (SELECT 1 FROM {RUN}"
-            f" WHERE phase = {TIMED} AND available_at <= {sql.now(connection)} + %s AND worker_id IS NULL AND {condition})",
-            [*parameters, horizon, *parameters],
+            f"SELECT EXISTS (SELECT 1 FROM {RUN} WHERE phase = {READY} AND {condition}) OR EXISTS (SELECT 1 FROM {RUN}"
+            f" WHERE phase = {TIMED} AND available_at <= {now} + %s AND worker_id IS NULL AND {condition})"
+            f" OR EXISTS (SELECT 1 FROM {RUN} WHERE phase = {TIMED} AND worker_id IS NOT NULL AND {condition}"
+            f" AND (suspect_since IS NOT NULL OR available_at <= {now}))",
+            [*parameters, horizon, *parameters, *parameters],
         )
         return bool(cursor.fetchone()[0])

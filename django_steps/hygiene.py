@@ -1,14 +1,18 @@
 """What a step may leave behind on the database connections of its thread, and cleaning it up.
 
 A transaction left open, autocommit switched off or a broken connection must not reach the next step on that thread.
+None of this asks the database, unless there was an error: it is done for every step.
 """
 
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from django.db import connections
+from django.db import DatabaseError, InterfaceError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 logger = logging.getLogger("django_steps")
@@ -20,45 +24,126 @@ def atomic_depths() -> dict[str, int]:
 
 
 def is_deeper(before: dict[str, int]) -> bool:
-    """Whether an `atomic()` block was opened since `before` and is still open."""
-    for connection in connections.all(initialized_only=True):
-        if connection.in_atomic_block and len(connection.atomic_blocks) > before.get(connection.alias, 0):
-            return True
-    return False
+    """Whether an `atomic()` block was opened since `before`, or another kind of transaction, and is still open."""
+    return any(
+        len(connection.atomic_blocks) > before.get(connection.alias, 0)
+        if connection.in_atomic_block
+        else bool(_transaction_left(connection))
+        for connection in connections.all(initialized_only=True)
+    )
 
 
-def tidy(before: dict[str, int], step: str) -> None:
-    """Close the connections of this thread that a step left in a state the next one can't use."""
-    for connection in connections.all(initialized_only=True):
-        if connection.connection is None or before.get(connection.alias):
-            continue
-        trouble = _trouble(connection)
-        if trouble:
-            logger.error("Step %r left %s on database %r; it is rolled back.", step, trouble, connection.alias)
-            _reset(connection)
+@contextmanager
+def tidied(what: str) -> Iterator[dict[str, int]]:
+    """Whatever is executed here leaves no open transaction and no broken connection; `what` names it in the log.
+
+    Gives the depths at the beginning. A connection with an open `atomic()` block of the caller's is left alone.
+    """
+    before = atomic_depths()
+    with _watching_transactions():
+        try:
+            yield before
+        finally:
+            for connection in connections.all(initialized_only=True):
+                if connection.connection is not None and not before.get(connection.alias):
+                    _tidy(connection, what)
 
 
-def _trouble(connection: BaseDatabaseWrapper) -> str:
-    if connection.in_atomic_block:
-        return "an atomic() block open"
-    if not connection.autocommit and connection.settings_dict["AUTOCOMMIT"]:
+def _tidy(connection: BaseDatabaseWrapper, what: str) -> None:
+    trouble = "an atomic() block open" if connection.in_atomic_block else _transaction_left(connection)
+    if not trouble and _is_broken(connection):
+        trouble = "a broken connection"
+    if trouble:
+        logger.error("%s left %s on database %r; the connection is closed.", what, trouble, connection.alias)
+        _reset(connection)
+    connection.errors_occurred = False
+
+
+def _transaction_left(connection: Any) -> str:
+    """What is left open on a connection outside `atomic()`, or nothing."""
+    if _is_closed(connection) or not connection.settings_dict["AUTOCOMMIT"]:
+        return ""
+    if _is_without_autocommit(connection):
         return "autocommit switched off"
-    if _in_transaction(connection):
-        return "a transaction open"
-    return ""
+    return "a transaction open" if _in_transaction(connection) else ""
+
+
+def _is_without_autocommit(connection: Any) -> bool:
+    if connection.vendor != "mysql":
+        return not connection.autocommit
+    # It may have been switched off by a statement; the client keeps what the server said last.
+    return not connection.connection.get_autocommit()
 
 
 def _in_transaction(connection: Any) -> bool:
     raw = connection.connection
     if connection.vendor == "postgresql":
-        # Broken connections have no transaction; whoever uses them next is told, and reconnects.
-        return not raw.closed and raw.info.transaction_status.name in ("INTRANS", "INERROR")
+        return raw.info.transaction_status.name in ("INTRANS", "INERROR")
     if connection.vendor == "sqlite":
         return bool(raw.in_transaction)
-    return False
+    return any(isinstance(wrapper, _Watch) and wrapper.is_open for wrapper in connection.execute_wrappers)
+
+
+def _is_broken(connection: BaseDatabaseWrapper) -> bool:
+    if connection.connection is None:
+        return False
+    return _is_closed(connection) or (connection.errors_occurred and not connection.is_usable())
+
+
+def _is_closed(connection: Any) -> bool:
+    """Whether the client itself knows that its connection is closed, or there is none yet."""
+    raw = connection.connection
+    if raw is None:
+        return True
+    if connection.vendor == "sqlite":
+        try:
+            return raw.total_changes < 0
+        except connection.Database.Error:
+            return True
+    if connection.vendor == "mysql":
+        return not raw.open
+    return bool(getattr(raw, "closed", False))
 
 
 def _reset(connection: BaseDatabaseWrapper) -> None:
     connection.close()
-    # After an abandoned atomic() only connecting anew brings the wrapper's own bookkeeping back.
-    connection.connect()
+    for watch in connection.execute_wrappers:
+        if isinstance(watch, _Watch):
+            watch.is_open = False
+    # After an abandoned atomic() only connecting anew brings the wrapper's own bookkeeping back. Where the database is
+    # away, whoever uses the connection next is told.
+    with suppress(DatabaseError, InterfaceError):
+        connection.connect()
+
+
+# -- MySQL, whose client doesn't tell whether a transaction is open ------------------------------
+
+
+class _Watch:
+    """Notes the statements that begin and end transactions. `atomic()` sends none: it switches autocommit."""
+
+    is_open = False
+
+    def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
+        result = execute(sql, params, many, context)
+        control = _CONTROL.match(sql) if isinstance(sql, str) else None
+        if control is not None:
+            self.is_open = control["opens"] is not None
+        return result
+
+
+_CONTROL = re.compile(
+    r"\s*(?:(?P<opens>BEGIN|START\s+TRANSACTION)\b|COMMIT\b|ROLLBACK\b(?!(\s+WORK)?\s+TO\b))", re.IGNORECASE
+)
+
+
+@contextmanager
+def _watching_transactions() -> Iterator[None]:
+    watched = [(connection, _Watch()) for connection in connections.all() if connection.vendor == "mysql"]
+    for connection, watch in watched:
+        connection.execute_wrappers.append(watch)
+    try:
+        yield
+    finally:
+        for connection, watch in watched:
+            connection.execute_wrappers.remove(watch)

@@ -13,7 +13,7 @@ from . import events, failures, hygiene, values
 from .context import active_pass, active_step, thread_id
 from .definitions import Workflow
 from .endings import Ended, Ending, Host
-from .errors import NestedStep, PassEnded, RecordedInstanceGone, StepInTransaction, StepNotRun, WrongThread
+from .errors import NestedStep, PassEnded, RecordedInstanceGone, StepInTransaction, StepNotRun, StepsError, WrongThread
 from .history import History
 from .ledger import endings, leases, verbs
 from .ledger.claims import Claim
@@ -38,6 +38,8 @@ class Pass:
         self.current_step = ""
         self.progress: tuple[int, int] | None = None
         self.ending: Ending | None = None
+        # A step that was called where none may be. Remembered, because the error may get lost in a thread or a future.
+        self.misuse: StepsError | None = None
         self._thread = thread_id()
         self._depths = hygiene.atomic_depths()
         self._unrun: dict[str, Call] = {}
@@ -49,17 +51,10 @@ class Pass:
 
     def run(self) -> Ending:
         """Call the body, and bring the run to where the call leaves it."""
-        token = active_pass.set(self)
-        try:
-            value = self.workflow.call_body(self._arguments())
-        except PassEnded:
+        value, error = self._call_body()
+        if self.ending is not None:
             return self._settled()
-        except BaseException as error:
-            return self._settled() if self.ending else self._raised(error)
-        finally:
-            active_pass.reset(token)
-            hygiene.tidy(self._depths, "")
-        return self._settled() if self.ending else self._returned(value)
+        return self._returned(value) if error is None else self._raised(error)
 
     def define(self, call: Call) -> None:
         """A step is defined: its name is taken, and it has to be run."""
@@ -106,6 +101,17 @@ class Pass:
 
     # -- How a body ends ------------------------------------------------------------------------
 
+    def _call_body(self) -> tuple[Any, BaseException | None]:
+        """What the body returned or raised; its connections are in order by then."""
+        token = active_pass.set(self)
+        try:
+            with hygiene.tidied(f"The body of run {self.run_id}"):
+                return self.workflow.call_body(self._arguments()), None
+        except BaseException as error:
+            return None, error
+        finally:
+            active_pass.reset(token)
+
     def _arguments(self) -> dict[str, Any]:
         wanted = self.workflow.parameters
         arguments: dict[str, Any] = {}
@@ -120,6 +126,8 @@ class Pass:
         return arguments
 
     def _returned(self, value: Any) -> Ending:
+        if self.misuse is not None:
+            return self._raised(self.misuse)
         if self._unrun:
             names = ", ".join(repr(name) for name in self._unrun)
             return self._raised(StepNotRun(f"Defined and never run: {names}. Call .run() on it, or don't define it."))
@@ -210,19 +218,23 @@ class Pass:
 
     def _check(self, name: str) -> None:
         """Whether a step may be called here and now."""
-        if thread_id() != self._thread:
-            raise WrongThread(f"Step {name!r} was called from another thread. Call steps from the body's own thread.")
-        if self.ending is not None:
-            raise PassEnded(self.ending.how.value)
         inside = active_step.get()
         if inside is not None:
-            raise NestedStep(
+            self.misuse = NestedStep(
                 f"Step {name!r} was called inside step {inside.name!r}. Call steps from the body, one after the other."
             )
+            raise self.misuse
+        if thread_id() != self._thread:
+            self.misuse = WrongThread(
+                f"Step {name!r} was called from another thread. Call steps from the body's own thread."
+            )
+            raise self.misuse
+        if self.ending is not None:
+            raise PassEnded(self.ending.how.value)
         if hygiene.is_deeper(self._depths):
             raise StepInTransaction(
-                f"Step {name!r} was called inside an atomic() block of the body, which can be rolled back after the step "
-                f"was done. Move atomic() into the step's function, or give the step atomic=True."
+                f"Step {name!r} was called inside an atomic() block (or another open transaction) of the body, which can be "
+                f"rolled back after the step was done. Move it into the step's function, or give the step atomic=True."
             )
         if self.interrupt is not None:
             self._end(Ending(self.interrupt))

@@ -112,10 +112,10 @@ def execute(attempt: Attempt) -> Executed:
     """Execute the step once, and return what is to be recorded, with the error if it failed."""
     attempt.started_at = attempt.owner.claim.now()
     try:
-        if attempt.call.atomic:
-            return _execute_atomic(attempt), None
-        value = _call(attempt)
-        return attempt.succeeded(value), None
+        with hygiene.tidied(f"Step {attempt.call.name!r}"):
+            if attempt.call.atomic:
+                return _execute_atomic(attempt), None
+            return attempt.succeeded(_call(attempt)), None
     except (*_PASS_THROUGH, ClaimLost):
         raise
     except BaseException as error:
@@ -123,18 +123,19 @@ def execute(attempt: Attempt) -> Executed:
 
 
 def _call(attempt: Attempt) -> Any:
-    call = attempt.call
-    token = active_step.set(StepContext(attempt.owner.run_id, call.name, attempt.number))
-    depths = hygiene.atomic_depths()
+    call, owner = attempt.call, attempt.owner
+    token = active_step.set(StepContext(owner.run_id, call.name, attempt.number))
     try:
         assert call.function is not None
         value = call.function(*attempt.args, **attempt.kwargs)
         if inspect.isawaitable(value):
             value = async_to_sync(_awaited)(value)
-        return value
     finally:
         active_step.reset(token)
-        hygiene.tidy(depths, call.name)
+        misuse, owner.misuse = owner.misuse, None
+    if misuse is not None:  # and the function made nothing of it
+        raise misuse
+    return value
 
 
 async def _awaited(awaitable: Any) -> Any:
@@ -152,7 +153,10 @@ def _execute_atomic(attempt: Attempt) -> StepWrite:
             with transaction.atomic(using=connection.alias):
                 if connection.vendor == "sqlite":
                     _hold(attempt)
+                depths = hygiene.atomic_depths()
                 write = attempt.succeeded(_call(attempt))
+                if hygiene.is_deeper(depths):
+                    raise StepInTransaction(f"Step {write.name!r} left a transaction open, so that it can't commit.")
                 attempt.outcome = _record(attempt, write)
             return write
         except (*_PASS_THROUGH, ClaimLost):

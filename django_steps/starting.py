@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from django.db import router
+from django.db import DatabaseError, router
 
 from . import values, wakeups
 from .conf import conf
@@ -28,6 +28,9 @@ from .verbs import refuse_outside_step
 
 logger = logging.getLogger("django_steps")
 
+# A key's run may be pruned between the INSERT that it refused and the SELECT that looks for it.
+_KEY_ATTEMPTS = 5
+
 
 def start(
     workflow: Workflow[Any, Any],
@@ -42,13 +45,17 @@ def start(
     """See `Workflow.start`."""
     refuse_outside_step("start")
     if key is not None:
-        check_name(key, "key")
+        key = check_name(key, "key")
     new = _new_run(workflow, input, *_options(workflow, priority, queue, delay, start_at), key=key)
     connection = sql.connection_for(router.db_for_write(WorkflowRun))
-    if starts.insert(connection, new):
-        wakeups.notify(connection)
-        return _instance(new, connection.alias)
-    return _first_with_key(workflow, new, connection)
+    for _ in range(_KEY_ATTEMPTS):
+        if starts.insert(connection, new):
+            wakeups.notify(connection)
+            return _instance(new, connection.alias)
+        first = _first_with_key(new, connection)
+        if first is not None:
+            return first
+    raise DatabaseError(f"Workflow {workflow.name!r} could not be started with key {key!r}: its row comes and goes.")
 
 
 def start_many(
@@ -143,16 +150,29 @@ def _instance(new: NewRun, alias: str) -> WorkflowRun:
     return run
 
 
-def _first_with_key(workflow: Workflow[Any, Any], new: NewRun, connection: Any) -> WorkflowRun:
+def _first_with_key(new: NewRun, connection: Any) -> WorkflowRun | None:
+    """The run that has the key; None if it is gone since."""
     assert new.key is not None
-    run_id = starts.find_by_key(connection, workflow.name, new.key)
-    run = WorkflowRun.objects.using(connection.alias).get(pk=run_id)
+    run_id = starts.find_by_key(connection, new.workflow, new.key)
+    run = WorkflowRun.objects.using(connection.alias).filter(pk=run_id).first() if run_id else None
+    if run is None:
+        return None
     run.created = False
-    if run.input_text != new.input:
+    if not _is_same_input(run.input_text, new.input):
         logger.warning(
             "Workflow %r was started again with key %r and a different input; run %s keeps the first one.",
-            workflow.name,
+            new.workflow,
             new.key,
             run.pk,
         )
     return run
+
+
+def _is_same_input(first: str, second: str) -> bool:
+    """Whether two encoded inputs are equal, also if their keys are in another order."""
+    if first == second:
+        return True
+    try:
+        return bool(values.decode(first) == values.decode(second))
+    except Exception:  # a row or a class that the first one refers to is gone
+        return False

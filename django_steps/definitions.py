@@ -46,6 +46,7 @@ class Workflow(Generic[I, R]):
         step_retry: RetryPolicy | int | None = None,
         mask: Iterable[str] = (),
     ) -> None:
+        self.parameters = _check_function(function)
         self.function = function
         self.name = check_name(function.__name__ if name is None else name, "workflow name")
         self.version = check_name(version, "workflow version", empty=True)
@@ -54,7 +55,6 @@ class Workflow(Generic[I, R]):
         self.retry = to_policy(retry, "retry")
         self.step_retry = to_policy(step_retry, "step_retry")
         self.mask = _check_mask(mask)
-        self.parameters = _check_function(function)
         self._input_type: InputType | None = None
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
@@ -70,8 +70,9 @@ class Workflow(Generic[I, R]):
 
     @property
     def place(self) -> str:
-        """The module and the function, for messages."""
-        return f"{self.function.__module__}.{self.function.__qualname__}"
+        """The function and its line, for messages."""
+        code = self.function.__code__
+        return f"{self.function.__module__}.{self.function.__qualname__} ({code.co_filename}:{code.co_firstlineno})"
 
     @property
     def input_type(self) -> InputType:
@@ -156,7 +157,7 @@ def workflow(function: Callable[..., Any] | None = None, /, **options: Any) -> A
 
 
 def register(definition: Workflow[Any, Any]) -> Workflow[Any, Any]:
-    """Put a workflow into the registry; the same place may do so again (a reloaded module)."""
+    """Put a workflow into the registry; the same line may do so again (a module that is imported anew)."""
     key = definition.name, definition.version
     other = _registry.get(key)
     if other is not None and other.place != definition.place:
@@ -203,7 +204,7 @@ def _check_mask(mask: Any) -> frozenset[str]:
 
 
 def _check_function(function: Any) -> Sequence[str]:
-    if not callable(function) or isinstance(function, type):
+    if not inspect.isfunction(function):
         raise TypeError(f"@workflow takes a function, got {function!r}.")
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(
@@ -214,12 +215,11 @@ def _check_function(function: Any) -> Sequence[str]:
         raise TypeError(f"The body of workflow {function.__name__!r} is a generator; it must return, not yield.")
     wanted = []
     for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
         if parameter.name in INJECTED and parameter.kind is not parameter.POSITIONAL_ONLY:
             wanted.append(parameter.name)
-        elif parameter.default is parameter.empty and parameter.kind not in (
-            parameter.VAR_POSITIONAL,
-            parameter.VAR_KEYWORD,
-        ):
+        elif parameter.default is parameter.empty:
             raise TypeError(
                 f"The body of workflow {function.__name__!r} takes {parameter.name!r}; "
                 f"a body takes any of {', '.join(INJECTED)}, by name."

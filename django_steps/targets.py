@@ -52,9 +52,14 @@ def _named(model: type[Model], name: str) -> Target:
             )
         return resolve(manager, name)
     label = f"{model.__name__}.{name}"
-    if inspect.isfunction(inspect.getattr_static(model, name)):
-        return _on_instance(model, name), label
-    return _callable(getattr(model, name), label), label
+    function = _callable(getattr(model, name), label)
+    return (_on_instance(model, name) if _is_instance_method(model, name) else function), label
+
+
+def _is_instance_method(model: type[Model], name: str) -> bool:
+    """Whether what stands in the class is bound to an instance when it is called: also a partialmethod, a cached one."""
+    static = inspect.getattr_static(model, name)
+    return hasattr(static, "__get__") and not isinstance(static, (classmethod, staticmethod, type))
 
 
 def _on_instance(model: type[Model], name: str) -> Callable[..., Any]:

@@ -36,7 +36,7 @@ def check_name(value: Any, what: str, *, empty: bool = False, forbidden: str = "
             raise InvalidName(f"A {what} can't contain {character!r}: {value!r}.")
         if not character.isascii() or not character.isprintable():
             _check_character(character, what, value)
-    return str(value)
+    return str.__str__(value)  # a plain string also of a SafeString or an enum's member
 
 
 def _check_character(character: str, what: str, value: str) -> None:

@@ -91,7 +91,7 @@ class Step:
 
         Raises `InvalidName`, `DuplicateStepName`, `TypeError`.
         """
-        check_name(name, "step name", forbidden="#")
+        name = check_name(name, "step name", forbidden="#")
         if function is not None and not callable(function):
             raise TypeError(f"Step {name!r} takes a function, got {function!r}. Call it by .run(…), not in define().")
         return Call(self._performer, name, function, to_policy(retry, f"retry of step {name!r}"), _flag(atomic, name))
@@ -119,12 +119,12 @@ class Step:
 
         Holds no thread and no connection while it waits. A name may be used again: that is a sleep of its own.
         """
-        check_name(name, "sleep name", forbidden="#")
+        name = check_name(name, "sleep name", forbidden="#")
         self._performer.sleep(name, to_microseconds(duration), None)
 
     def sleep_until(self, name: str, moment: datetime) -> None:
         """Wait until a datetime, which must be aware where `USE_TZ` is on and naive where it is off."""
-        check_name(name, "sleep name", forbidden="#")
+        name = check_name(name, "sleep name", forbidden="#")
         self._performer.sleep(name, None, sql.to_microseconds(check_datetime(moment, "sleep_until()")))
 
 

@@ -50,6 +50,7 @@ class History:
         """What is recorded under a name; `HistoryMismatch` if it is of another kind."""
         record = self._records.get(name)
         if record is None:
+            self._ahead.clear()  # what this pass has not come by until now, the code has left out
             return None
         self._ahead.discard(name)
         if record.kind != kind:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from typing import Any
 
 from .durations import Duration, to_timedelta
 from .errors import NonRetryableError, RetryAfter
+
+logger = logging.getLogger("django_steps")
 
 Condition = tuple[type[BaseException], ...] | type[BaseException] | Callable[[BaseException], bool]
 
@@ -61,7 +64,7 @@ class RetryPolicy:
             return None
         if isinstance(error, RetryAfter):
             return error.delay
-        if _holds(self.give_up_on, error) or not _holds(self.retry_on, error):
+        if _is_excluded(self, error):
             return None
         return self._backoff(attempt)
 
@@ -104,6 +107,14 @@ def _holds(condition: Condition, error: BaseException) -> bool:
     if isinstance(condition, (tuple, type)):
         return isinstance(error, condition)
     return bool(condition(error))
+
+
+def _is_excluded(policy: RetryPolicy, error: BaseException) -> bool:
+    try:
+        return _holds(policy.give_up_on, error) or not _holds(policy.retry_on, error)
+    except Exception:  # the failure that is being judged must be recorded all the same
+        logger.exception("A function of a RetryPolicy raised, so that there is no further attempt.")
+        return True
 
 
 ONE_ATTEMPT = RetryPolicy(max_attempts=1)

@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 from django.db import connection
 
+from django_steps import definitions
+from django_steps.durations import to_microseconds
+from django_steps.ledger import sql
 from django_steps.worker import Worker
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,3 +104,23 @@ def wait_until(condition: Callable[[], Any], timeout: float = 15.0) -> Any:
             return value
         time.sleep(0.02)
     raise AssertionError(f"did not happen within {timeout} seconds")
+
+
+@pytest.fixture(autouse=True)
+def registry() -> Iterator[None]:
+    """Workflows that a test defines are forgotten after it."""
+    before = dict(definitions._registry)
+    yield
+    definitions._registry.clear()
+    definitions._registry.update(before)
+
+
+@pytest.fixture
+def pass_time() -> Iterator[Callable[[str], None]]:
+    """Move the engine's clock forward, in this process: `pass_time("2h")`."""
+
+    def forward(duration: str) -> None:
+        sql.clock.offset += to_microseconds(duration)
+
+    yield forward
+    sql.clock.offset = 0

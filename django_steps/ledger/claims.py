@@ -130,7 +130,7 @@ def _take_at_once(
             f"WITH ready AS MATERIALIZED ({_selection(connection, limit, condition, f'{_READ}, priority')})"
             f" UPDATE {RUN} r SET status = 'running', phase = {TIMED}, available_at = {now} + %s, claim_token = %s,"
             " worker_id = %s, suspect_since = NULL, has_history = true,"
-            " started_at = COALESCE(r.started_at, statement_timestamp())"
+            f" started_at = COALESCE(r.started_at, to_timestamp({now} / 1000000.0))"
             f" FROM ready WHERE r.id = ready.id RETURNING {returned}, {now}, ready.priority",
             [*parameters, terms.lease, token, terms.worker_id],
         )

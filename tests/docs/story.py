@@ -1,0 +1,232 @@
+"""Does what a page of the documentation says: writes its files, runs its commands, compares their output.
+
+A page is a story that is told from top to bottom in a directory of its own:
+
+- a `python` block that begins with `# path/to/file.py` is that file; with `, at the end` it is added to the file;
+- any other `python` block is executed in the project, with the names of the blocks before it; `pycon` is compared too;
+- a `bash` block is run; a `text` block right after it is what it prints, but for ids, times and spacing; a line `…`
+  stands for any lines.
+
+`python -m tests.docs.story PAGE...` writes what the commands really print into the `text` blocks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+INTERPRETER = Path(__file__).with_name("interpreter.py")
+
+# Shown and not run; the commands in them are parsed.
+ONLY_SHOWN = {"ini", "dockerfile", "cron", "yaml", "diff"}
+
+_FENCE = re.compile(r"^(?P<fence>```+)(?P<language>[\w-]+)\n(?P<text>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"# (?P<path>[\w./-]+\.(py|html|toml))(?P<more>, at the end)?\n")
+_TIMEOUT = 60
+
+_CHANGING = [
+    (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "<id>"),
+    (re.compile(r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?(\.\d+)?( ?[+-]\d\d:?\d\d|Z| UTC)?"), "<time>"),
+    (re.compile(r"\b\d\d:\d\d:\d\d\b"), "<time>"),
+    (re.compile(r"\b\d+(\.\d+)?( ?)(ms|s|m|min|seconds?)( ago)?\b"), "<duration>"),
+    (re.compile(r"\bpid \d+|\bprocess \d+"), "<process>"),
+    (re.compile(r"'default':\s+\S+db\.sqlite3"), "'default': <file>"),
+    (re.compile(r"[^\s'\"]*/django_steps/"), "django_steps/"),
+    (re.compile(r"line \d+"), "line <number>"),
+    (re.compile(r"Django version \S+"), "Django version <version>"),
+    (re.compile(r"-{5,}"), "-----"),
+    (re.compile(r"[ \t]+"), " "),
+]
+
+
+@dataclass
+class Block:
+    """A fenced block of a page."""
+
+    language: str
+    text: str
+    line: int
+    start: int
+    end: int
+
+
+def pages() -> list[Path]:
+    """The README and every page of the documentation."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """The fenced blocks of a page, in order."""
+    source = page.read_text()
+    for match in _FENCE.finditer(source):
+        line = source.count("\n", 0, match.start()) + 1
+        yield Block(match["language"], match["text"], line, match.start("text"), match.end("text"))
+
+
+def normal(output: str) -> list[str]:
+    """The lines of an output, without what differs from one time to the next."""
+    for pattern, replacement in _CHANGING:
+        output = pattern.sub(replacement, output)
+    return [line.strip() for line in output.strip().splitlines()]
+
+
+def is_same(shown: str, printed: str) -> bool:
+    """Whether a page shows what was printed, or parts of it with `…` between them."""
+    pattern = "".join(r"(?:.*\n)?" if line == "…" else re.escape(line) + r"\n" for line in normal(shown))
+    return re.fullmatch(pattern, "".join(f"{line}\n" for line in normal(printed)), re.DOTALL) is not None
+
+
+class Story:
+    """Tells the blocks of one page, in a directory."""
+
+    def __init__(self, page: Path, directory: Path) -> None:
+        self.page, self.directory = page, directory
+        self.printed = ""
+        self._interpreter: subprocess.Popen[str] | None = None
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("DATABASE", "DJANGO"))},
+            "DJANGO_SETTINGS_MODULE": "mysite.settings",
+            "PATH": os.pathsep.join([str(_commands(directory)), str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONWARNINGS": "error",
+            "COLUMNS": "100",
+        }
+
+    def __enter__(self) -> Story:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end_interpreter()
+
+    def tell(self, block: Block) -> None:
+        """Do what a block says; AssertionError if that fails or something else comes out."""
+        try:
+            tell = {"python": self._python, "pycon": self._execute, "bash": self._bash, "text": self._text}
+            if block.language not in ONLY_SHOWN:
+                tell[block.language](block)
+        except AssertionError as error:
+            raise AssertionError(f"{self.page.relative_to(ROOT)}, line {block.line}: {error}") from None
+
+    def _python(self, block: Block) -> None:
+        match = _FILE.match(block.text)
+        if match is None:
+            self._execute(block)
+            return
+        path = self.directory / match["path"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before = path.read_text() + "\n\n" if match["more"] else ""
+        path.write_text(before + block.text[match.end() :])
+        self._end_interpreter()  # the next one imports what the file says now
+
+    def _bash(self, block: Block) -> None:
+        done = subprocess.run(
+            ["bash", "-e", "-o", "pipefail", "-c", block.text],
+            cwd=self.directory,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=_TIMEOUT,
+        )
+        self.printed = done.stdout
+        assert done.returncode == 0, f"exit code {done.returncode}:\n{done.stdout}"
+
+    def _text(self, block: Block) -> None:
+        assert is_same(block.text, self.printed), f"printed was\n{self.printed}"
+
+    # -- Python -----------------------------------------------------------------------------------
+
+    def _execute(self, block: Block) -> None:
+        if self._interpreter is None:
+            self._interpreter = subprocess.Popen(
+                [sys.executable, str(INTERPRETER)],
+                cwd=self.directory,
+                env=self.environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        assert self._interpreter.stdin is not None and self._interpreter.stdout is not None
+        self._interpreter.stdin.write(json.dumps([block.language, block.text]) + "\n")
+        self._interpreter.stdin.flush()
+        answer = json.loads(self._interpreter.stdout.readline() or '{"error": "the interpreter ended"}')
+        self.printed = answer.get("printed", "")
+        assert not answer["error"], answer["error"]
+
+    def _end_interpreter(self) -> None:
+        if self._interpreter is not None:
+            self._interpreter.communicate(timeout=_TIMEOUT)
+            self._interpreter = None
+
+
+def _commands(directory: Path) -> Path:
+    """A directory of commands beside the story's: what is installed already isn't installed again."""
+    commands = directory.parent / "commands"
+    commands.mkdir(exist_ok=True)
+    pip = commands / "pip"
+    pip.write_text('#!/bin/sh\ntest "$1" = install\n')
+    pip.chmod(0o755)
+    return commands
+
+
+# -- The project that how-to guides go on from -----------------------------------------------------
+
+STARTS_EMPTY = {"README.md", "docs/tutorial.md"}
+
+
+def prepare(page: Path, directory: Path, project: Path) -> Path:
+    """The directory in which a page is told: empty, or a copy of a project in which everything is set up."""
+    story = directory / "story"
+    if str(page.relative_to(ROOT)) in STARTS_EMPTY:
+        story.mkdir()
+    else:
+        shutil.copytree(project, story)
+    return story
+
+
+def make_project(directory: Path) -> Path:
+    """The project of the README's first blocks, up to its settings, migrated."""
+    page = ROOT / "README.md"
+    project = directory / "project"
+    project.mkdir()
+    with Story(page, project) as story:
+        for block in blocks(page):
+            story.tell(block)
+            if "INSTALLED_APPS" in block.text:
+                story.tell(Block("bash", "python manage.py migrate\n", block.line, 0, 0))
+                break
+    return project
+
+
+# -- Keeping the output up to date -----------------------------------------------------------------
+
+
+def update(page: Path, directory: Path) -> None:
+    """Tell a page, and write into its `text` blocks what its commands print."""
+    source, changes = page.read_text(), []
+    with Story(page, prepare(page, directory, make_project(directory))) as story:
+        for block in blocks(page):
+            if block.language != "text":
+                story.tell(block)
+            elif not is_same(block.text, story.printed):
+                changes.append((block, re.sub(r"[^\s'\"]*/story/", "/home/you/mysite/", story.printed.strip()) + "\n"))
+    for block, text in reversed(changes):
+        source = source[: block.start] + text + source[block.end :]
+    page.write_text(source)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        with tempfile.TemporaryDirectory() as temporary:
+            update(Path(name).resolve(), Path(temporary))

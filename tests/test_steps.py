@@ -24,7 +24,6 @@ from django_steps.models import StepRecord, WorkflowRun
 from tests.app import effects
 from tests.app.models import Effect, Person
 
-
 QUICKLY = RetryPolicy(max_attempts=3, initial_interval="10ms")
 
 

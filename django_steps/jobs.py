@@ -35,7 +35,6 @@ logger = logging.getLogger("django_steps")
 T = TypeVar("T")
 
 _LONGEST_PAUSE = 1.0  # seconds between two attempts to reach the database
-_LONG_VALUE = 64 * 1024  # characters; no database closes a connection on less
 # A run that has waited for a thread for so many seconds may have been canceled or lost meanwhile.
 _LONG_WAIT = 0.2
 
@@ -83,7 +82,7 @@ class WorkerHost:
                 logger.warning("The database could not be written to, trying again: %s", error)
                 is_closed = not sql.is_transient(error) and not _is_usable(connection)
                 closings += is_closed and is_new
-                if closings > 1 and size > _LONG_VALUE:
+                if closings > 1 and size > sql.LONG_VALUE:
                     raise ValueTooLarge(f"The database closed the connection on this value twice: {error}") from error
                 is_new = is_closed and _reopen(connection)
             time.sleep(pause)
@@ -112,7 +111,7 @@ def _is_usable(connection: BaseDatabaseWrapper) -> bool:
 
 
 def _reopen(connection: BaseDatabaseWrapper) -> bool:
-    connection.close()
+    sql.drop(connection)
     try:
         connection.ensure_connection()
     except (DatabaseError, InterfaceError):
@@ -272,6 +271,6 @@ def load_histories(
         loaded = histories.load(connection, known)
     except (DatabaseError, InterfaceError) as error:  # the runs are claimed, so each has to get its turn
         logger.warning("Histories could not be loaded together: %s", error)
-        connection.close()
+        sql.drop(connection)
         return found
     return found | {run_id: kept.get(run_id, []) + newer for run_id, newer in loaded.items()}

@@ -56,9 +56,9 @@ class Keeper:
                     self._check(connection)
             except Exception as error:  # whatever it is: without this thread every run would be lost
                 logger.warning("The leases could not be renewed, trying again: %s", error)
-                connection.close()
+                sql.drop(connection)
                 renew_at = time.monotonic() + min(_SOON * 5, self._interval)
-        connection.close()
+        sql.drop(connection)
 
     def _renew(self, connection: BaseDatabaseWrapper) -> bool:
         """Renew all leases; False if some could not be, because somebody has locked their runs."""

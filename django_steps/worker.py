@@ -136,7 +136,7 @@ class Worker:
                 timeout = LOOK_AGAIN_AFTER if claimed or self._not_looked_for_due_since else self._patience(pause)
             except (DatabaseError, InterfaceError) as error:
                 logger.warning("No runs could be claimed, trying again: %s", error)
-                connections[self.alias].close()
+                sql.drop(connections[self.alias])
                 timeout = min(1.0, self.poll_interval)
             self._give_back_unstarted(_LONGEST_WAIT_FOR_THREAD)
             self._looks_at = time.monotonic() + timeout
@@ -291,7 +291,7 @@ class Worker:
                     endings.give_back(connection, job.claim.run_id, job.claim.token)
                 except (DatabaseError, InterfaceError) as error:
                     logger.warning("A run could not be given back, trying again: %s", error)
-                    connection.close()
+                    sql.drop(connection)
                     self._waiting.put(job)
                     return
                 self._forget(job, is_quick=False)
@@ -334,4 +334,4 @@ class Worker:
                 break
             except (DatabaseError, InterfaceError):
                 logger.debug("The worker's row could not be brought up to date.", exc_info=True)
-                connections[self.alias].close()
+                sql.drop(connections[self.alias])

@@ -185,7 +185,7 @@ def _adopt(connection: BaseDatabaseWrapper, terms: Terms, token: int) -> list[Cl
     """The claims that were committed although the answer was lost."""
     if connection.in_atomic_block:
         return []
-    connection.close()
+    sql.drop(connection)
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT {_READ}, {sql.now(connection)} FROM {RUN}"

@@ -7,14 +7,14 @@ expression. No other module decides by vendor what a statement looks like.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import OperationalError, connections, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
@@ -25,6 +25,8 @@ WORKER = "django_steps_worker"
 
 # The phases of a run, apart from its status: they alone decide where a claim looks for it.
 READY, TIMED, ENDED, PARKED = 0, 1, 2, 3
+
+LONG_VALUE = 64 * 1024  # characters; no database closes a connection because of a shorter one
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -176,6 +178,12 @@ def retrying(connection: BaseDatabaseWrapper, statement: Callable[[], Any], atte
             if connection.in_atomic_block or not is_transient(error):
                 raise
     return statement()
+
+
+def drop(connection: BaseDatabaseWrapper) -> None:
+    """Close a connection that may be broken, so that the next use of it connects anew."""
+    with suppress(DatabaseError, InterfaceError):
+        connection.close()
 
 
 def connection_for(alias: str) -> BaseDatabaseWrapper:

@@ -21,6 +21,10 @@ from django.utils.translation import gettext as _
 from django_steps.errors import StepsError
 from django_steps.models import WorkflowRun
 
+from .output import one_line
+
+_APP = "django_steps"
+
 
 class _HelpFormatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
     """Keeps the lines of examples as they are written."""
@@ -69,11 +73,6 @@ def manage() -> str:
     return "python manage.py" if name in ("manage.py", "") else "django-admin"
 
 
-def one_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return " ".join(str(error).split())
-
-
 def explain(error: Exception) -> str:
     """What is wrong with the database, in one line that says what to do."""
     return database_problem() or _("The database refused: %(error)s") % {"error": one_line(error)}
@@ -98,6 +97,3 @@ def database_problem() -> str | None:
         "manage": manage(),
         "option": "" if database.alias == "default" else f" --database {database.alias}",
     }
-
-
-_APP = "django_steps"

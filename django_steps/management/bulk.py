@@ -20,7 +20,7 @@ from django_steps.models import WorkflowRun
 from django_steps.querysets import BulkResult, Skipped
 
 from .base import connection
-from .output import Progress, table
+from .output import Progress, one_line, table
 from .run_texts import detail_of, kind_of
 
 BATCH = 200
@@ -100,7 +100,7 @@ def _rehearse(verb: Verb, batch: Sequence[UUID]) -> BulkResult:
 
 def skipped_lines(report: Report) -> list[str]:
     """A line for each run that was skipped, up to a number."""
-    lines = [f"  {run_id}  {' '.join(reason.split())}" for run_id, reason in report.skipped]
+    lines = [f"  {run_id}  {one_line(reason)}" for run_id, reason in report.skipped]
     more = report.skipped_count - len(report.skipped)
     return [*lines, _("  … and %(count)d more") % {"count": more}] if more else lines
 

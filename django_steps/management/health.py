@@ -62,17 +62,27 @@ def _overdue(workers: list[Worker], now: int) -> Iterator[str]:
         since = max(sql.to_datetime(group["oldest_due"]), group["oldest"])
         yield text % {**group, "oldest": output.moment(since), "limit": OVERDUE_AFTER} + nobody
     timed = _runs().filter(phase=Phase.TIMED, available_at__lt=limit)
-    for is_held, text in (
-        (
-            False,
-            _("%(count)d sleeping or delayed runs are overdue by more than %(limit)d s, the first since %(oldest)s."),
-        ),
-        (True, _("%(count)d runs of dead workers were not taken over within %(limit)d s, the first since %(oldest)s.")),
-    ):
-        found = timed.filter(worker__isnull=not is_held).aggregate(count=Count("pk"), oldest=Min("available_at"))
-        if found["count"]:
-            oldest = output.moment(sql.to_datetime(found["oldest"]))
-            yield text % {"count": found["count"], "limit": OVERDUE_AFTER, "oldest": oldest}
+    asleep = timed.filter(worker=None).aggregate(count=Count("pk"), oldest=Min("available_at"))
+    if asleep["count"]:
+        text = ngettext(
+            "%(count)d sleeping or delayed run is overdue by more than %(limit)d s, since %(oldest)s.",
+            "%(count)d sleeping or delayed runs are overdue by more than %(limit)d s, the first since %(oldest)s.",
+            asleep["count"],
+        )
+        yield _filled(text, asleep)
+    held = timed.exclude(worker=None).aggregate(count=Count("pk"), oldest=Min("available_at"))
+    if held["count"]:
+        text = ngettext(
+            "%(count)d run of a dead worker was not taken over within %(limit)d s, its lease ended at %(oldest)s.",
+            "%(count)d runs of dead workers were not taken over within %(limit)d s, the first lease ended at %(oldest)s.",
+            held["count"],
+        )
+        yield _filled(text, held)
+
+
+def _filled(text: str, found: dict[str, Any]) -> str:
+    oldest = output.moment(sql.to_datetime(found["oldest"]))
+    return text % {"count": found["count"], "limit": OVERDUE_AFTER, "oldest": oldest}
 
 
 def _unknown(workers: list[Worker]) -> Iterator[str]:

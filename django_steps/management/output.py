@@ -19,6 +19,7 @@ from django.utils import timezone
 
 GAP = "  "
 _CUT = "…"
+_NOT_SHOWN = "\N{REPLACEMENT CHARACTER}"
 
 
 def width_of(stream: OutputWrapper) -> int | None:
@@ -30,7 +31,7 @@ def table(
     header: Sequence[str], rows: Iterable[Sequence[str]], width: int | None = None, shrink: Sequence[int] = ()
 ) -> list[str]:
     """The lines of a table. Where it is wider than `width`, the columns in `shrink` are cut, in that order."""
-    cells = [[_one_line(cell) for cell in row] for row in [header, *rows]]
+    cells = [[one_line(cell) for cell in row] for row in [header, *rows]]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for column in shrink:
         excess = 0 if width is None else sum(widths) + len(GAP) * (len(widths) - 1) - width
@@ -44,7 +45,7 @@ def table(
 
 def pairs(items: Iterable[tuple[str, str]], width: int | None = None) -> list[str]:
     """Lines of a name and a value each, the values below each other, wrapped; those without a value are left out."""
-    shown = [(name, _one_line(value)) for name, value in items if value]
+    shown = [(name, one_line(value)) for name, value in items if value]
     longest = max((len(name) for name, _ in shown), default=0)
     lines = []
     for name, value in shown:
@@ -100,10 +101,14 @@ def between(start: datetime | None, end: datetime | None) -> timedelta | None:
     return None if start is None or end is None else end - start
 
 
-def _one_line(value: Any) -> str:
-    """Text that can't disturb a terminal: one line, without control characters."""
-    text = " ".join(str(value).split())
-    return text if text.isprintable() else "".join(c if c.isprintable() else _CUT for c in text)
+def one_line(value: Any) -> str:
+    """Text as one line that can't disturb a terminal."""
+    return printable(" ".join(str(value).split()))
+
+
+def printable(line: str) -> str:
+    """A line without control characters."""
+    return line if line.isprintable() else "".join(c if c.isprintable() else _NOT_SHOWN for c in line)
 
 
 class Progress:

@@ -31,7 +31,7 @@ def error_line(error: dict[str, Any] | None) -> str:
     name = str(error["type"]).rpartition(".")[2]
     where = f"{error['step']}: " if error.get("step") else ""
     text = f"{where}{name}: {error['message']}" if error["message"] else f"{where}{name}"
-    return " ".join(text.split())
+    return output.one_line(text)
 
 
 def kind_of(run: WorkflowRun) -> str:
@@ -81,7 +81,7 @@ def describe(run: WorkflowRun, width: int | None) -> list[str]:
     earlier = [line for record in records for line in _earlier(record)]
     if earlier:
         lines += ["", _("Earlier attempts"), *_indent(earlier)]
-    if run.takeovers:
+    if run.takeovers_text:
         lines += ["", _("Taken over, because a worker died"), *_indent(_takeovers(run))]
     return lines
 
@@ -148,8 +148,11 @@ def _earlier(record: StepRecord) -> list[str]:
 
 
 def _takeovers(run: WorkflowRun) -> list[str]:
+    entries = _guarded(lambda: run.takeovers)
+    if not isinstance(entries, list):
+        return [str(entries)]
     lines = []
-    for entry in run.takeovers:
+    for entry in entries:
         text = _("%(at)s from %(worker)s, in %(step)s") if entry["step"] else _("%(at)s from %(worker)s")
         lines.append(text % {**entry, "at": output.moment(entry["at"])})
     return lines
@@ -157,7 +160,7 @@ def _takeovers(run: WorkflowRun) -> list[str]:
 
 def _traceback(error: dict[str, Any]) -> list[str]:
     lines = str(error["traceback"]).rstrip().splitlines()
-    return ["", *lines] if lines else []
+    return ["", *map(output.printable, lines)] if lines else []
 
 
 def _indent(lines: list[str]) -> list[str]:
@@ -196,7 +199,7 @@ def as_detailed_json(run: WorkflowRun) -> dict[str, Any]:
     return as_json(run) | {
         "input": input_of(run),
         "output": output_of(run),
-        "takeovers": [entry | {"at": _iso(entry["at"])} for entry in run.takeovers],
+        "takeovers": _guarded(lambda: [entry | {"at": _iso(entry["at"])} for entry in run.takeovers]),
         "steps": [_step_as_json(run, record) for record in run.steps.order_by("position")],
     }
 

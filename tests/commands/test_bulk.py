@@ -1,0 +1,200 @@
+"""`retryworkflows`, `cancelworkflows` and `pruneworkflows`: what they change, what they skip, what a rehearsal says."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.management.base import CommandError
+
+from django_steps import workflow
+from django_steps.management import bulk
+from django_steps.models import StepRecord, WorkflowRun
+from tests.app.workflows import sleeper, three_steps
+
+Status = WorkflowRun.Status
+
+
+def statuses() -> dict[str, str]:
+    return {run.key or str(run.pk): str(run.status) for run in WorkflowRun.objects.all()}
+
+
+@pytest.fixture
+def failed(work, shaky):
+    """Three failed runs."""
+    runs = [shaky.start({"fails": True, "n": n}) for n in range(3)]
+    work()
+    return runs
+
+
+# -- Retry ----------------------------------------------------------------------------------------
+
+
+def test_retry_lets_the_named_runs_go_on(run_command, failed):
+    printed = run_command("retryworkflows", str(failed[0].pk), str(failed[1].pk)).out
+
+    assert printed == "2 runs are retried.\n"
+    assert list(statuses().values()) == ["pending", "pending", "failed"]
+
+
+def test_retry_of_all_that_failed_takes_the_workflow_and_the_time_into_account(run_command, failed, pass_time):
+    three_steps.start({}).cancel()
+
+    assert "0 runs are retried." in run_command("retryworkflows", "--all-failed", "--workflow", "three_steps").out
+    pass_time("2h")
+    assert "0 runs are retried." in run_command("retryworkflows", "--all-failed", "--since", "1h").out
+    assert "3 runs are retried." in run_command("retryworkflows", "--all-failed", "--since", "3h").out
+    assert list(statuses().values()) == ["pending", "pending", "pending", "canceled"]
+
+
+def test_a_rehearsed_retry_says_what_would_happen_and_changes_nothing(run_command, failed):
+    before = list(WorkflowRun.objects.values()), list(StepRecord.objects.values())
+    printed = run_command("retryworkflows", "--all-failed", "--dry-run").out
+
+    assert "3 runs would be retried." in printed
+    assert f"{failed[0].pk}  shaky     failed  second: ValueError: it fails" in printed
+    assert (list(WorkflowRun.objects.values()), list(StepRecord.objects.values())) == before
+
+
+@pytest.fixture
+def compensated(work):
+    """A failed run whose failure the body had handled."""
+
+    @workflow
+    def compensating(input, step):
+        try:
+            step.define("ship", lambda: [][0]).run()
+        except IndexError:
+            step.define("refund", lambda: None).run()
+            raise
+
+    run = compensating.start({})
+    work()
+    return run
+
+
+@pytest.mark.parametrize("arguments", [[], ["--dry-run"]], ids=["for real", "rehearsed"])
+def test_a_refused_retry_is_skipped_with_its_reason(run_command, failed, compensated, arguments):
+    printed = run_command("retryworkflows", "--all-failed", *arguments).out
+
+    would = "would be " if arguments else ""
+    assert printed.startswith("3 runs would be retried." if arguments else "3 runs are retried.")
+    assert f"1 {would}skipped:" in printed
+    assert f"{compensated.pk}  The failure of step 'ship' was handled: 'refund' ran after it." in printed
+
+
+@pytest.mark.parametrize("arguments", [[], ["--dry-run"]], ids=["for real", "rehearsed"])
+def test_a_refused_retry_of_one_named_run_is_an_error(run_command, db, arguments):
+    run = three_steps.start({})
+    with pytest.raises(CommandError, match=f"Run {run.pk} can't be retried: it is pending"):
+        run_command("retryworkflows", str(run.pk), *arguments)
+
+
+def test_some_refused_among_named_runs_are_reported_and_an_error(run_command, failed):
+    three_steps.start({}, key="fresh")
+    with pytest.raises(CommandError, match=r"1 of 2 runs were skipped\."):
+        run_command("retryworkflows", str(failed[0].pk), str(WorkflowRun.objects.get(key="fresh").pk))
+    failed[0].refresh_from_db()
+    assert failed[0].status == "pending"
+
+
+def test_nothing_is_retried_when_one_of_the_ids_is_unknown(run_command, failed):
+    with pytest.raises(CommandError, match="There is no run 00000000-"):
+        run_command("retryworkflows", str(failed[0].pk), "00000000-0000-0000-0000-000000000000")
+    assert set(statuses().values()) == {"failed"}
+
+
+def test_retry_from_a_step_forgets_it_and_all_after_it(run_command, failed):
+    run = failed[0]
+    assert "1 run is retried." in run_command("retryworkflows", str(run.pk), "--from-step", "first").out
+    assert not run.steps.exists()
+
+
+def test_retry_from_an_unknown_step_lists_the_recorded_ones(run_command, failed):
+    with pytest.raises(CommandError, match="Recorded are: 'first', 'second'"):
+        run_command("retryworkflows", str(failed[0].pk), "--from-step", "third")
+    assert set(statuses().values()) == {"failed"}
+
+
+def test_bulk_work_is_done_in_batches_and_each_run_once(run_command, db, monkeypatch):
+    monkeypatch.setattr(bulk, "BATCH", 2)
+    three_steps.start_many([{}] * 5)
+    assert run_command("cancelworkflows", "--workflow", "three_steps").out == "5 runs are canceled.\n"
+    ids = [str(run.pk) for run in WorkflowRun.objects.all()]
+    assert run_command("retryworkflows", *ids).out == "5 runs are retried.\n"
+    assert set(statuses().values()) == {"pending"}
+
+
+# -- Cancel ---------------------------------------------------------------------------------------
+
+
+def test_cancel_ends_the_named_runs(run_command, db):
+    run, other = three_steps.start({}), three_steps.start({})
+    assert run_command("cancelworkflows", str(run.pk)).out == "1 run is canceled.\n"
+    assert [WorkflowRun.objects.get(pk=some.pk).status for some in (run, other)] == ["canceled", "pending"]
+
+
+def test_cancel_of_a_workflow_takes_only_runs_of_the_status(run_command, work):
+    asleep = sleeper.start({"duration": "1h"})
+    work()
+    waiting = sleeper.start({"duration": "1h"})
+    other = three_steps.start({})
+
+    arguments = ["cancelworkflows", "--workflow", "sleeper", "--status", "sleeping"]
+    assert "1 run would be canceled." in run_command(*arguments, "--dry-run").out
+    assert WorkflowRun.objects.get(pk=asleep.pk).status == "sleeping"
+    assert "1 run is canceled." in run_command(*arguments).out
+    found = [WorkflowRun.objects.get(pk=run.pk).status for run in (asleep, waiting, other)]
+    assert found == ["canceled", "pending", "pending"]
+
+
+def test_cancel_of_a_finished_run_is_an_error_with_its_status(run_command, work):
+    run = three_steps.start({})
+    work()
+    with pytest.raises(CommandError, match=f"Run {run.pk} can't be canceled: it has succeeded"):
+        run_command("cancelworkflows", str(run.pk))
+
+
+def test_canceling_twice_is_quiet(run_command, db):
+    run = three_steps.start({})
+    for _ in range(2):
+        run_command("cancelworkflows", str(run.pk))
+    assert WorkflowRun.objects.get().status == "canceled"
+
+
+# -- Prune ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def old_runs(work, shaky, pass_time):
+    """Two runs that succeeded, one that failed and one that sleeps, all older than an hour; and a fresh canceled one."""
+    for key, fails in (("s1", False), ("s2", False), ("f1", True)):
+        shaky.start({"fails": fails}, key=key)
+    sleeper.start({"duration": "30d"}, key="asleep")
+    work()
+    pass_time("2h")
+    three_steps.start({}, key="fresh").cancel()
+
+
+def test_prune_deletes_what_ended_long_ago_with_its_steps(run_command, old_runs):
+    printed = run_command("pruneworkflows", "--older-than", "1h").out
+
+    assert printed.startswith("3 runs that ended before ")
+    assert "are deleted (2 succeeded, 1 failed)" in printed
+    assert statuses() == {"asleep": "sleeping", "fresh": "canceled"}
+    assert set(StepRecord.objects.values_list("run__workflow", flat=True)) == {"sleeper"}
+
+
+def test_prune_takes_only_the_given_statuses(run_command, old_runs):
+    run_command("pruneworkflows", "--older-than", "1h", "--status", "failed", "--status", "canceled")
+    assert statuses() == {"s1": "succeeded", "s2": "succeeded", "asleep": "sleeping", "fresh": "canceled"}
+
+
+def test_a_rehearsed_prune_counts_and_deletes_nothing(run_command, old_runs):
+    printed = run_command("pruneworkflows", "--older-than", "1h", "--dry-run").out
+    assert printed.startswith("3 runs that ended before ")
+    assert "would be deleted (2 succeeded, 1 failed)" in printed
+    assert len(statuses()) == 5
+
+
+def test_prune_says_when_there_is_nothing_to_delete(run_command, old_runs):
+    assert "There are no such runs" in run_command("pruneworkflows", "--older-than", "1d").out
+    assert len(statuses()) == 5

@@ -1,0 +1,157 @@
+"""`showworkflows`: the list, one run in detail, JSON; also of rows that can't be read."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+import pytest
+from django.db import connection
+
+from django_steps import workflow
+from django_steps.ledger.sql import RUN, STEP
+from django_steps.models import WorkflowRun
+from tests.app.workflows import sleeper, three_steps
+
+
+def test_an_empty_database_is_told_what_to_type(run_command, db):
+    assert "There are no runs yet. Start one with:" in run_command("showworkflows").out
+    assert run_command("showworkflows", "--status", "failed").out == "No runs match.\n"
+    assert json.loads(run_command("showworkflows", "--json").out) == []
+
+
+def test_the_list_shows_the_newest_first(run_command, db):
+    runs = [three_steps.start({}), sleeper.start({}), three_steps.start({}, delay="1h")]
+    lines = run_command("showworkflows").out.splitlines()
+
+    assert lines[0].split() == ["RUN", "WORKFLOW", "STATUS", "CREATED", "DURATION"]
+    assert [line.split()[0] for line in lines[1:]] == [str(run.pk) for run in reversed(runs)]
+    assert "until " in lines[1]
+
+
+def test_the_list_aligns_its_columns(run_command, db):
+    for queue in ("a", "b"):
+        three_steps.start({}, queue=queue)
+        sleeper.start({}, queue=queue)
+    lines = run_command("showworkflows").out.splitlines()
+    assert {line.index("pending") for line in lines[1:]} == {lines[0].index("STATUS")}
+
+
+def test_the_list_is_filtered_by_status_and_workflow(run_command, db):
+    three_steps.start({}).cancel()
+    wanted = three_steps.start({})
+    sleeper.start({})
+    printed = run_command("showworkflows", "--workflow", "three_steps", "--status", "pending", "--json").out
+    assert [run["id"] for run in json.loads(printed)] == [str(wanted.pk)]
+
+
+def test_a_list_that_was_cut_says_how_to_see_more(run_command, db):
+    three_steps.start_many([{}] * 3)
+    printed = run_command("showworkflows", "--limit", "2").out
+
+    assert len(printed.splitlines()) == 5  # a header, two runs, an empty line, the note
+    assert "The newest 2 are shown; --limit 10 shows more" in printed
+    assert "shows more" not in run_command("showworkflows", "--limit", "3").out
+
+
+def test_a_failed_run_shows_why_in_the_list(run_command, work, shaky):
+    shaky.start({"fails": True})
+    work()
+    assert "second: ValueError: it fails" in run_command("showworkflows").out
+
+
+def test_one_run_shows_its_steps_its_error_and_what_failed_before(run_command, work, shaky):
+    run = shaky.start({"fails": True, "token": "top-secret"}, key="order-7")
+    work()
+    run.retry()
+    work()
+    printed = run_command("showworkflows", str(run.pk)).out
+
+    assert printed.startswith(f"shaky  {run.pk}\n")
+    assert "order-7" in printed
+    assert "failed" in printed
+    steps = printed[printed.index("Steps") :].splitlines()
+    assert [line.split()[:4] for line in steps[2:4]] == [
+        ["first", "step", "succeeded", "1"],
+        ["second", "step", "failed", "1"],
+    ]
+    assert "second: ValueError: it fails" in printed
+    assert "Traceback (most recent call last):" in printed
+    assert "Earlier attempts" in printed
+    assert "second, attempt 1, " in printed
+
+
+def test_one_sleeping_run_shows_when_it_wakes(run_command, work):
+    run = sleeper.start({"duration": "1h"})
+    work()
+    printed = run_command("showworkflows", str(run.pk)).out
+    assert "sleeping, until " in printed
+    assert "nap     sleep" in printed
+
+
+def test_json_of_one_run_holds_its_steps(run_command, work, shaky):
+    run = shaky.start({"fails": False})
+    work()
+    shown = json.loads(run_command("showworkflows", str(run.pk), "--json").out)
+
+    assert shown["status"] == "succeeded"
+    assert shown["output"] == {"token": "********", "sum": 3}
+    assert [(step["name"], step["status"]) for step in shown["steps"]] == [
+        ("first", "succeeded"),
+        ("second", "succeeded"),
+    ]
+    assert datetime.fromisoformat(shown["finished_at"]) == WorkflowRun.objects.get().finished_at
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]], ids=["plain", "json"])
+def test_masked_keys_are_never_shown(run_command, work, shaky, arguments):
+    run = shaky.start({"fails": False, "user": {"token": "top-secret"}})
+    work()
+    detail = run_command("showworkflows", str(run.pk), *arguments).out
+
+    assert "********" in detail
+    assert "top-secret" not in detail
+    assert "top-secret" not in run_command("showworkflows", *arguments).out
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]], ids=["plain", "json"])
+def test_masked_keys_are_not_shown_where_the_workflow_is_unknown(run_command, work, shaky, arguments):
+    run = shaky.start({"fails": False, "token": "top-secret", "order_id": 7})
+    work()
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE {RUN} SET workflow = 'gone'")
+    detail = run_command("showworkflows", str(run.pk), *arguments).out
+
+    assert "order_id" in detail
+    assert "top-secret" not in detail
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]], ids=["plain", "json"])
+def test_rows_that_cannot_be_read_are_shown_all_the_same(run_command, work, shaky, arguments):
+    run = shaky.start({"fails": True})
+    work()
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE {RUN} SET input = 'no json', output = '{{', error = 'broken', takeovers = 'broken'")
+        cursor.execute(f"UPDATE {STEP} SET output = 'broken', error = 'broken', attempt_log = 'broken'")
+
+    assert "unreadable record" in run_command("showworkflows", *arguments).out
+    detail = run_command("showworkflows", str(run.pk), *arguments).out
+    assert "unreadable" in detail
+    assert "second" in detail
+
+
+def test_control_characters_never_reach_the_terminal(run_command, work):
+    @workflow
+    def rude(input, step):
+        raise ValueError("\x1b[2Jgone\nand more")
+
+    run = rude.start({"text": "\x1b[2J"})
+    work()
+    for printed in (run_command("showworkflows").out, run_command("showworkflows", str(run.pk)).out):
+        assert "\x1b" not in printed
+
+
+def test_the_list_takes_one_query(run_command, db, django_assert_num_queries):
+    three_steps.start_many([{}] * 5)
+    with django_assert_num_queries(1):
+        run_command("showworkflows")

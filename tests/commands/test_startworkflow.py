@@ -1,0 +1,124 @@
+"""`startworkflow`: what it starts, what it prints, how it waits."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass
+from io import StringIO
+
+import pytest
+from django.core.management.base import CommandError
+from django.db import connections
+from pydantic import BaseModel
+
+from django_steps import workflow
+from django_steps.models import WorkflowRun
+from django_steps.worker import Worker
+
+pytestmark = pytest.mark.django_db
+
+
+@dataclass
+class Order:
+    order_id: int
+    email: str
+
+
+class OrderModel(BaseModel):
+    order_id: int
+
+
+def test_it_starts_a_run_and_says_what_to_type_next(run_command):
+    printed = run_command("startworkflow", "three_steps", '{"order_id": 7}').out
+
+    run = WorkflowRun.objects.get()
+    assert (run.workflow, run.input, run.status) == ("three_steps", {"order_id": 7}, "pending")
+    assert f"Started three_steps: run {run.pk}" in printed
+    assert f"showworkflows {run.pk}" in printed
+    assert "No worker is running. Start one with:" in printed
+
+
+def test_without_input_the_input_is_none(run_command):
+    run_command("startworkflow", "three_steps")
+    assert WorkflowRun.objects.get().input is None
+
+
+def test_quietly_it_prints_the_id_alone(run_command):
+    printed = run_command("startworkflow", "three_steps", "{}", "-v", "0").out
+    assert printed == f"{WorkflowRun.objects.get().pk}\n"
+
+
+def test_the_input_can_come_from_stdin(run_command, monkeypatch):
+    monkeypatch.setattr("sys.stdin", StringIO('{"from": "stdin"}\n'))
+    run_command("startworkflow", "three_steps", "-")
+    assert WorkflowRun.objects.get().input == {"from": "stdin"}
+
+
+def test_key_delay_queue_and_priority_are_the_runs(run_command):
+    printed = run_command(
+        "startworkflow", "three_steps", "{}", "--key", "k", "--delay", "10m", "--queue", "bulk", "--priority", "-7"
+    ).out
+
+    run = WorkflowRun.objects.get()
+    assert (run.key, run.queue, run.priority, run.phase) == ("k", "bulk", -7, WorkflowRun.Phase.TIMED)
+    assert "It is due at " in printed
+
+
+def test_a_used_key_starts_nothing_and_says_so(run_command):
+    run_command("startworkflow", "three_steps", "{}", "--key", "k")
+    printed = run_command("startworkflow", "three_steps", "{}", "--key", "k").out
+
+    run = WorkflowRun.objects.get()
+    assert f"The key 'k' was used before, by run {run.pk}, which is pending. Nothing was started." in printed
+
+
+def test_the_input_of_a_dataclass_is_validated(run_command):
+    @workflow
+    def typed(input: Order, step): ...
+
+    with pytest.raises(CommandError, match="order_id: expected int, got ") as caught:
+        run_command("startworkflow", "typed", '{"order_id": "seven"}')
+    assert "email: missing" in str(caught.value)
+    assert not WorkflowRun.objects.exists()
+
+
+def test_the_input_of_a_pydantic_model_is_validated(run_command):
+    @workflow
+    def typed(input: OrderModel, step): ...
+
+    with pytest.raises(CommandError, match="order_id: Input should be a valid integer"):
+        run_command("startworkflow", "typed", '{"order_id": "seven"}')
+    assert not WorkflowRun.objects.exists()
+
+
+@pytest.fixture
+def working(transactional_db, shaky):
+    """A worker in the background, until the end of the test."""
+    worker = Worker(poll_interval=0.02)
+
+    def work():
+        worker.run()
+        connections.close_all()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    worker.stop()
+    thread.join(10)
+
+
+def test_waiting_prints_the_result_as_json_without_what_is_masked(run_command, working, shaky):
+    printed = run_command("startworkflow", "shaky", '{"fails": false}', "--wait")
+    assert json.loads(printed.out) == {"token": "********", "sum": 3}
+    assert "Started shaky: run " in printed.err
+
+
+def test_waiting_for_a_run_that_fails_is_an_error_that_says_why(run_command, working, shaky):
+    with pytest.raises(CommandError, match="failed in step 'second': ValueError: it fails"):
+        run_command("startworkflow", "shaky", '{"fails": true}', "--wait")
+
+
+def test_waiting_where_no_worker_can_see_the_run_is_refused(run_command):
+    with pytest.raises(CommandError, match="workers see the run after the commit"):
+        run_command("startworkflow", "three_steps", "{}", "--wait")

@@ -6,9 +6,9 @@ Importable before the app registry is ready: the models are imported when a run 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, overload
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured
@@ -20,10 +20,33 @@ from .names import check_name
 from .retries import RetryPolicy, to_policy
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    from .bodies import Decorator
     from .models import WorkflowRun
 
-I = TypeVar("I")  # noqa: E741
-R = TypeVar("R")
+    I = TypeVarWithDefault("I", contravariant=True, default=Any)  # noqa: E741
+    R = TypeVarWithDefault("R", covariant=True, default=Any)
+else:
+    I, R = TypeVar("I"), TypeVar("R")  # noqa: E741
+
+
+class StartOptions(TypedDict, total=False):
+    """What `start_many()` takes beside the inputs; see `Workflow.start()`."""
+
+    priority: int | None
+    queue: str | None
+    delay: Duration | None
+    start_at: datetime | None
+
+
+class StartOptionsWithKey(StartOptions, total=False):
+    """What `start()` takes beside the input."""
+
+    key: str | None
+
 
 INJECTED = ("input", "step", "logger", "run")
 PRIORITIES = range(-100, 101)
@@ -89,16 +112,22 @@ class Workflow(Generic[I, R]):
         """Call the body with those of input, step, logger and run that it takes."""
         return self.function(**arguments)
 
+    @overload
+    def start(
+        self: Workflow[None, R], input: None = None, **options: Unpack[StartOptionsWithKey]
+    ) -> WorkflowRun[R]: ...
+    @overload
+    def start(self, input: I | Mapping[str, Any], **options: Unpack[StartOptionsWithKey]) -> WorkflowRun[R]: ...
     def start(
         self,
-        input: I | Any = None,
+        input: Any = None,
         *,
         key: str | None = None,
         priority: int | None = None,
         queue: str | None = None,
         delay: Duration | None = None,
         start_at: datetime | None = None,
-    ) -> WorkflowRun:
+    ) -> WorkflowRun[R]:
         """Start a run, by one INSERT on the caller's connection: inside `atomic()` it exists only if that commits.
 
         - `key`: starting this workflow again with the same key returns the first run; `run.created` says which.
@@ -116,27 +145,41 @@ class Workflow(Generic[I, R]):
 
     def start_many(
         self,
-        inputs: Iterable[I | Any],
+        inputs: Iterable[I | Mapping[str, Any]],
         *,
         priority: int | None = None,
         queue: str | None = None,
         delay: Duration | None = None,
         start_at: datetime | None = None,
-    ) -> list[WorkflowRun]:
+    ) -> list[WorkflowRun[R]]:
         """Start a run for each input by one bulk INSERT; all of them or none. Raises what `start()` raises."""
         from .starting import start_many
 
         return start_many(self, inputs, priority=priority, queue=queue, delay=delay, start_at=start_at)
 
-    async def astart(self, input: I | Any = None, **options: Any) -> WorkflowRun:
+    @overload
+    async def astart(
+        self: Workflow[None, R], input: None = None, **options: Unpack[StartOptionsWithKey]
+    ) -> WorkflowRun[R]: ...
+    @overload
+    async def astart(self, input: I | Mapping[str, Any], **options: Unpack[StartOptionsWithKey]) -> WorkflowRun[R]: ...
+    async def astart(self, input: Any = None, **options: Unpack[StartOptionsWithKey]) -> WorkflowRun[R]:
         """`start()` for async code."""
         return await sync_to_async(self.start)(input, **options)
 
-    async def astart_many(self, inputs: Iterable[I | Any], **options: Any) -> list[WorkflowRun]:
+    async def astart_many(
+        self, inputs: Iterable[I | Mapping[str, Any]], **options: Unpack[StartOptions]
+    ) -> list[WorkflowRun[R]]:
         """`start_many()` for async code."""
         return await sync_to_async(self.start_many)(inputs, **options)
 
 
+def _typed(function: Callable[..., Any]) -> Decorator:
+    """The same function; type checkers take it for what `bodies.py` says."""
+    return function
+
+
+@_typed
 def workflow(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function a workflow: `@workflow`, or `@workflow(name="nightly", queue="reports", retry=3)`.
 

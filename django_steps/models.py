@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import models
 from django.db.models import Q
@@ -20,6 +20,20 @@ from .ids import uuid7
 from .ledger import sql
 from .names import MAX_LENGTH
 from .querysets import WorkflowRunQuerySet
+
+if TYPE_CHECKING:
+    from typing import Generic
+
+    from typing_extensions import TypeVar
+
+    R = TypeVar("R", covariant=True, default=Any)
+
+    class _Run(models.Model, Generic[R]):
+        class Meta:
+            abstract = True
+else:
+    # A run is generic in its result for type checkers only: Django's models can't be generic.
+    R, _Run = "R", {"R": models.Model}
 
 
 class Worker(models.Model):
@@ -49,7 +63,7 @@ class Worker(models.Model):
         return sql.to_datetime(self.last_seen)
 
 
-class WorkflowRun(models.Model):
+class WorkflowRun(_Run[R]):
     """One run of a workflow. Made by `start()`, changed by its verbs: `retry()`, `cancel()`, `restart()`."""
 
     class Status(models.TextChoices):

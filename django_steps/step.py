@@ -6,9 +6,10 @@ Here is only what users type, checked where they type it. What running a step me
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+from uuid import UUID
 
 from django.conf import settings
 from django.utils import timezone
@@ -19,18 +20,30 @@ from .names import check_name
 from .retries import RetryPolicy, to_policy
 from .targets import resolve
 
+if TYPE_CHECKING:
+    import typing_extensions
+    from django.db.models import Model, QuerySet
+    from django.db.models.manager import BaseManager
+
+    P = typing_extensions.ParamSpec("P", default=...)
+    R = typing_extensions.TypeVar("R", default=Any)
+    M = TypeVar("M", bound=Model)
+else:
+    P, R = ParamSpec("P"), TypeVar("R")
+PrimaryKey = int | str | UUID
+
 
 class Performer(Protocol):
     """What carries steps out: a pass over a run."""
 
-    def define(self, call: Call) -> None: ...
+    def define(self, call: Call[..., Any]) -> None: ...
 
-    def perform(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
+    def perform(self, call: Call[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
 
     def sleep(self, name: str, duration: int | None, until: int | None) -> None: ...
 
 
-class Call:
+class Call(Generic[P, R]):
     """A defined step. `run()` executes it, or returns what is recorded of it."""
 
     __slots__ = ("_performer", "atomic", "function", "name", "retry")
@@ -50,21 +63,31 @@ class Call:
     def __repr__(self) -> str:
         return f"<step {self.name!r}>"
 
-    def __call__(self, function: Callable[..., Any]) -> Call:
+    def __call__(self, function: Callable[..., Any]) -> Call[..., Any]:
         """The decorator form: `@step.define("send")` above a function."""
         if self.function is not None or not callable(function):
             raise TypeError(f"Step {self.name!r} has its function already; execute it with .run(…).")
         self.function = function
         return self
 
-    def run(self, *args: Any, **kwargs: Any) -> Any:
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Execute the step with these arguments and return its result; on later passes the recorded result.
 
         Raises what the step's function raised, on every pass.
         """
         if self.function is None:
             raise TypeError(f"Step {self.name!r} has no function: write step.define({self.name!r}, function).run(…).")
-        return self._performer.perform(self, args, kwargs)
+        result: R = self._performer.perform(self, args, kwargs)
+        return result
+
+
+class StepDecorator(Protocol):
+    """`@step.define(name)`: takes the function of the step."""
+
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[R]], /) -> Call[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Call[P, R]: ...
 
 
 class Step:
@@ -75,6 +98,33 @@ class Step:
     def __init__(self, performer: Performer) -> None:
         self._performer = performer
 
+    @overload
+    def define(
+        self,
+        name: str,
+        function: Callable[P, Awaitable[R]],
+        *,
+        retry: RetryPolicy | int | None = None,
+        atomic: bool = False,
+    ) -> Call[P, R]: ...
+    @overload
+    def define(
+        self,
+        name: str,
+        function: Callable[P, R],
+        *,
+        retry: RetryPolicy | int | None = None,
+        atomic: bool = False,
+    ) -> Call[P, R]: ...
+    @overload
+    def define(
+        self,
+        name: str,
+        function: None = None,
+        *,
+        retry: RetryPolicy | int | None = None,
+        atomic: bool = False,
+    ) -> StepDecorator: ...
     def define(
         self,
         name: str,
@@ -96,6 +146,76 @@ class Step:
             raise TypeError(f"Step {name!r} takes a function, got {function!r}. Call it by .run(…), not in define().")
         return Call(self._performer, name, function, to_policy(retry, f"retry of step {name!r}"), _flag(atomic, name))
 
+    @overload
+    def get(
+        self,
+        target: type[Model] | BaseManager[Any] | QuerySet[Any, Any],
+        method: str,
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | int | None = None,
+        atomic: bool = False,
+    ) -> Call[..., Any]: ...
+    @overload
+    def get(
+        self,
+        target: type[M],
+        method: Callable[Concatenate[M, P], Awaitable[R]],
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | int | None = None,
+        atomic: bool = False,
+    ) -> Call[Concatenate[M | PrimaryKey, P], R]: ...
+    @overload
+    def get(
+        self,
+        target: type[M],
+        method: Callable[Concatenate[M, P], R],
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | int | None = None,
+        atomic: bool = False,
+    ) -> Call[Concatenate[M | PrimaryKey, P], R]: ...
+    @overload
+    def get(
+        self,
+        target: type[Model],
+        method: Callable[P, Awaitable[R]],
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | int | None = None,
+        atomic: bool = False,
+    ) -> Call[P, R]: ...
+    @overload
+    def get(
+        self,
+        target: type[Model],
+        method: Callable[P, R],
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | int | None = None,
+        atomic: bool = False,
+    ) -> Call[P, R]: ...
+    @overload
+    def get(
+        self,
+        target: Callable[P, Awaitable[R]],
+        method: None = None,
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | int | None = None,
+        atomic: bool = False,
+    ) -> Call[P, R]: ...
+    @overload
+    def get(
+        self,
+        target: Callable[P, R],
+        method: None = None,
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | int | None = None,
+        atomic: bool = False,
+    ) -> Call[P, R]: ...
     def get(
         self,
         target: Any,

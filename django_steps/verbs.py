@@ -19,12 +19,12 @@ from .ledger import sql, starts
 from .ledger import verbs as ledger
 
 if TYPE_CHECKING:
-    from .models import WorkflowRun
+    from .models import R, WorkflowRun
 
 _FIRST_LOOK, _LAST_LOOK = 0.005, 0.25  # seconds between two looks for the end of a run
 
 
-def result(self: WorkflowRun, timeout: float | None = None) -> Any:
+def result(self: WorkflowRun[R], timeout: float | None = None) -> R:
     """Wait for the end of the run and return what its body returned.
 
     `timeout` is in seconds; None waits for ever. Raises `RunFailed`, `RunCanceled`, `TimeoutError`, and
@@ -53,7 +53,7 @@ def result(self: WorkflowRun, timeout: float | None = None) -> Any:
         raise RunFailed(self)
     if self.status == self.Status.CANCELED:
         raise RunCanceled(f"Run {self.pk} of {self.workflow!r} was canceled.")
-    return self.output
+    return self.output  # type: ignore[no-any-return]
 
 
 def retry(self: WorkflowRun, from_step: str | None = None) -> None:
@@ -81,7 +81,7 @@ def cancel(self: WorkflowRun) -> None:
         )
 
 
-def restart(self: WorkflowRun, from_step: str | None = None) -> WorkflowRun:
+def restart(self: WorkflowRun[R], from_step: str | None = None) -> WorkflowRun[R]:
     """Start a new run of the same workflow with the same input, linked to this one by `restart_of`.
 
     With `from_step` the steps recorded before it are copied. The key is not. Raises `UnknownStep`.
@@ -119,7 +119,7 @@ def set_progress(self: WorkflowRun, done: int, total: int) -> None:
     self.progress_done, self.progress_total = current.progress = done, total
 
 
-async def aresult(self: WorkflowRun, timeout: float | None = None) -> Any:
+async def aresult(self: WorkflowRun[R], timeout: float | None = None) -> R:
     """`result()` for async code."""
     return await sync_to_async(self.result)(timeout)
 
@@ -134,9 +134,9 @@ async def acancel(self: WorkflowRun) -> None:
     await sync_to_async(self.cancel)()
 
 
-async def arestart(self: WorkflowRun, from_step: str | None = None) -> WorkflowRun:
+async def arestart(self: WorkflowRun[R], from_step: str | None = None) -> WorkflowRun[R]:
     """`restart()` for async code."""
-    run: WorkflowRun = await sync_to_async(self.restart)(from_step)
+    run: WorkflowRun[R] = await sync_to_async(self.restart)(from_step)
     return run
 
 

@@ -13,7 +13,17 @@ from . import events, failures, hygiene, values
 from .context import active_pass, active_step, thread_id
 from .definitions import Workflow
 from .endings import Ended, Ending, Host
-from .errors import NestedStep, PassEnded, RecordedInstanceGone, StepInTransaction, StepNotRun, StepsError, WrongThread
+from .errors import (
+    NestedStep,
+    PassEnded,
+    RecordedInstanceGone,
+    StepInTransaction,
+    StepNotRun,
+    StepsError,
+    UnserializableValue,
+    ValueTooLarge,
+    WrongThread,
+)
 from .history import History
 from .ledger import endings, leases, verbs
 from .ledger.claims import Claim
@@ -236,6 +246,10 @@ class Pass:
                 f"Step {name!r} was called inside an atomic() block (or another open transaction) of the body, which can be "
                 f"rolled back after the step was done. Move it into the step's function, or give the step atomic=True."
             )
+        self.end_if_interrupted()
+
+    def end_if_interrupted(self) -> None:
+        """End the pass here if it was told to from outside."""
         if self.interrupt is not None:
             self._end(Ending(self.interrupt))
 
@@ -272,7 +286,11 @@ class Pass:
                 self._try_later(write, error)
                 attempt.count(write)
                 continue
-            recorded = self._record(write, attempt.outcome)
+            try:
+                recorded = self._record(write, attempt.outcome)
+            except (UnserializableValue, ValueTooLarge) as refused:  # by the database, which takes the failure instead
+                write, error = attempt.failed(refused), refused
+                recorded = self._record(write)
             self.current_step = ""
             events.step_ended(self.claim, write, error)
             if self.host.puts_down_always:
@@ -298,10 +316,7 @@ class Pass:
     def _record(self, write: StepWrite, outcome: Outcome | None = None) -> Recorded:
         """Commit a record, unless an outcome says that it is; the pass ends here if the run is no longer its own."""
         outcome = outcome or self.host.record(write)
-        if outcome is Outcome.NOT_RUNNING:
-            self._end(Ending(CANCELED))
-        if outcome in (Outcome.LOST, Outcome.TAKEN):
-            self._end(Ending(LOST))
+        self._let_go(outcome)
         self._is_careful = False
         recorded = as_recorded(write)
         self.history.add(recorded)
@@ -311,19 +326,23 @@ class Pass:
         outcome = self.host.write(
             lambda: endings.put_down(self.host.connection(), self.run_id, self.claim.token, wake_at, write)
         )
+        self._let_go(outcome)
+        self.history.add(as_recorded(write))
+
+    def _let_go(self, outcome: Outcome) -> None:
+        """End the pass here if a write found that the run is no longer its own."""
         if outcome is not Outcome.WRITTEN:
             self._end(Ending(CANCELED if outcome is Outcome.NOT_RUNNING else LOST))
-        self.history.add(as_recorded(write))
 
     def _wait_for(self, wake_at: int) -> None:
         """Wait in place for a short time, or put the run down."""
         while (remaining := wake_at - self.claim.now()) > 0:
-            if self.interrupt is not None:
-                self._end(Ending(self.interrupt))
+            self.end_if_interrupted()
             if remaining > self.host.limits.inline_wait:
-                self.host.write(
+                outcome = self.host.write(
                     lambda: endings.wait_again(self.host.connection(), self.run_id, self.claim.token, wake_at)
                 )
+                self._let_go(outcome)
                 self._end(Ending(Ended.PUT_DOWN, wake_at))
             self.host.wait(remaining / 1_000_000)
 

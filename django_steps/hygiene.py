@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -40,6 +41,7 @@ def tidied(what: str) -> Iterator[dict[str, int]]:
     Gives the depths at the beginning. A connection with an open `atomic()` block of the caller's is left alone.
     """
     before = atomic_depths()
+    _drop_dead()
     with _watching_transactions():
         try:
             yield before
@@ -47,6 +49,20 @@ def tidied(what: str) -> Iterator[dict[str, int]]:
             for connection in connections.all(initialized_only=True):
                 if connection.connection is not None and not before.get(connection.alias):
                     _tidy(connection, what)
+
+
+def _drop_dead() -> None:
+    """Close the idle connections that the server has closed, after a restart for example: nothing begins on one."""
+    for connection in connections.all(initialized_only=True):
+        raw = connection.connection
+        if raw is None or connection.in_atomic_block or connection.vendor not in ("postgresql", "mysql"):
+            continue
+        with suppress(Exception):  # whoever uses it next is told
+            # Nothing was asked, so all that there can be to read is that the connection is over (or a notice).
+            waiting = select.poll()
+            waiting.register(raw.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+            if waiting.poll(0) and not connection.is_usable():
+                connection.close()
 
 
 def _tidy(connection: BaseDatabaseWrapper, what: str) -> None:

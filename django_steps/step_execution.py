@@ -39,8 +39,8 @@ logger = logging.getLogger("django_steps")
 # Mistakes in the code: trying again would only make the same one again.
 _MISTAKES = (NestedStep, StepInTransaction, WrongThread, UnserializableValue, ValueTooLarge)
 _PASS_THROUGH = (PassEnded, KeyboardInterrupt, GeneratorExit)
-# How often an atomic step is executed again because the database broke off its transaction, and the wait in between.
-_DATABASE_ATTEMPTS, _DATABASE_PAUSE = 60, 0.5
+# How often an atomic step is executed again because the database broke off its transaction, and the waits in between.
+_DATABASE_ATTEMPTS, _FIRST_DATABASE_PAUSE, _LAST_DATABASE_PAUSE = 60, 0.02, 0.5
 
 Executed = tuple[StepWrite, BaseException | None]
 
@@ -144,16 +144,17 @@ async def _awaited(awaitable: Any) -> Any:
 
 def _execute_atomic(attempt: Attempt) -> StepWrite:
     """Execute the step and record it in one transaction; again, if the database broke the transaction off."""
-    host = attempt.owner.host
+    host, pause, refusals = attempt.owner.host, _FIRST_DATABASE_PAUSE, 0
     for _ in range(_DATABASE_ATTEMPTS):
         write: StepWrite | None = None
+        is_begun = False
         connection = host.connection()
         is_nested = connection.in_atomic_block
         try:
             with transaction.atomic(using=connection.alias):
                 if connection.vendor == "sqlite":
                     _hold(attempt)
-                depths = hygiene.atomic_depths()
+                depths, is_begun = hygiene.atomic_depths(), True
                 write = attempt.succeeded(_call(attempt))
                 if hygiene.is_deeper(depths):
                     raise StepInTransaction(f"Step {write.name!r} left a transaction open, so that it can't commit.")
@@ -162,14 +163,24 @@ def _execute_atomic(attempt: Attempt) -> StepWrite:
         except (*_PASS_THROUGH, ClaimLost):
             raise
         except BaseException as error:
+            is_ours = not is_begun or write is not None  # an error of our own statements, not of the step's
+            # To be judged before anything connects again.
+            is_broken_off = not is_nested and _was_broken_off(connection, error, is_ours)
             if write is not None and not is_nested and _is_recorded(attempt, write):
                 logger.exception("Step %r is done and recorded, but an error came after its commit.", write.name)
                 return write
             attempt.outcome = None
-            if is_nested or not _was_broken_off(connection, error):
+            if not is_broken_off:
                 raise
+            if write is not None and not sql.is_transient(error) and len(write.output or "") > sql.LONG_VALUE:
+                refusals += 1
+                if refusals > 1:
+                    raise ValueTooLarge(f"The database closed the connection on this value twice: {error}") from error
             logger.warning("The database broke off step %r, which is executed again: %s", attempt.call.name, error)
-            host.wait(_DATABASE_PAUSE)
+            host.write(connection.ensure_connection)  # an outage uses up no attempts
+            host.wait(pause)
+            attempt.owner.end_if_interrupted()
+            pause = min(pause * 2, _LAST_DATABASE_PAUSE)
     raise OperationalError(f"The database broke off step {attempt.call.name!r} {_DATABASE_ATTEMPTS} times.")
 
 
@@ -192,8 +203,8 @@ def _is_recorded(attempt: Attempt, write: StepWrite) -> bool:
     return host.write(lambda: records.is_recorded(host.connection(), write))
 
 
-def _was_broken_off(connection: BaseDatabaseWrapper, error: BaseException) -> bool:
+def _was_broken_off(connection: BaseDatabaseWrapper, error: BaseException, is_ours: bool) -> bool:
     """Whether the database, not the step, is why a transaction came to nothing."""
     if not isinstance(error, (OperationalError, InterfaceError)):
         return False
-    return sql.is_transient(error) or connection.connection is None or not connection.is_usable()
+    return is_ours or sql.is_transient(error) or connection.connection is None or not connection.is_usable()

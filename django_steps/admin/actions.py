@@ -1,0 +1,233 @@
+"""Retry, cancel, run again and delete for a selection: a page says what will happen to how many, then it happens.
+
+What can't be done is skipped and reported with the reason. At most `AT_MOST` runs at a time, the newest first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
+
+from ..errors import StepsError
+from ..models import WorkflowRun
+from . import again
+from .changelist import BIG_COLUMNS
+from .search import parse_ids
+
+if TYPE_CHECKING:
+    from .runs import WorkflowRunAdmin
+
+AT_MOST = 1000
+_Status = WorkflowRun.Status
+_LABELS = dict(_Status.choices)
+_HANDLED = gettext_lazy("its failure was handled: open it to choose a step")
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What an action does to runs of these statuses, and how it speaks of it."""
+
+    name: str
+    title: Any
+    applies_to: Collection[str]
+    apply: Callable[[Any, HttpRequest, list[WorkflowRun]], list[UUID]]
+    will: Any  # ngettext_lazy, with %(count)d
+    done: Any
+
+
+@admin.action(description=gettext_lazy("Retry selected runs"), permissions=["retry"])
+def retry(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+    return _ask_or_do(model_admin, request, queryset, _RETRY)
+
+
+@admin.action(description=gettext_lazy("Cancel selected runs"), permissions=["cancel"])
+def cancel(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+    return _ask_or_do(model_admin, request, queryset, _CANCEL)
+
+
+@admin.action(description=gettext_lazy("Run selected runs again"), permissions=["add"])
+def restart(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+    return _ask_or_do(model_admin, request, queryset, _RESTART)
+
+
+@admin.action(description=gettext_lazy("Delete selected runs"), permissions=["delete"])
+def delete(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+    return _ask_or_do(model_admin, request, queryset, _DELETE)
+
+
+def _ask_or_do(
+    model_admin: WorkflowRunAdmin, request: HttpRequest, queryset: QuerySet[Any], verb: Verb
+) -> HttpResponse | None:
+    if "runs" in request.POST:  # the answer to the question names the runs in one field
+        queryset = model_admin.get_queryset(request).filter(pk__in=parse_ids(request.POST["runs"]))
+        _do(model_admin, request, list(queryset.defer(*BIG_COLUMNS)), verb)
+        return None
+    return _ask(model_admin, request, queryset, verb)
+
+
+# -- Asking -----------------------------------------------------------------------------------------
+
+
+def _ask(model_admin: WorkflowRunAdmin, request: HttpRequest, queryset: QuerySet[Any], verb: Verb) -> TemplateResponse:
+    selected = list(queryset.order_by("-pk").values_list("pk", "status")[: AT_MOST + 1])
+    is_cut, selected = len(selected) > AT_MOST, selected[:AT_MOST]
+    able = sum(status in verb.applies_to for _pk, status in selected)
+    lines = [verb.will % {"count": able}] if able else [_("There is nothing to do for any of the selected runs.")]
+    skipped = Counter(_already(status) for _pk, status in selected if status not in verb.applies_to)
+    if skipped:
+        lines.append(_("%(skipped)s will be skipped.") % {"skipped": _reasons(skipped)})
+    if is_cut:
+        lines.append(_("Only the newest %(limit)d of the selected runs are dealt with at a time.") % {"limit": AT_MOST})
+    context = {
+        **model_admin.admin_site.each_context(request),
+        "title": verb.title,
+        "opts": model_admin.opts,
+        "original": verb.title,
+        "media": model_admin.media,
+        "has_view_permission": True,
+        "lines": lines,
+        "button": verb.title if able else "",
+        "danger": verb.name in ("cancel", "delete"),
+        "fields": {
+            "action": verb.name,
+            "runs": ",".join(str(pk) for pk, _status in selected),
+            ACTION_CHECKBOX_NAME: str(selected[0][0]) if selected else "",
+            "select_across": "1",
+        }.items(),
+        "back_url": request.get_full_path(),
+    }
+    request.current_app = model_admin.admin_site.name  # type: ignore[attr-defined]
+    return TemplateResponse(request, model_admin.confirmation_template, context)
+
+
+# -- Doing ------------------------------------------------------------------------------------------
+
+
+def _do(model_admin: WorkflowRunAdmin, request: HttpRequest, runs: list[WorkflowRun], verb: Verb) -> None:
+    able = [run for run in runs if run.status in verb.applies_to]
+    done = set(verb.apply(model_admin, request, able)) if able else set()
+    reasons = Counter(_already(run.status) for run in runs if run.status not in verb.applies_to)
+    left = [run.pk for run in able if run.pk not in done]
+    for status in WorkflowRun.objects.filter(pk__in=left).values_list("status", flat=True):
+        reasons[_already(status) if status not in verb.applies_to else str(_HANDLED)] += 1
+    text = verb.done % {"count": len(done)}
+    if reasons:
+        text = _("%(done)s, %(skipped)s") % {"done": text, "skipped": _skipped(reasons)}
+    model_admin.message_user(request, text, messages.SUCCESS if done else messages.WARNING)
+
+
+def _apply_retry(model_admin: WorkflowRunAdmin, request: HttpRequest, runs: list[WorkflowRun]) -> list[UUID]:
+    done = WorkflowRun.objects.filter(pk__in=[run.pk for run in runs]).retry().done
+    _log(request, runs, done, CHANGE, _("Retried."))
+    return done
+
+
+def _apply_cancel(model_admin: WorkflowRunAdmin, request: HttpRequest, runs: list[WorkflowRun]) -> list[UUID]:
+    done = WorkflowRun.objects.filter(pk__in=[run.pk for run in runs]).cancel().done
+    _log(request, runs, done, CHANGE, _("Canceled."))
+    return done
+
+
+def _apply_restart(model_admin: WorkflowRunAdmin, request: HttpRequest, runs: list[WorkflowRun]) -> list[UUID]:
+    done, news = [], []
+    for run in runs:
+        try:
+            new, is_new = again.run_again(run)
+        except StepsError:
+            continue
+        if is_new:
+            done.append(run.pk)
+            news.append(new)
+    _log(request, runs, done, CHANGE, _("Run again."))
+    _log(request, news, [new.pk for new in news], ADDITION, _("Started again."))
+    return done
+
+
+def _apply_delete(model_admin: WorkflowRunAdmin, request: HttpRequest, runs: list[WorkflowRun]) -> list[UUID]:
+    ended = [run for run in runs if run.phase == run.Phase.ENDED]
+    ids = [run.pk for run in ended]
+    _log(request, ended, ids, DELETION, "")
+    model_admin.delete_queryset(request, WorkflowRun.objects.filter(pk__in=ids))
+    return ids
+
+
+def _log(request: HttpRequest, runs: list[WorkflowRun], done: Collection[UUID], flag: int, text: str) -> None:
+    changed = set(done)
+    logged: Any = [run for run in runs if run.pk in changed]
+    if logged:
+        LogEntry.objects.log_actions(request.user.pk, logged, flag, text)
+
+
+def _already(status: str) -> str:
+    return _("already %(status)s") % {"status": _LABELS[_Status(status)]}
+
+
+def _skipped(reasons: Counter[str]) -> str:
+    parts = [
+        ngettext("%(count)d skipped: %(reason)s", "%(count)d skipped: %(reason)s", count)
+        % {"count": count, "reason": reason}
+        for reason, count in sorted(reasons.items())
+    ]
+    return ", ".join(parts)
+
+
+def _reasons(reasons: Counter[str]) -> str:
+    return ", ".join(f"{count} ({reason})" for reason, count in sorted(reasons.items()))
+
+
+_FINISHED = frozenset(WorkflowRun.FINISHED)
+_ACTIVE = frozenset(WorkflowRun.ACTIVE)
+_RETRY = Verb(
+    "retry",
+    gettext_lazy("Retry"),
+    {_Status.FAILED, _Status.CANCELED},
+    _apply_retry,
+    ngettext_lazy(
+        "%(count)d run will be retried: it goes on from the step that failed.",
+        "%(count)d runs will be retried: each goes on from the step that failed.",
+        "count",
+    ),
+    ngettext_lazy("%(count)d retried", "%(count)d retried", "count"),
+)
+_CANCEL = Verb(
+    "cancel",
+    gettext_lazy("Cancel"),
+    _ACTIVE,
+    _apply_cancel,
+    ngettext_lazy("%(count)d run will be canceled.", "%(count)d runs will be canceled.", "count"),
+    ngettext_lazy("%(count)d canceled", "%(count)d canceled", "count"),
+)
+_RESTART = Verb(
+    "restart",
+    gettext_lazy("Run again"),
+    _FINISHED,
+    _apply_restart,
+    ngettext_lazy(
+        "%(count)d run will be started again from the beginning, as a new run with the same input.",
+        "%(count)d runs will be started again from the beginning, as new runs with the same inputs.",
+        "count",
+    ),
+    ngettext_lazy("%(count)d run again", "%(count)d run again", "count"),
+)
+_DELETE = Verb(
+    "delete",
+    gettext_lazy("Delete"),
+    _FINISHED,
+    _apply_delete,
+    ngettext_lazy(
+        "%(count)d run will be deleted, with its steps.", "%(count)d runs will be deleted, with their steps.", "count"
+    ),
+    ngettext_lazy("%(count)d deleted", "%(count)d deleted", "count"),
+)

@@ -1,0 +1,98 @@
+"""What the list says of each run. The queries behind it are in `changelist.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
+
+from ..models import WorkflowRun
+from . import display
+
+
+class RunColumns:
+    """The columns of the list, as methods that `list_display` names."""
+
+    @admin.display(description=_("ID"), ordering="pk")
+    def run_id(self, run: WorkflowRun) -> SafeString:
+        return format_html('<code title="{}">{}</code>', run.pk, short_id(run))
+
+    @admin.display(description=_("workflow"))
+    def workflow_name(self, run: WorkflowRun) -> SafeString | str:
+        if not run.version:
+            return display.clipped(run.workflow, 60)
+        return format_html("{} <small>{}</small>", display.clipped(run.workflow, 60), display.clipped(run.version, 20))
+
+    @admin.display(description=_("status"))
+    def status_word(self, run: WorkflowRun) -> SafeString:
+        word = display.status_word(run.status, run.get_status_display())
+        if run.phase != run.Phase.PARKED:
+            return word
+        return format_html("{}<br><small>{}</small>", word, gettext("no worker knows it"))
+
+    @admin.display(description=_("progress"))
+    def progress(self, run: Any) -> SafeString:
+        parts = [ngettext("%d step", "%d steps", run.step_count) % run.step_count]
+        if where := where_now(run):
+            parts.append(where)
+        lines = [", ".join(parts)]
+        if run.progress_total and run.status != run.Status.SUCCEEDED:
+            lines.append(display.progress_bar(run.progress_done, run.progress_total))
+        return format_html_join(mark_safe("<br>"), "{}", ((line,) for line in lines))
+
+    @admin.display(description=_("queue"))
+    def queue_name(self, run: WorkflowRun) -> str:
+        return display.clipped(run.queue, 40)
+
+    @admin.display(description=_("attempts"), empty_value="")
+    def tries(self, run: WorkflowRun) -> str | None:
+        return tries(run)
+
+    @admin.display(description=_("started"))
+    def started(self, run: WorkflowRun) -> SafeString | str:
+        return display.moment(run.started_at)
+
+    @admin.display(description=_("duration"))
+    def duration(self, run: WorkflowRun) -> str:
+        return display.duration(took(run))
+
+    @admin.display(description=_("error"))
+    def error_line(self, run: Any) -> SafeString | str:
+        line = display.error_line(run.error_start) if run.status == run.Status.FAILED else ""
+        return format_html('<span class="steps-error-line" title="{}">{}</span>', line, display.clipped(line, 110))
+
+
+def short_id(run: WorkflowRun) -> str:
+    """The last group of the id: what differs between runs of the same moment."""
+    return f"…{str(run.pk)[-12:]}"
+
+
+def where_now(run: WorkflowRun) -> str:
+    """What an active run is doing: `now: charge`, `sleeping until …`; empty for others."""
+    if run.status == run.Status.RUNNING and run.current_step:
+        return gettext("now: %(step)s") % {"step": display.clipped(run.current_step, 60)}
+    if run.status in (run.Status.SLEEPING, run.Status.PENDING) and (due := run.wakes_at):
+        return gettext("waits until %(moment)s") % {"moment": f"{display.local_time(due):%Y-%m-%d %H:%M:%S}"}
+    return ""
+
+
+def tries(run: WorkflowRun) -> str | None:
+    """The attempts and takeovers where there was more than one, or any."""
+    parts = []
+    if run.attempts > 1:
+        parts.append(ngettext("%d attempt", "%d attempts", run.attempts) % run.attempts)
+    if run.recoveries:
+        parts.append(ngettext("%d takeover", "%d takeovers", run.recoveries) % run.recoveries)
+    return ", ".join(parts) or None
+
+
+def took(run: WorkflowRun) -> Any:
+    """How long the run took, or has been taking, since it was first claimed; None before that."""
+    if run.started_at is None:
+        return None
+    return (run.finished_at or timezone.now()) - run.started_at

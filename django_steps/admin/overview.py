@@ -1,0 +1,203 @@
+"""The state of everything: runs by status, the last 24 hours, waiting and unknown runs, and the workers.
+
+Counts stop at a limit and durations come from the newest runs, so that the pages cost the same with a million runs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import PermissionDenied
+from django.db import router
+from django.db.models import Count
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from ..ledger import reports, sql
+from ..models import WorkflowRun
+from . import chart, display, workers
+from .filters import PARKED
+
+if TYPE_CHECKING:
+    from .runs import WorkflowRunAdmin
+
+COUNTED = 10_000  # runs of a status
+MEASURED = 5_000  # finished runs whose durations are looked at
+_LATE = timedelta(minutes=5)
+
+
+@dataclass
+class Measured:
+    """How the newest runs of one workflow went."""
+
+    workflow: str
+    url: str
+    ended: int
+    failed: int
+    p50: str
+    p95: str
+
+    @property
+    def failure_rate(self) -> str:
+        return f"{self.failed / self.ended:.0%}" if self.failed else "0%"
+
+
+def strip(admin: WorkflowRunAdmin) -> dict[str, Any]:
+    """What stands above the list: runs by status, and what needs somebody."""
+    connection = sql.connection_for(router.db_for_read(WorkflowRun))
+    counts = reports.count_by_status(connection, COUNTED + 1)
+    oldest = (
+        WorkflowRun.objects.filter(pk=reports.oldest_ready(connection)).only("pk", "workflow", "created_at").first()
+    )
+    states = workers.states()
+    return {
+        "overview_url": admin.url_of("overview"),
+        "start_url": admin.url_of("start"),
+        "statuses": [
+            {
+                "status": status.value,
+                "label": status.label,
+                "count": _up_to(counts[status.value]),
+                "url": f"{admin.url_of('changelist')}?status__exact={status.value}",
+            }
+            for status in WorkflowRun.Status
+        ],
+        "warnings": list(_warnings(admin, counts, oldest, states)),
+        "oldest": oldest,
+        "workers": states,
+    }
+
+
+def context(admin: WorkflowRunAdmin) -> dict[str, Any]:
+    """Everything that the overview shows."""
+    connection = sql.connection_for(router.db_for_read(WorkflowRun))
+    top = strip(admin)
+    oldest = top["oldest"]
+    return {
+        "strip": top,
+        "hours": chart.hours(connection),
+        "chart_height": chart.HEIGHT,
+        "measured": list(_measured(admin)),
+        "measured_runs": MEASURED,
+        "oldest": oldest and (oldest, admin.url_of("change", oldest.pk), display.duration(_age(oldest))),
+        "unknown": _unknown(admin),
+        "workers": [
+            (
+                state,
+                display.duration(state.silent_for),
+                [(run, admin.url_of("change", run.pk)) for run in state.runs],
+            )
+            for state in top["workers"]
+        ],
+        "changelist_url": admin.url_of("changelist"),
+    }
+
+
+def overview_page(admin: WorkflowRunAdmin, request: HttpRequest) -> HttpResponse:
+    """The overview as a page of its own."""
+    if not admin.has_view_permission(request):
+        raise PermissionDenied
+    request.current_app = admin.admin_site.name  # type: ignore[attr-defined]
+    title = _("Overview")
+    return TemplateResponse(
+        request,
+        admin.overview_template,
+        {
+            **admin.admin_site.each_context(request),
+            "title": title,
+            "opts": admin.opts,
+            "original": title,
+            "media": admin.media,
+            "has_view_permission": True,
+            "has_add_permission": admin.has_add_permission(request),
+            **context(admin),
+        },
+    )
+
+
+# -- What needs somebody -----------------------------------------------------------------------------
+
+
+def _warnings(
+    admin: WorkflowRunAdmin, counts: dict[str, int], oldest: WorkflowRun | None, states: list[workers.WorkerState]
+) -> Iterator[SafeString | str]:
+    if counts[PARKED]:
+        text = ngettext(
+            "%(count)s run is of a workflow or version that no worker knows.",
+            "%(count)s runs are of workflows or versions that no worker knows.",
+            counts[PARKED],
+        ) % {"count": _up_to(counts[PARKED])}
+        yield format_html('<a href="{}?status__exact={}">{}</a>', admin.url_of("changelist"), PARKED, text)
+    is_work_left = any(counts[status] for status in WorkflowRun.ACTIVE)
+    if is_work_left and not any(state.is_alive for state in states):
+        yield _("No worker is running, so nothing goes on. Start one: manage.py runworkflows")
+    silent = [state for state in states if not state.is_alive]
+    if silent:
+        text = ngettext(
+            "%(count)d worker has stopped answering: %(names)s.",
+            "%(count)d workers have stopped answering: %(names)s.",
+            len(silent),
+        )
+        names = ", ".join(str(state.worker) for state in silent[:5]) + ("…" if len(silent) > 5 else "")
+        yield text % {"count": len(silent), "names": names}
+    if oldest is not None and _age(oldest) > _LATE:
+        text = _("A run has been waiting for a worker for %(age)s.") % {"age": display.duration(_age(oldest))}
+        yield format_html('<a href="{}">{}</a>', admin.url_of("change", oldest.pk), text)
+
+
+def _age(run: WorkflowRun) -> timedelta:
+    now = timezone.now()
+    return now - run.created_at if timezone.is_aware(run.created_at) else timezone.make_naive(now) - run.created_at
+
+
+def _up_to(count: int) -> str:
+    return f"{COUNTED:,}+" if count > COUNTED else f"{count:,}"
+
+
+# -- The last 24 hours, by workflow -----------------------------------------------------------------
+
+
+def _measured(admin: WorkflowRunAdmin) -> Iterator[Measured]:
+    """Of the newest finished runs."""
+    since = timezone.now() - timedelta(hours=24)
+    newest = (
+        WorkflowRun.objects.filter(phase=WorkflowRun.Phase.ENDED, finished_at__gte=since)
+        .order_by("-finished_at")
+        .values_list("workflow", "status", "started_at", "finished_at")[:MEASURED]
+    )
+    seconds, failed, ended = defaultdict(list), defaultdict(int), defaultdict(int)
+    for workflow, status, started_at, finished_at in newest:
+        ended[workflow] += 1
+        failed[workflow] += status == WorkflowRun.Status.FAILED
+        if started_at is not None and status == WorkflowRun.Status.SUCCEEDED:
+            seconds[workflow].append((finished_at - started_at).total_seconds())
+    for workflow in sorted(ended):
+        taken = sorted(seconds[workflow])
+        yield Measured(
+            workflow,
+            f"{admin.url_of('changelist')}?{display.query(workflow=workflow)}",
+            ended[workflow],
+            failed[workflow],
+            display.duration(_percentile(taken, 0.5)),
+            display.duration(_percentile(taken, 0.95)),
+        )
+
+
+def _percentile(ordered: list[float], share: float) -> float | None:
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else None
+
+
+def _unknown(admin: WorkflowRunAdmin) -> list[tuple[str, str, int]]:
+    """The workflows and versions that no worker knows, with how many runs wait for one."""
+    parked = WorkflowRun.objects.filter(phase=WorkflowRun.Phase.PARKED)
+    found = parked.order_by().values_list("workflow", "version").annotate(Count("pk")).order_by("workflow", "version")
+    return list(found[:50])

@@ -1,0 +1,58 @@
+"""Which workers are there, what each is executing, and which ones stopped answering."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import router
+
+from ..ledger import sql
+from ..models import Worker, WorkflowRun
+
+# As the workers see each other: silent for so many leases means dead.
+_DEAD_AFTER_LEASES = 3
+_SHOWN = 100
+_MINUTE = 60_000_000  # microseconds
+
+
+@dataclass
+class WorkerState:
+    """A worker as the pages show it; `silent_for` is in seconds."""
+
+    worker: Worker
+    is_alive: bool
+    silent_for: float
+    runs: list[WorkflowRun]
+
+
+def states() -> list[WorkerState]:
+    """The workers that have not stopped in good order, those that answer first: three queries."""
+    connection = sql.connection_for(router.db_for_read(WorkflowRun))
+    now = sql.read_clock(connection)
+    workers = list(Worker.objects.filter(stopped_at=None).order_by("-last_seen")[:_SHOWN])
+    runs = _runs_of(workers, now)
+    return [
+        WorkerState(
+            worker,
+            worker.last_seen > now - _DEAD_AFTER_LEASES * worker.lease,
+            max(0, now - worker.last_seen) / 1_000_000,
+            runs[worker.pk],
+        )
+        for worker in workers
+    ]
+
+
+def _runs_of(workers: list[Worker], now: int) -> dict[Any, list[WorkflowRun]]:
+    # A held run is timed by its lease: looking no further than the longest one passes over the sleepers.
+    horizon = now + max((worker.lease for worker in workers), default=0) + _MINUTE
+    held = (
+        WorkflowRun.objects.filter(phase=WorkflowRun.Phase.TIMED, available_at__lte=horizon, worker__isnull=False)
+        .only("pk", "workflow", "current_step", "worker_id", "status")
+        .order_by("available_at")[:500]
+    )
+    found: dict[Any, list[WorkflowRun]] = defaultdict(list)
+    for run in held if workers else ():
+        found[run.worker_id].append(run)
+    return found

@@ -1,0 +1,65 @@
+/* Keeps the page of an active run up to date: fetches it again and puts the parts marked `data-steps-live` in place.
+   Does nothing while the tab is hidden. What is unfolded or focused stays so. */
+"use strict";
+
+(function () {
+  const page = document.querySelector("[data-steps-refresh]");
+  if (page === null) {
+    return;
+  }
+  const pause = Number(page.dataset.stepsRefresh);
+  let timer = null;
+
+  function plan(factor) {
+    window.clearTimeout(timer);
+    if (!document.hidden) {
+      timer = window.setTimeout(refresh, pause * factor);
+    }
+  }
+
+  async function refresh() {
+    try {
+      const response = await fetch(window.location.href, { headers: { Accept: "text/html" } });
+      if (!response.ok || response.redirected) {
+        return; // logged out, or the run is gone: reloading by hand says which
+      }
+      const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+      document.querySelectorAll("[data-steps-live]").forEach((part) => replace(part, fresh.getElementById(part.id)));
+      if (fresh.querySelector("[data-steps-refresh]") !== null) {
+        plan(1);
+      }
+    } catch {
+      plan(5); // the server can't be reached: try again later
+    }
+  }
+
+  function replace(part, fresh) {
+    if (fresh === null || part.innerHTML === fresh.innerHTML) {
+      return;
+    }
+    fresh.querySelectorAll("details[id]").forEach((details) => {
+      const old = document.getElementById(details.id);
+      if (old !== null) {
+        details.open = old.open;
+      }
+    });
+    const path = part.contains(document.activeElement) ? address(document.activeElement) : null;
+    part.replaceChildren(...document.adoptNode(fresh).childNodes);
+    if (path !== null) {
+      part.querySelector(path)?.focus({ preventScroll: true });
+    }
+  }
+
+  /* How to find the focused link or fold again in the new content. */
+  function address(element) {
+    const fold = element.closest("details[id]");
+    if (fold !== null) {
+      return `#${CSS.escape(fold.id)} > summary`;
+    }
+    const href = element.getAttribute("href");
+    return href === null ? null : `a[href="${CSS.escape(href)}"]`;
+  }
+
+  document.addEventListener("visibilitychange", () => plan(0));
+  plan(1);
+})();

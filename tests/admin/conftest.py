@@ -1,0 +1,127 @@
+"""Runs in every state without a worker, and somebody to look at them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+from django_steps import failures, values
+from django_steps.ids import random_token
+from django_steps.models import StepRecord, WorkflowRun
+
+START = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
+
+
+def url(name: str, *args: Any) -> str:
+    return reverse(f"admin:django_steps_workflowrun_{name}", args=args)
+
+
+def error_of(error: BaseException, *steps: str) -> str:
+    """A failure as the engine records it."""
+    try:
+        raise error
+    except type(error) as raised:
+        return failures.with_steps(failures.record(raised), list(steps))
+
+
+def make_run(
+    status: str = "succeeded", *, workflow: str = "three_steps", input: Any = None, **columns: Any
+) -> WorkflowRun:
+    """A run in this state, as if a worker had brought it there."""
+    is_finished = status in WorkflowRun.FINISHED
+    phase = WorkflowRun.Phase.ENDED if is_finished else WorkflowRun.Phase.READY
+    if status in ("running", "sleeping"):
+        phase = WorkflowRun.Phase.TIMED
+    defaults: dict[str, Any] = {
+        "status": status,
+        "phase": phase,
+        "input_text": values.encode(input),
+        "created_at": START,
+        "started_at": None if status == "pending" else START + timedelta(seconds=1),
+        "finished_at": START + timedelta(minutes=1) if is_finished else None,
+        "has_history": True,
+    }
+    return WorkflowRun.objects.create(workflow=workflow, **{**defaults, **columns})
+
+
+def add_step(
+    run: WorkflowRun, name: str, status: str = "succeeded", *, result: Any = None, **columns: Any
+) -> StepRecord:
+    """One more recorded step."""
+    position = columns.pop("position", None) or run.steps.count() + 1
+    started = START + timedelta(seconds=position)
+    defaults: dict[str, Any] = {
+        "kind": "step",
+        "position": position,
+        "status": status,
+        "output_text": values.encode(result) if status == "succeeded" else None,
+        "started_at": started,
+        "finished_at": started + timedelta(milliseconds=300),
+        "claim_token": 1,
+        "write_id": random_token(),
+    }
+    return StepRecord.objects.create(run=run, name=name, **{**defaults, **columns})
+
+
+def failed_run(step: str = "charge", error: BaseException | None = None, **columns: Any) -> WorkflowRun:
+    """A run of two steps, the second of which failed it."""
+    text = error_of(error or ValueError("card declined"), step)
+    run = make_run("failed", error_text=text, **columns)
+    add_step(run, "reserve", result={"seats": 2})
+    add_step(run, step, "failed", error_text=text)
+    return run
+
+
+def handled_run() -> WorkflowRun:
+    """Charge, ship fails, refund, raise: a failure that the body had handled."""
+    text = error_of(RuntimeError("carrier down"), "ship")
+    run = make_run("failed", error_text=text)
+    add_step(run, "charge")
+    add_step(run, "ship", "failed", error_text=text)
+    add_step(run, "refund")
+    return run
+
+
+def attempt_log(*errors: BaseException) -> str:
+    """Failed attempts, a second each."""
+    begun = int(START.timestamp() * 1_000_000)
+    return json.dumps(
+        [
+            {
+                "attempt": number,
+                "started_at": begun + number * 2_000_000,
+                "finished_at": begun + number * 2_000_000 + 1_000_000,
+                "error": failures.record(error),
+            }
+            for number, error in enumerate(errors, 1)
+        ]
+    )
+
+
+@pytest.fixture
+def staff(db: None) -> Callable[..., Client]:
+    """A client logged in as staff with these permissions: `staff("view", "retry")`."""
+
+    def login(*verbs: str) -> Client:
+        user = User.objects.create_user(f"staff-{'-'.join(verbs)}", password="x", is_staff=True)
+        user.user_permissions.set(Permission.objects.filter(codename__in=[f"{verb}_workflowrun" for verb in verbs]))
+        client = Client()
+        client.force_login(user)
+        return client
+
+    return login
+
+
+@pytest.fixture
+def root(db: None) -> Client:
+    """A client logged in as somebody who may do everything."""
+    client = Client()
+    client.force_login(User.objects.create_superuser("root"))
+    return client

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from django.apps import AppConfig
-from django.utils.module_loading import autodiscover_modules
+from importlib import import_module
+
+from django.apps import AppConfig, apps
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import module_has_submodule
 from django.utils.translation import gettext_lazy as _
 
 
@@ -18,4 +21,13 @@ class DjangoStepsConfig(AppConfig):
         from . import checks
 
         checks.register()
-        autodiscover_modules("workflows")
+        for config in apps.get_app_configs():
+            if config.module is not None and module_has_submodule(config.module, "workflows"):
+                _import(f"{config.name}.workflows")
+
+
+def _import(module: str) -> None:
+    try:
+        import_module(module)
+    except Exception as error:
+        raise ImproperlyConfigured(f"{module} can't be imported: {type(error).__name__}: {error}") from error

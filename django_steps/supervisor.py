@@ -1,7 +1,8 @@
 """Keeps several worker processes going: starts them, starts others for those that died, passes signals on.
 
 It executes no runs itself and doesn't touch the database. Workers are started with the command line again and not
-forked, so that each has connections of its own.
+forked, so that each has connections of its own. Ctrl-C, too, becomes a SIGTERM to them: one that is still starting up
+ends by it without a traceback.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class Supervisor:
     def _wait(self) -> None:
         """Wait a moment, less if a signal comes."""
         try:
-            signum = self._signals.get(timeout=_TICK)
+            self._signals.get(timeout=_TICK)
         except queue.Empty:
             if self._deadline is not None and time.monotonic() > self._deadline:
                 self._kill()
@@ -107,7 +108,9 @@ class Supervisor:
         self._is_stopping = True
         if self._shutdown_timeout is not None:
             self._deadline = time.monotonic() + self._shutdown_timeout + _GRACE
-        self._send(signum)
+        for slot in self._slots:
+            if slot.process is not None:
+                slot.process.terminate()
 
     # -- Workers --------------------------------------------------------------------------------
 
@@ -137,7 +140,8 @@ class Supervisor:
             _close(slot.process)
             slot.process = None
             if self._is_stopping:
-                self._exit_code = self._exit_code or abs(code)
+                # One that the signal killed had not got as far as handling it, and executed nothing.
+                self._exit_code = self._exit_code if code in (0, -signal.SIGTERM) else 1
             elif slot.is_reloading:
                 slot.is_reloading, slot.deaths, slot.start_at = False, 0, 0.0
             elif code == 0 and self._ends_by_itself:
@@ -157,11 +161,6 @@ class Supervisor:
         slot.start_at = time.monotonic() + back_off
         text = _("Worker %(pid)d %(how)s. Another one is started in %(seconds)g s.")
         self._say(text % {**how, "seconds": back_off})
-
-    def _send(self, signum: int) -> None:
-        for slot in self._slots:
-            if slot.process is not None:
-                slot.process.send_signal(signum)
 
     def _kill(self) -> None:
         for slot in self._slots:
@@ -183,7 +182,7 @@ class Supervisor:
             slot.start_at, slot.deaths = 0.0, 0
             if slot.process is not None and not slot.is_reloading:
                 slot.is_reloading = True
-                slot.process.send_signal(signal.SIGTERM)
+                slot.process.terminate()
 
 
 class PythonFiles:

@@ -83,8 +83,7 @@ def failures_to_forget(connection: BaseDatabaseWrapper, run_id: UUID) -> list[st
     """The steps whose failures ended a run, or `FailureWasHandled` if steps were recorded after the first of them."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT error FROM {RUN} WHERE id = %s", [sql.key(connection, run_id)])
-        (text,) = cursor.fetchone()
-        steps = json.loads(text).get("steps") or [] if text else []
+        steps = _failed_steps(cursor.fetchone()[0])
         if not steps:
             return []
         cursor.execute(
@@ -95,6 +94,14 @@ def failures_to_forget(connection: BaseDatabaseWrapper, run_id: UUID) -> list[st
         recorded = [name for name, _ in cursor.fetchall()]
     check_unhandled(recorded, steps)
     return [name for name in recorded if name in steps]
+
+
+def _failed_steps(error: str | None) -> list[str]:
+    """The steps that a run's error names; none where the record of it is damaged."""
+    try:
+        return list(json.loads(error)["steps"]) if error else []
+    except (ValueError, KeyError, TypeError):
+        return []
 
 
 def check_unhandled(recorded: list[str], steps: list[str]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 from django.core.management.base import CommandError
+from django.db import connection
 
 from django_steps import workflow
+from django_steps.ledger.sql import RUN
 from django_steps.management import bulk
 from django_steps.models import StepRecord, WorkflowRun
 from tests.app.workflows import sleeper, three_steps
@@ -14,7 +16,7 @@ Status = WorkflowRun.Status
 
 
 def statuses() -> dict[str, str]:
-    return {run.key or str(run.pk): str(run.status) for run in WorkflowRun.objects.all()}
+    return {run.key or str(run.pk): str(run.status) for run in WorkflowRun.objects.order_by("pk")}
 
 
 @pytest.fixture
@@ -112,6 +114,12 @@ def test_retry_from_an_unknown_step_lists_the_recorded_ones(run_command, failed)
     with pytest.raises(CommandError, match="Recorded are: 'first', 'second'"):
         run_command("retryworkflows", str(failed[0].pk), "--from-step", "third")
     assert set(statuses().values()) == {"failed"}
+
+
+def test_a_run_whose_error_cannot_be_read_is_retried_all_the_same(run_command, failed):
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE {RUN} SET error = 'broken'")
+    assert "3 runs are retried." in run_command("retryworkflows", "--all-failed").out
 
 
 def test_bulk_work_is_done_in_batches_and_each_run_once(run_command, db, monkeypatch):

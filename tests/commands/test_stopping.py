@@ -1,0 +1,98 @@
+"""Real workers and real signals: what ends, what is recorded, what is free for others, and the exit code."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from django_steps.models import Worker, WorkflowRun
+from tests.app import effects
+from tests.app.workflows import slow_middle
+from tests.conftest import wait_until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+QUICK = ("--poll-interval", "0.1")
+
+
+@pytest.fixture
+def in_a_step(start_worker):
+    """A worker process in the middle of a step that takes so many seconds, and its run."""
+
+    def start(seconds: float, *arguments: str):
+        run = slow_middle.start({"seconds": seconds})
+        worker = start_worker(*QUICK, *arguments)
+        wait_until(lambda: effects.count("slow begins", run))
+        return worker, run
+
+    return start
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=lambda signum: signum.name)
+def test_a_signal_lets_the_step_end_and_gives_the_run_back_at_once(in_a_step, signum):
+    worker, run = in_a_step(1)
+    worker.process.send_signal(signum)
+
+    assert worker.wait(15) == 0
+    run.refresh_from_db()
+    assert (run.status, run.phase) == ("pending", WorkflowRun.Phase.READY)
+    assert list(run.steps.values_list("name", "status")) == [("before", "succeeded"), ("slow", "succeeded")]
+    assert effects.names(run) == ["before", "slow begins", "slow ends"]
+    printed = worker.output()
+    assert "Stopping when 1 run has ended its step; once more ends at once:" in printed
+    assert f"slow_middle  {run.pk}  slow\n" in printed
+    assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=lambda signum: signum.name)
+def test_a_second_signal_ends_at_once(in_a_step, signum):
+    worker, run = in_a_step(30)
+    worker.process.send_signal(signum)
+    time.sleep(0.3)  # two signals at the same moment are one
+    worker.process.send_signal(signum)
+
+    assert worker.wait(5) == 1
+    run.refresh_from_db()
+    assert run.status == "running"
+    assert effects.names(run) == ["before", "slow begins"]
+
+
+def test_the_shutdown_timeout_ends_it(in_a_step):
+    worker, run = in_a_step(30, "--shutdown-timeout", "0.5")
+    worker.process.send_signal(signal.SIGTERM)
+
+    assert worker.wait(5) == 1
+    run.refresh_from_db()
+    assert run.status == "running"
+    assert "The time to stop is over" in worker.output()
+
+
+def test_an_idle_worker_stops_at_once(start_worker):
+    worker = start_worker("--poll-interval", "60")
+    wait_until(_live_workers)
+    began = time.monotonic()
+    assert worker.stop() == 0
+    assert time.monotonic() - began < 3
+    assert not _live_workers()
+
+
+def test_until_idle_ends_with_0_when_runs_failed(start_worker):
+    run = slow_middle.start({"no": "seconds"})
+    assert start_worker("--until-idle", *QUICK).wait(20) == 0
+    run.refresh_from_db()
+    assert run.status == "failed"
+
+
+def test_a_database_that_is_not_there_is_exit_code_1(start_worker, tmp_path):
+    database = {"DATABASE": "sqlite", "DATABASE_NAME": str(tmp_path / "empty.sqlite3")}
+    worker = start_worker(environment=database)
+    assert worker.wait(20) == 1
+    printed = worker.output()
+    assert printed.startswith("CommandError: Database 'default' lacks tables of django_steps.")
+    assert len(printed.splitlines()) == 1
+
+
+def _live_workers() -> int:
+    return Worker.objects.filter(stopped_at=None).count()

@@ -1,0 +1,136 @@
+"""Several real worker processes: replaced when they die, restarted when files change, stopped together."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from django_steps import workflow
+from django_steps.models import Worker, WorkflowRun
+from tests.app import effects
+from tests.app.workflows import slow_middle, three_steps
+from tests.conftest import ROOT, wait_until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+QUICK = ("--poll-interval", "0.1")
+
+
+def live_pids() -> set[int]:
+    """The processes of workers that have not said that they stopped, and that exist."""
+    return {pid for pid in Worker.objects.filter(stopped_at=None).values_list("pid", flat=True) if is_running(pid)}
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_killed_worker_is_replaced_and_all_stop_together(start_worker):
+    supervisor = start_worker("--processes", "2", *QUICK)
+    before = wait_until(lambda: len(live_pids()) == 2 and live_pids())
+    assert supervisor.pid not in before
+
+    killed = min(before)
+    os.kill(killed, signal.SIGKILL)
+    after = wait_until(lambda: len(live_pids() - {killed}) == 2 and live_pids() - {killed})
+    assert len(after - before) == 1
+
+    run = three_steps.start({})
+    assert run.result(timeout=10) == "done"
+    assert supervisor.stop() == 0
+    assert not live_pids()
+    printed = supervisor.output()
+    assert printed.count("2 worker processes") == 1
+    assert f"Worker {killed} was killed by SIGKILL. Another one is started in 1 s." in printed
+
+
+def test_stopping_lets_the_steps_of_all_workers_end(start_worker):
+    run = slow_middle.start({"seconds": 1})
+    supervisor = start_worker("--processes", "2", *QUICK)
+    wait_until(lambda: effects.count("slow begins", run))
+
+    supervisor.process.send_signal(signal.SIGINT)
+    assert supervisor.wait(15) == 0
+    run.refresh_from_db()
+    assert run.status == "pending"
+    assert effects.count("slow ends", run) == 1
+    assert not live_pids()
+
+
+def test_a_second_signal_kills_all_workers(start_worker):
+    run = slow_middle.start({"seconds": 30})
+    supervisor = start_worker("--processes", "2", *QUICK)
+    wait_until(lambda: effects.count("slow begins", run))
+    pids = wait_until(lambda: len(live_pids()) == 2 and live_pids())
+
+    supervisor.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: len(live_pids()) < 2)  # the idle one has stopped, so the signal came through
+    supervisor.process.send_signal(signal.SIGTERM)
+    assert supervisor.wait(5) == 1
+    assert not any(is_running(pid) for pid in pids)
+
+
+def test_workers_end_when_their_supervisor_is_killed(start_worker):
+    supervisor = start_worker("--processes", "2", *QUICK)
+    wait_until(lambda: len(live_pids()) == 2)
+    supervisor.kill()
+    wait_until(lambda: not live_pids())
+
+
+def test_until_idle_ends_when_all_workers_have(start_worker):
+    runs = three_steps.start_many([{}] * 10)
+    assert start_worker("--processes", "2", "--until-idle", *QUICK).wait(30) == 0
+    assert set(WorkflowRun.objects.values_list("status", flat=True)) == {"succeeded"}
+    assert len(runs) == 10
+
+
+RELOADED = """
+from django_steps import workflow
+
+@workflow
+def reloaded(input):
+    return "{answer}"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with an app of its own, whose workflows may be changed."""
+    (tmp_path / "reloaded_app").mkdir()
+    (tmp_path / "reloaded_app" / "__init__.py").touch()
+    (tmp_path / "reloaded_app" / "workflows.py").write_text(RELOADED.format(answer="old"))
+    (tmp_path / "reloading_settings.py").write_text(
+        "from tests.settings import *\n"
+        "from tests.settings import INSTALLED_APPS\n"
+        'INSTALLED_APPS = [*INSTALLED_APPS, "reloaded_app"]\n'
+    )
+    return tmp_path
+
+
+def test_changed_files_restart_the_workers_even_after_broken_ones(start_worker, project):
+    @workflow
+    def reloaded(input): ...
+
+    environment = {"PYTHONPATH": f"{project}:{ROOT}", "DJANGO_SETTINGS_MODULE": "reloading_settings"}
+    supervisor = start_worker("--reload", *QUICK, environment=environment)
+    module = project / "reloaded_app" / "workflows.py"
+    assert reloaded.start({}).result(timeout=15) == "old"
+
+    imported = project / "imported"
+    module.write_text(f"open({str(imported)!r}, 'w').close()\n1 / 0\n")
+    wait_until(imported.exists)
+    module.write_text(RELOADED.format(answer="brand new"))
+    assert reloaded.start({}).result(timeout=15) == "brand new"
+
+    assert supervisor.stop() == 0
+    printed = supervisor.output()
+    assert f"{module} changed: the workers are restarted." in printed
+    assert "ZeroDivisionError" in printed
+    assert "ended with exit code 1. It is started again when a Python file changes." in printed

@@ -10,13 +10,16 @@ DEMO := build/demo
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo serve test lint format
+.PHONY: help venv demo serve test matrix docs messages lint format
 
 help:
 	@echo "make demo     a shop's workflows in action: failures, a killed worker, a retry (under a minute)"
 	@echo "make serve    the shop's admin and a worker on this machine, with sample data"
 	@echo "make test     all tests, on every database that can be reached; ARGS=\"-k retry\" goes to pytest,"
 	@echo "              JOBS=1 tests one database after the other and shows the output at once"
+	@echo "make matrix   the tests with every supported Python and Django that is found here, on SQLite"
+	@echo "make docs     the documentation, in docs/_build/html; a warning is an error"
+	@echo "make messages collect the messages that can be translated"
 	@echo "make lint     check style and formatting"
 	@echo "make format   fix style and formatting"
 	@echo "make venv     only set up $(VENV)"
@@ -35,6 +38,18 @@ serve: $(VENV)/ready
 
 test: $(VENV)/ready-to-test
 	@$(BIN)/python tests/run.py $(ARGS)
+
+matrix: $(VENV)/ready-for-matrix
+	@$(BIN)/python tests/matrix.py $(ARGS)
+
+docs: $(VENV)/ready-for-docs
+	@$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+# Needs gettext.
+messages: $(VENV)/ready
+	@cd django_steps && ../$(BIN)/python -m django makemessages --all --no-location --no-wrap
+	@cd django_steps && ../$(BIN)/python -m django compilemessages
 
 lint: $(VENV)/ready-to-test
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -59,3 +74,12 @@ $(VENV)/ready-to-test: setup.cfg pyproject.toml | $(BIN)/python
 	@$(PIP) install --editable ".[mysql]" >$(VENV)/mysqlclient.log 2>&1 || \
 		echo "mysqlclient can't be built here (see $(VENV)/mysqlclient.log), so there are no tests on MariaDB/MySQL"
 	@touch $@ $(VENV)/ready
+
+$(VENV)/ready-for-matrix: setup.cfg pyproject.toml | $(BIN)/python
+	@$(PIP) install --editable ".[matrix]"
+	@touch $@
+
+$(VENV)/ready-for-docs: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "Installing what the documentation needs"
+	@$(PIP) install --editable ".[docs,postgresql]"
+	@touch $@

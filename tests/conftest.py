@@ -21,6 +21,10 @@ from django_steps.worker import Worker
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# What no database can change is tested once.
+if os.environ.get("DATABASE", "sqlite") != "sqlite":
+    collect_ignore = ["docs", "test_metadata.py", "test_packaging.py", "test_translations.py"]
+
 
 @pytest.fixture
 def work(transactional_db: None) -> Callable[..., None]:

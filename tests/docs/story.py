@@ -86,17 +86,19 @@ def is_same(shown: str, printed: str) -> bool:
 
 
 class Story:
-    """Tells the blocks of one page, in a directory."""
+    """Tells the blocks of one page, in a directory: with this Python, and `django_steps` from this path."""
 
-    def __init__(self, page: Path, directory: Path) -> None:
-        self.page, self.directory = page, directory
+    def __init__(
+        self, page: Path, directory: Path, python: Path = Path(sys.executable), path: Path | None = ROOT
+    ) -> None:
+        self.page, self.directory, self.python = page, directory, python
         self.printed = ""
         self._interpreter: subprocess.Popen[str] | None = None
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("DATABASE", "DJANGO"))},
             "DJANGO_SETTINGS_MODULE": "mysite.settings",
-            "PATH": os.pathsep.join([str(_commands(directory)), str(Path(sys.executable).parent), os.environ["PATH"]]),
-            "PYTHONPATH": str(ROOT),
+            "PATH": os.pathsep.join([str(_commands(directory)), str(python.parent), os.environ["PATH"]]),
+            "PYTHONPATH": str(path or ""),
             "PYTHONUNBUFFERED": "1",
             "PYTHONWARNINGS": "error",
             "COLUMNS": "100",
@@ -150,7 +152,7 @@ class Story:
     def _execute(self, block: Block) -> None:
         if self._interpreter is None:
             self._interpreter = subprocess.Popen(
-                [sys.executable, str(INTERPRETER)],
+                [str(self.python), str(INTERPRETER)],
                 cwd=self.directory,
                 env=self.environment,
                 stdin=subprocess.PIPE,
@@ -170,13 +172,16 @@ class Story:
             self._interpreter = None
 
 
+_COMMANDS = {"pip": 'test "$1" = install', "django-admin": 'exec python -m django "$@"'}
+
+
 def _commands(directory: Path) -> Path:
     """A directory of commands beside the story's: what is installed already isn't installed again."""
     commands = directory.parent / "commands"
     commands.mkdir(exist_ok=True)
-    pip = commands / "pip"
-    pip.write_text('#!/bin/sh\ntest "$1" = install\n')
-    pip.chmod(0o755)
+    for name, script in _COMMANDS.items():
+        (commands / name).write_text(f"#!/bin/sh\n{script}\n")
+        (commands / name).chmod(0o755)
     return commands
 
 

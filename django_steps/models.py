@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.db import models
 from django.db.models import Q
@@ -23,7 +23,9 @@ from .querysets import WorkflowRunQuerySet
 
 if TYPE_CHECKING:
     from typing import Generic
+    from uuid import UUID
 
+    from django.db.models.fields.related_descriptors import RelatedManager
     from typing_extensions import TypeVar
 
     R = TypeVar("R", covariant=True, default=Any)
@@ -141,7 +143,14 @@ class WorkflowRun(_Run[R]):
     # Whether `start()` made this run; False: its key was another's, and this is that one.
     created = True
 
-    objects = WorkflowRunQuerySet.as_manager()
+    if TYPE_CHECKING:
+        objects: ClassVar[WorkflowRunQuerySet]
+        steps: RelatedManager[StepRecord]
+        restarts: RelatedManager[WorkflowRun[R]]
+        worker_id: int | None
+        restart_of_id: UUID | None
+    else:
+        objects = WorkflowRunQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("workflow run")

@@ -16,21 +16,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from ..definitions import Workflow
+from ..definitions import StartOptionsWithKey, Workflow
 from ..durations import Duration
 from .errors import DoesNotEnd, NotRepeatable, StateLost, UnusedStub
 from .fake import FakeStep
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from ..models import WorkflowRun
+
+I = TypeVar("I")  # noqa: E741
+R = TypeVar("R")
 
 __all__ = ["DoesNotEnd", "FakeStep", "NotRepeatable", "StateLost", "UnusedStub", "drain", "run_workflow"]
 
 
+class Options(StartOptionsWithKey, total=False):
+    """What `run_workflow()` takes beside the workflow and its input."""
+
+    stubs: Mapping[str, Any] | None
+    straight_through: bool
+    max_steps: int
+
+
+@overload
+def run_workflow(workflow: Workflow[None, R], input: None = None, **options: Unpack[Options]) -> WorkflowRun[R]: ...
+@overload
 def run_workflow(
-    workflow: Workflow[Any, Any],
+    workflow: Workflow[I, R], input: I | Mapping[str, Any], **options: Unpack[Options]
+) -> WorkflowRun[R]: ...
+def run_workflow(
+    workflow: Workflow[Any, R],
     input: Any = None,
     *,
     stubs: Mapping[str, Any] | None = None,
@@ -41,7 +60,7 @@ def run_workflow(
     queue: str | None = None,
     delay: Duration | None = None,
     start_at: datetime | None = None,
-) -> WorkflowRun:
+) -> WorkflowRun[R]:
     """Start a run and drive it to its end, however long it sleeps; returns the run, succeeded or not.
 
     The virtual clock goes on as far as this run needs, and other runs are executed that are due meanwhile. What else

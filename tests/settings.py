@@ -1,6 +1,12 @@
 """Settings of the test-suite: the shop's, with an app of workflows made for testing."""
 
+import json
+import os
+
 from testproject.settings import *  # noqa: F403
 from testproject.settings import INSTALLED_APPS
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.app"]
+
+# For worker processes of tests that set something.
+DJANGO_STEPS = json.loads(os.environ.get("DJANGO_STEPS", "{}"))

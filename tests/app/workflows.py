@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -52,3 +53,40 @@ def sleeper(input, step):
     step.define("before", leave).run("before")
     step.sleep("nap", input["duration"])
     step.define("after", leave).run("after")
+
+
+@workflow
+def atomic_steps(input, step):
+    """`input["steps"]` steps in turn, atomic and plain; each takes `input["seconds"]`."""
+
+    def do(name: str) -> None:
+        leave(name)
+        time.sleep(input.get("seconds", 0))
+
+    for number in range(input["steps"]):
+        name = f"{'plain' if number % 2 else 'atomic'} {number}"
+        step.define(name, do, atomic=number % 2 == 0).run(name)
+
+
+@workflow
+def holds_the_interpreter(input, step):
+    """One step in C code that no other thread of the process gets past; a character more takes twice as long."""
+
+    def search() -> None:
+        leave("search begins")
+        re.match(r"(a+)+$", "a" * input["length"] + "b")
+
+    step.define("search", search).run()
+
+
+@workflow
+def spawner(input, step):
+    """Starts `input["children"]` runs, each of which starts as many less one."""
+    step.define("trace", leave).run("spawner")
+    for number in range(input["children"]):
+        step.define(f"child {number}", lambda: str(spawner.start({"children": input["children"] - 1}).pk)).run()
+
+
+@workflow
+def tiny(input, step):
+    step.define("once", leave).run("once")

@@ -1,0 +1,326 @@
+"""What happens to the runs of workers that die, stop answering, or are only suspected of it."""
+
+import json
+import random
+import signal
+import time
+
+import pytest
+from django.db import connection
+
+from django_steps import RunFailed
+from django_steps.ledger import due, endings, leases, records, sql, verbs, workers
+from django_steps.ledger.leases import Holding
+from django_steps.models import WorkflowRun
+from tests.app import effects
+from tests.app.workflows import atomic_steps, kills_its_worker, slow_middle, three_steps
+from tests.conftest import wait_until
+from tests.engine import SECOND, claim, make_terms, status_of, step_write, take_over
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def _clock(pass_time):
+    """The clock is set back after each test."""
+
+
+def wake(terms):
+    with sql.writing(connection):
+        return due.wake(connection, terms)
+
+
+# -- Real processes, real signals ----------------------------------------------------------------
+
+
+def test_killed_workers_run_goes_on_from_the_step_it_was_in(start_worker):
+    run = slow_middle.start({"seconds": 0.8})
+    first = start_worker("--lease", "1")
+    wait_until(lambda: effects.count("slow begins"))
+    second = start_worker("--lease", "1", "--poll-interval", "0.1")
+    first.kill()
+    assert run.result(timeout=20) is None
+    assert effects.names(run) == ["before", "slow begins", "slow begins", "slow ends", "after"]
+    run.refresh_from_db()
+    assert len(run.takeovers) == 1 and str(first.pid) in run.takeovers[0]["worker"]
+    assert set(effects.Effect.objects.filter(name="after").values_list("pid", flat=True)) == {second.pid}
+
+
+def test_stopped_worker_finds_its_run_taken_over_and_goes_on_working(start_worker):
+    run = slow_middle.start({"seconds": 1})
+    stopped = start_worker("--lease", "1", "--poll-interval", "0.1")
+    wait_until(lambda: effects.count("slow begins"))
+    stopped.process.send_signal(signal.SIGSTOP)
+    second = start_worker("--lease", "1", "--poll-interval", "0.1")
+    run.result(timeout=20)
+    assert second.stop() == 0
+    steps = list(run.steps.values())
+    stopped.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: effects.count("slow ends") == 2)  # the end of the step that it was in
+    another = three_steps.start({})
+    another.result(timeout=15)
+    assert set(effects.Effect.objects.filter(run=another.pk).values_list("pid", flat=True)) == {stopped.pid}
+    run.refresh_from_db()
+    assert run.status == "succeeded" and list(run.steps.values()) == steps
+    assert effects.count("after", run) == 1
+    assert stopped.stop() == 0
+
+
+def test_a_step_that_kills_each_worker_fails_its_run_until_it_is_repaired(start_worker, tmp_path):
+    run = kills_its_worker.start({"alive": str(tmp_path / "alive")})
+    environment = {"DJANGO_STEPS": json.dumps({"MAX_RECOVERIES": 1})}
+    for _ in range(3):
+        start_worker("--lease", "1", "--poll-interval", "0.1", environment=environment)
+    with pytest.raises(RunFailed, match="deadly"):
+        run.result(timeout=20)
+    assert run.error["type"].endswith("WorkerDied") and run.error["step"] == "deadly"
+    assert effects.names(run) == ["before", "deadly", "deadly"]
+    (tmp_path / "alive").touch()
+    run.retry()
+    run.result(timeout=15)  # by the worker that is left
+    assert effects.names(run) == ["before", "deadly", "deadly", "deadly"]
+
+
+def test_every_run_ends_whatever_workers_are_killed(start_worker):
+    """Twelve kills at random moments, with the workers' plain and atomic steps under way."""
+    seed = int(time.time())
+    print("seed", seed)
+    chance = random.Random(seed)
+    runs = [atomic_steps.start({"steps": 6, "seconds": 0.04}) for _ in range(16)]
+    environment = {"DJANGO_STEPS": json.dumps({"MAX_RECOVERIES": 100})}
+
+    def start():
+        return start_worker("--lease", "1", "--poll-interval", "0.1", "--concurrency", "2", environment=environment)
+
+    alive = [start(), start()]
+    wait_until(lambda: effects.Effect.objects.exists())
+    for _ in range(6):
+        time.sleep(chance.uniform(0.05, 0.5))
+        alive.pop(chance.randrange(len(alive))).kill()
+        alive.append(start())
+    for run in runs:
+        run.result(timeout=30)
+        names = effects.names(run)
+        for number in range(6):
+            if number % 2 == 0:
+                assert names.count(f"atomic {number}") == 1
+            else:
+                assert names.count(f"plain {number}") >= 1
+
+
+# -- Suspicion -----------------------------------------------------------------------------------
+
+
+def test_an_expired_lease_is_only_a_suspicion_at_first():
+    run = three_steps.start({})
+    terms = make_terms(lease=30 * SECOND)
+    claimed = claim(run, terms)
+    sql.clock.offset += 31 * SECOND
+    wake(terms)
+    run.refresh_from_db()
+    assert run.status == "running" and run.suspect_since is not None
+    sql.clock.offset += 14 * SECOND  # less than half of the lease
+    wake(terms)
+    assert records.record(connection, step_write(claimed, "first")) is records.Outcome.WRITTEN
+    sql.clock.offset += 2 * SECOND
+    wake(terms)
+    assert status_of(run) == "pending"
+
+
+def test_a_renewal_wipes_the_suspicion():
+    run = three_steps.start({})
+    terms = make_terms()
+    claimed = claim(run, terms)
+    sql.clock.offset += 31 * SECOND
+    wake(terms)
+    assert leases.renew(connection, {run.pk: Holding(claimed.token)}, terms.lease).renewed == {run.pk}
+    sql.clock.offset += 20 * SECOND
+    wake(terms)
+    run.refresh_from_db()
+    assert run.status == "running" and run.suspect_since is None
+
+
+def test_the_holder_has_half_of_its_own_lease_to_object():
+    """A worker with a short lease doesn't hurry one with a long lease."""
+    run = three_steps.start({})
+    claim(run, make_terms(lease=60 * SECOND))
+    hasty = make_terms(lease=1 * SECOND)
+    sql.clock.offset += 61 * SECOND
+    wake(hasty)
+    sql.clock.offset += 25 * SECOND
+    wake(hasty)
+    assert status_of(run) == "running"
+    sql.clock.offset += 6 * SECOND
+    wake(hasty)
+    assert status_of(run) == "pending"
+
+
+def test_the_runs_of_a_worker_whose_row_is_gone_are_taken_over():
+    run = three_steps.start({})
+    terms = make_terms()
+    claim(run, terms)
+    sql.clock.offset += 31 * SECOND
+    with connection.cursor() as cursor:
+        cursor.execute(f"DELETE FROM {sql.WORKER} WHERE id = %s", [terms.worker_id])
+    take_over()
+    assert status_of(run) == "pending"
+    assert run.takeovers[0]["worker"] == "a worker"
+
+
+def test_an_idle_worker_that_waits_for_nothing_else_sees_the_suspicion_through():
+    """What --until-idle asks: a run whose worker is gone is something to wait for."""
+    run = three_steps.start({})
+    terms = make_terms()
+    claim(run, terms)
+    ask = (connection, terms.kinds, (), 0)
+    assert not workers.is_anything_left(*ask)
+    sql.clock.offset += 31 * SECOND
+    assert workers.is_anything_left(*ask)
+    wake(terms)
+    assert workers.is_anything_left(*ask)
+
+
+# -- Counting ------------------------------------------------------------------------------------
+
+
+def die(run, terms, step=""):
+    """A worker claims the run, enters a step, and is heard of no more."""
+    claimed = claim(run, terms)
+    if step:
+        assert leases.enter_step(connection, run.pk, claimed.token, step)
+    sql.clock.offset += 31 * SECOND
+    return claimed, take_over(terms)
+
+
+def test_a_run_without_progress_fails_after_max_recoveries():
+    run = three_steps.start({})
+    terms = make_terms(max_recoveries=2)
+    assert [die(run, terms, "first")[1] for _ in range(3)] == [[], [], [run.pk]]
+    run.refresh_from_db()
+    assert run.status == "failed" and run.recoveries == 3 and run.finished_at is not None
+    assert run.error["step"] == "first" and "3 times while executing step 'first'" in run.error["message"]
+    assert [entry["step"] for entry in run.takeovers] == ["first"] * 3
+
+
+def test_a_crash_outside_the_steps_is_named_so():
+    run = three_steps.start({})
+    terms = make_terms(max_recoveries=1)
+    die(run, terms)
+    die(run, terms)
+    run.refresh_from_db()
+    assert run.error["step"] is None and "outside its steps" in run.error["message"]
+
+
+def test_progress_resets_the_count():
+    run = three_steps.start({})
+    terms = make_terms(max_recoveries=1)
+    for number in range(4):
+        claimed = claim(run, terms)
+        records.record(connection, step_write(claimed, f"step {number}", number))
+        sql.clock.offset += 31 * SECOND
+        take_over(terms)
+        run.refresh_from_db()
+        assert (run.status, run.recoveries) == ("pending", 1)
+
+
+def test_a_failed_attempt_is_progress_too():
+    run = three_steps.start({})
+    terms = make_terms(max_recoveries=1)
+    for number in range(1, 4):
+        claimed = claim(run, terms)
+        write = step_write(claimed, "first", status="retrying", output=None, attempts=number, replaces=number > 1)
+        assert records.record(connection, write) is records.Outcome.WRITTEN
+        sql.clock.offset += 31 * SECOND
+        take_over(terms)
+    assert status_of(run) == "pending"
+
+
+def test_an_operator_may_retry_what_killed_its_workers():
+    run = three_steps.start({})
+    terms = make_terms(max_recoveries=0)
+    die(run, terms, "first")
+    assert status_of(run) == "failed"
+    run.retry()
+    assert run.recoveries == 0 and run.status == "pending" and run.worker_id is None
+    claim(run, terms)
+
+
+def test_a_pass_after_a_crash_says_which_step_it_enters(work, monkeypatch):
+    entered = []
+    original = leases.enter_step
+    monkeypatch.setattr(leases, "enter_step", lambda *given: entered.append(given[-1]) or original(*given))
+    run = three_steps.start({})
+    die(run, make_terms())
+    work()
+    assert status_of(run) == "succeeded"
+    assert entered == ["first"]  # once it gets on, nothing is written before a step
+
+
+# -- Runs that were not running ------------------------------------------------------------------
+
+
+def test_a_canceled_run_whose_worker_died_has_ended():
+    run = three_steps.start({})
+    claim(run)
+    run.cancel()
+    assert run.phase == WorkflowRun.Phase.TIMED
+    sql.clock.offset += 31 * SECOND
+    take_over()
+    assert status_of(run) == "canceled" and run.phase == WorkflowRun.Phase.ENDED
+
+
+def test_a_retry_that_waited_for_a_dead_worker_goes_ahead():
+    run = three_steps.start({})
+    claimed = claim(run)
+    run.cancel()
+    run.retry()
+    assert run.status == "pending" and run.phase == WorkflowRun.Phase.TIMED
+    sql.clock.offset += 31 * SECOND
+    take_over()
+    assert claim(run).token != claimed.token
+
+
+def test_a_sleep_that_was_recorded_before_the_crash_is_still_slept():
+    """Crash between recording a sleep and putting the run down: the record alone carries the time."""
+    run = three_steps.start({})
+    claimed = claim(run)
+    wake_at = claimed.now() + 3600 * SECOND
+    records.record(connection, step_write(claimed, "nap", kind="sleep", finished_at=wake_at, wake_at=wake_at))
+    sql.clock.offset += 31 * SECOND
+    take_over()
+    again = claim(run)
+    assert endings.wait_again(connection, run.pk, again.token, wake_at) is records.Outcome.WRITTEN
+    run.refresh_from_db()
+    assert run.status == "sleeping" and run.available_at == wake_at
+
+
+def test_a_sleep_is_not_extended_by_a_crash(work):
+    from django_steps import workflow
+
+    @workflow(name="naps")
+    def naps(input, step):
+        step.sleep("nap", "1h")
+
+    run = naps.start({})
+    claimed = claim(run)
+    wake_at = claimed.now() + 3600 * SECOND
+    records.record(connection, step_write(claimed, "nap", kind="sleep", finished_at=wake_at, wake_at=wake_at))
+    sql.clock.offset += 31 * SECOND
+    take_over()
+    work()
+    run.refresh_from_db()
+    assert run.status == "sleeping" and run.available_at == wake_at
+    sql.clock.offset += 3600 * SECOND
+    work()
+    assert status_of(run) == "succeeded"
+
+
+def test_failures_that_kill_workers_are_not_looked_for_by_a_retry():
+    run = three_steps.start({})
+    terms = make_terms(max_recoveries=0)
+    claimed = claim(run, terms)
+    records.record(connection, step_write(claimed, "first", status="failed", output=None, error='{"steps": []}'))
+    sql.clock.offset += 31 * SECOND
+    take_over(terms)
+    verbs.retry(connection, run.pk)
+    assert list(run.steps.values_list("name", "status")) == [("first", "failed")]

@@ -97,7 +97,7 @@ def test_starting_and_verbs_have_async_twins(work, echo):
         await many[0].aretry()
         await many[1].acancel()
         assert (await many[1].arestart()).restart_of_id == many[1].pk
-        await sync_to_async(work, thread_sensitive=False)()
+        await sync_to_async(lambda: (work(), connections.close_all()), thread_sensitive=False)()
         assert await first.aresult(timeout=1) == 1
         assert await many[0].aresult(timeout=1) == 2
         # The thread in which Django's async methods run has a connection of its own.

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import django
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 DEBUG = os.environ.get("DEBUG", "") == "1"
@@ -95,8 +97,12 @@ if DATABASE == "sqlite":
     DATABASES["default"]["TEST"] = {"NAME": str(_name.with_name(f"test_{_name.name}"))}
 
 # E-mails become files, so that nothing leaves this machine.
-EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
-EMAIL_FILE_PATH = os.environ.get("EMAIL_FILE_PATH", BASE_DIR / "build" / "mail")
+_MAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
+_MAIL_DIRECTORY = os.environ.get("EMAIL_FILE_PATH", BASE_DIR / "build" / "mail")
+if django.VERSION >= (6, 1):
+    MAILERS = {"default": {"BACKEND": _MAIL_BACKEND, "OPTIONS": {"file_path": _MAIL_DIRECTORY}}}
+else:
+    EMAIL_BACKEND, EMAIL_FILE_PATH = _MAIL_BACKEND, _MAIL_DIRECTORY
 
 # The services outside: `make serve`, the demo and the tests each start their own.
 SHOP_API_URL = os.environ.get("SHOP_API_URL", "http://127.0.0.1:8001")

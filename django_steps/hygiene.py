@@ -113,7 +113,7 @@ def _is_closed(connection: Any) -> bool:
         return True
     if connection.vendor == "sqlite":
         try:
-            return raw.total_changes < 0
+            return bool(raw.total_changes < 0)
         except connection.Database.Error:
             return True
     if connection.vendor == "mysql":

@@ -97,7 +97,8 @@ def _is_anything_due(connection: BaseDatabaseWrapper) -> bool:
 def _take(connection: BaseDatabaseWrapper, terms: Terms, limit: int, token: int) -> list[Claim]:
     """Take the first ready runs. A queue more is a statement more."""
     taken: list[Claim] = []
-    for queue in terms.queues or [None]:
+    queues: Sequence[str | None] = terms.queues or [None]
+    for queue in queues:
         if len(taken) >= limit:
             break
         condition: str

@@ -5,8 +5,9 @@ Long outputs are left out and fetched when a body reads them, so that a claim is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -65,9 +66,7 @@ def long_output(connection: BaseDatabaseWrapper, run_id: UUID, name: str) -> str
         return str(cursor.fetchone()[0])
 
 
-def _select(
-    connection: BaseDatabaseWrapper, known: Mapping[UUID, int], limit: int | None
-) -> Sequence[tuple[object, ...]]:
+def _select(connection: BaseDatabaseWrapper, known: Mapping[UUID, int], limit: int | None) -> list[tuple[Any, ...]]:
     conditions, parameters = [], []
     complete = [sql.key(connection, run_id) for run_id, position in known.items() if position < 0]
     if complete:
@@ -85,8 +84,9 @@ def _select(
             + (f" LIMIT {limit}" if limit else ""),
             parameters,
         )
-        return cursor.fetchall()
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return rows
 
 
-def _recorded(row: Sequence[object]) -> Recorded:
-    return Recorded(*row[1:10], is_long=bool(row[10]))  # type: ignore[arg-type]
+def _recorded(row: tuple[Any, ...]) -> Recorded:
+    return Recorded(*row[1:10], is_long=bool(row[10]))  # type: ignore[misc]

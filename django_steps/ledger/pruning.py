@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -37,9 +38,9 @@ def count(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str] 
         return int(cursor.fetchone()[0])
 
 
-def _condition(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str]) -> tuple[str, list[object]]:
+def _condition(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str]) -> tuple[str, list[Any]]:
     condition = f"phase = {ENDED} AND finished_at < %s"
-    parameters: list[object] = [sql.date_value(connection, before)]
+    parameters: list[Any] = [sql.date_value(connection, before)]
     if statuses:
         condition += f" AND status IN ({sql.marks(statuses)})"
         parameters += statuses

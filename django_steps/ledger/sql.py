@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.conf import settings
@@ -18,6 +18,8 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
+
+T = TypeVar("T")
 
 RUN = "django_steps_workflowrun"
 STEP = "django_steps_steprecord"
@@ -166,7 +168,7 @@ def is_transient(error: BaseException) -> bool:
     return "database is locked" in str(error) or "database table is locked" in str(error)
 
 
-def retrying(connection: BaseDatabaseWrapper, statement: Callable[[], Any], attempts: int = 5) -> Any:
+def retrying(connection: BaseDatabaseWrapper, statement: Callable[[], T], attempts: int = 5) -> T:
     """Run a short transaction again when the database refused it for a reason that passes.
 
     Inside a transaction of the caller there is nothing to do but to pass the error on.

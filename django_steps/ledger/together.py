@@ -59,7 +59,7 @@ def _write_at_once(connection: BaseDatabaseWrapper, writes: Sequence[Write]) -> 
         statements.append(records.insertion(connection, steps))
     if ends:
         statements.append(endings.closing(connection, ends))
-    if len(statements) > 1 and connection.features.uses_server_side_binding:
+    if len(statements) > 1 and connection.features.uses_server_side_binding:  # type: ignore[attr-defined]
         with sql.writing(connection):
             return {key for statement in statements for key in _fetch(connection, [statement])}
     return _fetch(connection, statements)

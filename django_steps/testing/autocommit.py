@@ -48,7 +48,7 @@ class Autocommit:
     def call_callbacks(self) -> None:
         """Call the `on_commit` callbacks that have come since the last time."""
         for alias, known in self._callbacks.items():
-            waiting = connections[alias].run_on_commit
+            waiting: list[Any] = connections[alias].run_on_commit
             while len(waiting) > known and self._is_outermost(connections[alias]):
                 _, callback, is_robust = waiting.pop(known)
                 _call(callback, is_robust)

@@ -158,7 +158,7 @@ class TestingPass(Pass):
         own = getattr(getattr(self.workflow.function, "__code__", None), "co_cellvars", ())
         if code is None or not self._is_repeated:
             return {}
-        cells = zip(code.co_freevars, function.__closure__ or (), strict=True)  # type: ignore[attr-defined]
+        cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
         return {name: _print_of(cell) for name, cell in cells if name in own}
 
     def _compare(self, name: str, before: dict[str, Any], after: dict[str, Any]) -> None:

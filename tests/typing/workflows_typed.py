@@ -1,0 +1,167 @@
+"""What type checkers are to accept, and what they are to make of it (`assert_type`). Read by checkers, never executed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from datetime import datetime
+from logging import LoggerAdapter
+from typing import Any, assert_type
+from uuid import UUID
+
+from django_steps import RetryPolicy, Step, Workflow, get_workflow, workflow
+from django_steps.models import WorkflowRun
+from django_steps.testing import FakeStep, drain, run_workflow
+from tests.app.models import Person
+
+
+@dataclass
+class Order:
+    order_id: int
+    email: str = ""
+
+
+@dataclass
+class Receipt:
+    number: int
+
+
+def charge(order_id: int, *, currency: str = "EUR") -> Receipt:
+    return Receipt(order_id)
+
+
+async def ship(order_id: int) -> str:
+    return f"parcel {order_id}"
+
+
+def ship_later(order_id: int) -> Awaitable[str]:
+    return ship(order_id)
+
+
+# -- Bodies: any choice of parameters, in any order, with and without options ---------------------
+
+
+@workflow
+def process_order(input: Order, step: Step) -> Receipt:
+    receipt = step.define("charge", charge).run(input.order_id, currency="USD")
+    assert_type(receipt, Receipt)
+    parcel = step.define("ship", ship).run(input.order_id)
+    assert_type(parcel, str)
+    assert_type(step.define("ship later", ship_later).run(input.order_id), str)
+    assert_type(step.define("lambda", lambda: 5).run(), int)
+
+    @step.define("send", retry=RetryPolicy(max_attempts=3))
+    def send(address: str) -> int:
+        return len(address)
+
+    @step.define("look", atomic=True)
+    async def look() -> list[UUID]:
+        return []
+
+    assert_type(send.run(input.email), int)
+    assert_type(look.run(), list[UUID])
+    step.sleep("wait", "5s")
+    return receipt
+
+
+@workflow(name="typed_nightly", version="2", queue="reports", priority=10, retry=3, step_retry=2, mask=("token",))
+def nightly(logger: LoggerAdapter[Any], step: Step, input: dict[str, Any]) -> None:
+    logger.info("begins")
+
+
+@workflow
+def typed_nothing() -> int:
+    return 1
+
+
+@workflow
+def typed_optional(step: Step, input: dict[str, int] | None = None) -> str:
+    return ""
+
+
+@workflow
+def typed_run(run: WorkflowRun[Any]) -> list[str]:
+    assert_type(run.wakes_at, datetime | None)
+    return [str(run.input)]
+
+
+@workflow
+def typed_everything(run: WorkflowRun, logger: LoggerAdapter[Any], step: Step, input: int) -> bool:
+    return True
+
+
+assert_type(process_order, Workflow[Order, Receipt])
+assert_type(nightly, Workflow[dict[str, Any], None])
+assert_type(typed_nothing, Workflow[None, int])
+assert_type(typed_everything, Workflow[int, bool])
+
+
+# -- Starting, and what comes back ----------------------------------------------------------------
+
+
+def start() -> None:
+    run = process_order.start(Order(7), key="order-7", delay="10m")
+    assert_type(run, WorkflowRun[Receipt])
+    assert_type(run.result(timeout=30).number, int)
+    assert_type(run.restart().result(), Receipt)
+    process_order.start({"order_id": 7})
+    assert_type(process_order.start_many([Order(1), Order(2)], priority=5), list[WorkflowRun[Receipt]])
+    assert_type(nightly.start({}).result(), None)
+    assert_type(typed_nothing.start().result(), int)
+    assert_type(typed_optional.start().result(), str)
+    typed_optional.start({"a": 1})
+    assert_type(typed_run.start("anything").result(), list[str])
+    run.status.upper()
+    run.retry(from_step="charge")
+    run.cancel()
+    done, skipped = WorkflowRun.objects.failed().retry()
+    assert_type(done, list[UUID])
+    assert_type(skipped[0].reason, str)
+    assert_type(WorkflowRun.objects.filter(workflow="x").active().count(), int)
+
+
+async def start_async() -> None:
+    run = await process_order.astart(Order(7))
+    assert_type(await run.aresult(), Receipt)
+    assert_type(await typed_nothing.astart(key="x"), WorkflowRun[int])
+    await run.aretry()
+    await run.acancel()
+
+
+def unknown(name: str, run: WorkflowRun) -> Workflow:
+    """Without parameters nothing is known, and strict checkers don't mind."""
+    get_workflow(name).start({"anything": 1})
+    run.result()
+    return get_workflow(name)
+
+
+# -- Methods of models ----------------------------------------------------------------------------
+
+
+@workflow
+def typed_methods(step: Step, input: int) -> str:
+    greeting = step.get(Person, Person.greet).run(input, "Hi")
+    assert_type(greeting, str)
+    step.get(Person, Person.greet, name="by instance").run(Person(), greeting="Hi")
+    assert_type(step.get(Person, Person.count_all).run(), int)
+    assert_type(step.get(Person, Person.shout).run("hey"), str)
+    assert_type(step.get(Person.count_all, name="bound").run(), int)
+    person = step.get(Person.objects.get).run(pk=input)
+    assert_type(person, Person)
+    step.get(Person, "greet", name="by name").run(input, "Hi")
+    step.get(Person.objects, "get", name="of a manager").run(pk=input)
+    step.get(Person.objects.all(), "count").run()
+    return greeting
+
+
+# -- The testing kit ------------------------------------------------------------------------------
+
+
+def test() -> None:
+    run = run_workflow(process_order, Order(7), stubs={"charge": Receipt(1), "ship": OSError("no truck")})
+    assert_type(run.result(), Receipt)
+    assert_type(run_workflow(typed_nothing).result(), int)
+    assert_type(drain(advance="6d"), list[WorkflowRun[Any]])
+    step = FakeStep(stubs={"charge": Receipt(1)})
+    process_order(input=Order(7), step=step)
+    assert_type(step.names, list[str])

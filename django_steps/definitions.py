@@ -101,7 +101,7 @@ class Workflow(Generic[I, R]):
     def input_type(self) -> InputType:
         """What the annotation of `input` says; read when first needed, since annotations may refer to later code."""
         if self._input_type is None:
-            self._input_type = input_type_of(self.function)
+            self._input_type = input_type_of(self.function, self.mask)
         return self._input_type
 
     def to_input(self, value: Any) -> Any:

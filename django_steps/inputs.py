@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from .errors import InvalidInput
@@ -27,19 +27,21 @@ class InputType:
 class DataclassInput(InputType):
     """Takes an instance of a dataclass, or a dict of its fields."""
 
-    def __init__(self, type_: type) -> None:
-        self.type = type_
+    def __init__(self, type_: type, mask: Collection[str] = ()) -> None:
+        self.type, self._mask = type_, mask
 
     def validate(self, value: Any) -> Any:
         assert self.type is not None
         if isinstance(value, self.type):
             return value
         if not isinstance(value, dict):
-            raise InvalidInput(f"The input must be a {self.type.__name__} or a dict of its fields, got {value!r}.")
+            raise InvalidInput(
+                f"The input must be a {self.type.__name__} or a dict of its fields, got {type(value).__name__}."
+            )
         fields = {field.name: field for field in dataclasses.fields(self.type) if field.init}
         errors = [f"{name}: unknown, the fields are {', '.join(fields)}" for name in value if name not in fields]
         errors += [f"{name}: missing" for name, field in fields.items() if name not in value and _is_required(field)]
-        errors += _type_errors(self.type, {name: item for name, item in value.items() if name in fields})
+        errors += _type_errors(self.type, {name: item for name, item in value.items() if name in fields}, self._mask)
         if errors:
             raise InvalidInput(_message(self.type, errors), errors)
         try:
@@ -67,8 +69,8 @@ class PydanticInput(InputType):
             raise InvalidInput(_message(model, lines), lines) from None
 
 
-def input_type_of(function: Callable[..., Any]) -> InputType:
-    """How to validate the input of this body."""
+def input_type_of(function: Callable[..., Any], mask: Collection[str] = ()) -> InputType:
+    """How to validate the input of this body. The values of the keys in `mask` are in no message."""
     try:
         annotation = typing.get_type_hints(function).get("input")
     except Exception:  # an annotation that names something imported for type checkers only
@@ -77,14 +79,14 @@ def input_type_of(function: Callable[..., Any]) -> InputType:
         return InputType()
     if hasattr(annotation, "__pydantic_validator__"):
         return PydanticInput(annotation)
-    return DataclassInput(annotation) if dataclasses.is_dataclass(annotation) else InputType()
+    return DataclassInput(annotation, mask) if dataclasses.is_dataclass(annotation) else InputType()
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _type_errors(type_: type, value: dict[str, Any]) -> list[str]:
+def _type_errors(type_: type, value: dict[str, Any], mask: Collection[str]) -> list[str]:
     """What is plainly of another type; what can't be told from the annotation alone is let through."""
     hints = typing.get_type_hints(type_)
     errors = []
@@ -95,7 +97,8 @@ def _type_errors(type_: type, value: dict[str, Any]) -> list[str]:
         is_bool_for_number = isinstance(item, bool) and expected in (int, float)
         is_int_for_float = expected is float and isinstance(item, int)
         if is_bool_for_number or not (isinstance(item, expected) or is_int_for_float):
-            errors.append(f"{name}: expected {expected.__name__}, got {item!r}")
+            got = type(item).__name__ if name in mask else repr(item)
+            errors.append(f"{name}: expected {expected.__name__}, got {got}")
     return errors
 
 

@@ -20,7 +20,7 @@ from django_steps.models import WorkflowRun
 from django_steps.querysets import BulkResult, Skipped
 
 from .base import connection
-from .output import Progress, one_line, table
+from .output import Progress, one_line, table, with_notes
 from .run_texts import detail_of, kind_of
 
 BATCH = 200
@@ -128,11 +128,10 @@ def tell(command: BaseCommand, report: Report, text: str, options: dict[str, Any
 def _described(report: Report) -> list[str]:
     """The first of the runs that a rehearsal would change, as they are now."""
     runs = {run.pk: run for run in all_runs().filter(pk__in=report.examples).defer("input_text", "output_text")}
-    rows = [
-        [str(pk), kind_of(runs[pk]), str(runs[pk].status), detail_of(runs[pk])] for pk in report.examples if pk in runs
-    ]
-    if not rows:
+    shown = [runs[pk] for pk in report.examples if pk in runs]
+    if not shown:
         return []
-    more = report.done - len(rows)
-    lines = table([_("RUN"), _("WORKFLOW"), _("STATUS"), ""], rows)
+    lines = table([_("RUN"), _("WORKFLOW"), _("STATUS")], [[str(run.pk), kind_of(run), run.status] for run in shown])
+    lines = with_notes(lines, [detail_of(run) for run in shown])
+    more = report.done - len(shown)
     return [*lines, _("… and %(count)d more") % {"count": more}] if more else lines

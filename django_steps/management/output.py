@@ -6,9 +6,10 @@ Nothing here knows what a run is.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import zip_longest
 from textwrap import wrap
@@ -19,6 +20,11 @@ from django.utils import timezone
 
 GAP = "  "
 _CUT = "…"
+_NARROWEST = 8  # columns that are always left of a cell
+_ROOM_FOR_NOTES = 40
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+Paint = Callable[[str], str]
 _NOT_SHOWN = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -28,19 +34,50 @@ def width_of(stream: OutputWrapper) -> int | None:
 
 
 def table(
-    header: Sequence[str], rows: Iterable[Sequence[str]], width: int | None = None, shrink: Sequence[int] = ()
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    width: int | None = None,
+    *,
+    shrink: int = 0,
+    paint: Mapping[str, Paint] | None = None,
 ) -> list[str]:
-    """The lines of a table. Where it is wider than `width`, the columns in `shrink` are cut, in that order."""
+    """The lines of a table. Where it is wider than `width`, the column `shrink` is cut; `paint` colours whole cells."""
     cells = [[one_line(cell) for cell in row] for row in [header, *rows]]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for column in shrink:
-        excess = 0 if width is None else sum(widths) + len(GAP) * (len(widths) - 1) - width
-        if excess > 0:
-            widths[column] = max(len(cells[0][column]), 8, widths[column] - excess)
+    excess = 0 if width is None else sum(widths) + len(GAP) * (len(widths) - 1) - width
+    if excess > 0:
+        widths[shrink] = max(_NARROWEST, widths[shrink] - excess)
     return [
-        GAP.join(clip(cell, length).ljust(length) for cell, length in zip(row, widths, strict=True)).rstrip()
+        GAP.join(_cell(cell, length, paint or {}) for cell, length in zip(row, widths, strict=True)).rstrip()
         for row in cells
     ]
+
+
+def with_notes(lines: Sequence[str], notes: Sequence[str], width: int | None = None) -> list[str]:
+    """A table (header included) with a note to each row: beside it where there is room, below it where there isn't."""
+    longest = max(map(visible_length, lines))
+    room = None if width is None else width - longest - len(GAP)
+    is_beside = room is None or room >= min(_ROOM_FOR_NOTES, max(map(len, notes), default=0))
+    shown = [lines[0]]
+    for line, note in zip(lines[1:], notes, strict=True):
+        if not note:
+            shown.append(line)
+        elif is_beside:
+            padding = " " * (longest - visible_length(line))
+            shown.append(f"{line}{padding}{GAP}{note if room is None else clip(note, room)}")
+        else:
+            shown += [line, GAP + clip(note, max((width or 0) - len(GAP), _NARROWEST))]
+    return shown
+
+
+def visible_length(text: str) -> int:
+    """How many columns text takes that may be coloured."""
+    return len(_COLOURS.sub("", text))
+
+
+def _cell(text: str, length: int, paint: Mapping[str, Paint]) -> str:
+    shown = clip(text, length)
+    return paint.get(text, str)(shown) + " " * (length - len(shown))
 
 
 def pairs(items: Iterable[tuple[str, str]], width: int | None = None) -> list[str]:

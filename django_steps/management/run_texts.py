@@ -1,27 +1,21 @@
-"""What the commands say of a run and its steps, as text and as JSON. Masked keys are masked, and unreadable rows shown.
+"""What the commands say of a run and its steps, as text for people.
 
-How tables and times look is in `output.py`.
+As JSON it is in `run_json.py`; how tables and times look is in `output.py`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
+from django.core.management.color import Style
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from django_steps.definitions import Workflow, get_workflow
-from django_steps.errors import UnknownWorkflow
 from django_steps.models import StepRecord, WorkflowRun
-from django_steps.values import searchable
 
 from . import output
-
-# In place of a value that can't be shown.
-_UNREADABLE = "unreadable"
+from .run_json import guarded, input_of, output_of
 
 
 def error_line(error: dict[str, Any] | None) -> str:
@@ -66,23 +60,35 @@ def progress_of(run: WorkflowRun) -> str:
     return _("%(done)d of %(total)d") % {"done": run.progress_done or 0, "total": run.progress_total}
 
 
+def paint(style: Style) -> dict[str, output.Paint]:
+    """The colours of the statuses."""
+    Status = WorkflowRun.Status
+    return {
+        Status.SUCCEEDED: style.SUCCESS,
+        Status.FAILED: style.ERROR,
+        Status.CANCELED: style.WARNING,
+        Status.RUNNING: style.MIGRATE_HEADING,
+    }
+
+
 # -- One run in detail ----------------------------------------------------------------------------
 
 
-def describe(run: WorkflowRun, width: int | None) -> list[str]:
+def describe(run: WorkflowRun, width: int | None, style: Style) -> list[str]:
     """The lines that show one run: a summary, its steps, its error, what failed before."""
     records = list(run.steps.order_by("position").defer("output_text"))
     inner = None if width is None else width - 2
-    lines = [f"{kind_of(run)}  {run.pk}", "", *_indent(_summary(run, inner))]
-    lines += ["", _("Steps"), *_indent(_steps(records, inner))]
+    heading = style.MIGRATE_HEADING
+    lines = [heading(f"{kind_of(run)}  {run.pk}"), "", *_indent(_summary(run, inner))]
+    lines += ["", heading(_("Steps")), *_indent(_steps(run, records, inner, style))]
     if run.error:
-        lines += ["", _("Error") if run.status == run.Status.FAILED else _("Error of the last attempt")]
+        lines += ["", heading(_("Error") if run.status == run.Status.FAILED else _("Error of the last attempt"))]
         lines += _indent([error_line(run.error), *_traceback(run.error)])
     earlier = [line for record in records for line in _earlier(record)]
     if earlier:
-        lines += ["", _("Earlier attempts"), *_indent(earlier)]
+        lines += ["", heading(_("Earlier attempts")), *_indent(earlier)]
     if run.takeovers_text:
-        lines += ["", _("Taken over, because a worker died"), *_indent(_takeovers(run))]
+        lines += ["", heading(_("Taken over, because a worker died")), *_indent(_takeovers(run))]
     return lines
 
 
@@ -112,27 +118,36 @@ def _summary(run: WorkflowRun, width: int | None) -> list[str]:
     )
 
 
-def _steps(records: list[StepRecord], width: int | None) -> list[str]:
+def _steps(run: WorkflowRun, records: list[StepRecord], width: int | None, style: Style) -> list[str]:
     if not records:
         return [_("none recorded yet")]
-    header = [_("NAME"), _("KIND"), _("STATUS"), _("ATTEMPTS"), _("STARTED"), _("DURATION"), _("WAKES")]
+    header = [_("NAME"), _("KIND"), _("STATUS"), _("ATTEMPTS"), _("STARTED"), _("TOOK"), _("WAKES")]
     rows = [
         [
             record.name,
             record.kind,
-            record.status,
+            _status(run, record),
             str(record.attempts),
             output.moment(record.started_at),
-            output.lasting(output.between(record.started_at, record.finished_at)),
+            "" if _is_asleep(run, record) else output.lasting(output.between(record.started_at, record.finished_at)),
             output.moment(record.wakes_at),
         ]
         for record in records
     ]
-    return output.table(header, rows, width, shrink=(0,))
+    return output.table(header, rows, width, shrink=0, paint=paint(style))
+
+
+def _status(run: WorkflowRun, record: StepRecord) -> str:
+    return WorkflowRun.Status.SLEEPING if _is_asleep(run, record) else record.status
+
+
+def _is_asleep(run: WorkflowRun, record: StepRecord) -> bool:
+    """Whether this is the sleep that the run is in. It counts as succeeded as soon as its end is fixed."""
+    return run.status == run.Status.SLEEPING and record.kind == record.Kind.SLEEP and record.wakes_at == run.wakes_at
 
 
 def _earlier(record: StepRecord) -> list[str]:
-    entries = _guarded(lambda: list(record.earlier_attempts))
+    entries = guarded(lambda: list(record.earlier_attempts))
     if not isinstance(entries, list):
         return [f"{record.name}: {entries}"]
     return [
@@ -148,7 +163,7 @@ def _earlier(record: StepRecord) -> list[str]:
 
 
 def _takeovers(run: WorkflowRun) -> list[str]:
-    entries = _guarded(lambda: run.takeovers)
+    entries = guarded(lambda: run.takeovers)
     if not isinstance(entries, list):
         return [str(entries)]
     lines = []
@@ -165,103 +180,3 @@ def _traceback(error: dict[str, Any]) -> list[str]:
 
 def _indent(lines: list[str]) -> list[str]:
     return [f"  {line}".rstrip() for line in lines]
-
-
-# -- JSON -----------------------------------------------------------------------------------------
-
-
-def as_json(run: WorkflowRun) -> dict[str, Any]:
-    """A run as plain JSON types; times are ISO 8601 text. The keys are stable."""
-    return {
-        "id": str(run.pk),
-        "workflow": run.workflow,
-        "version": run.version,
-        "queue": run.queue,
-        "priority": run.priority,
-        "key": run.key,
-        "status": run.status,
-        "attempts": run.attempts,
-        "recoveries": run.recoveries,
-        "current_step": run.current_step or None,
-        "progress": None if run.progress_total is None else [run.progress_done, run.progress_total],
-        "worker": str(run.worker) if run.worker else None,
-        "created_at": _iso(run.created_at),
-        "started_at": _iso(run.started_at),
-        "finished_at": _iso(run.finished_at),
-        "wakes_at": _iso(run.wakes_at),
-        "restart_of": str(run.restart_of_id) if run.restart_of_id else None,
-        "error": run.error,
-    }
-
-
-def as_detailed_json(run: WorkflowRun) -> dict[str, Any]:
-    """A run as `as_json`, with `input`, `output`, `takeovers` and `steps`."""
-    return as_json(run) | {
-        "input": input_of(run),
-        "output": output_of(run),
-        "takeovers": _guarded(lambda: [entry | {"at": _iso(entry["at"])} for entry in run.takeovers]),
-        "steps": [_step_as_json(run, record) for record in run.steps.order_by("position")],
-    }
-
-
-def _step_as_json(run: WorkflowRun, record: StepRecord) -> dict[str, Any]:
-    return {
-        "name": record.name,
-        "kind": record.kind,
-        "position": record.position,
-        "status": record.status,
-        "attempts": record.attempts,
-        "started_at": _iso(record.started_at),
-        "finished_at": _iso(record.finished_at),
-        "wakes_at": _iso(record.wakes_at),
-        "output": _shown(run, lambda: record.output),
-        "error": record.error,
-        "earlier_attempts": _guarded(
-            lambda: [
-                entry | {"started_at": _iso(entry["started_at"]), "finished_at": _iso(entry["finished_at"])}
-                for entry in record.earlier_attempts
-            ]
-        ),
-    }
-
-
-def _iso(value: datetime | None) -> str | None:
-    return None if value is None else value.isoformat()
-
-
-# -- Values ---------------------------------------------------------------------------------------
-
-
-def input_of(run: WorkflowRun) -> Any:
-    """The input of a run as people may see it."""
-    if _workflow(run) is None:
-        return run.input_search  # masked when the run was started
-    return _shown(run, lambda: run.input)
-
-
-def output_of(run: WorkflowRun) -> Any:
-    """The output of a run as people may see it."""
-    return _shown(run, lambda: run.output)
-
-
-def _shown(run: WorkflowRun, read: Callable[[], Any]) -> Any:
-    """A value in plain JSON types without what the workflow masks; a dict that says why if it can't be read."""
-    workflow = _workflow(run)
-    if workflow is None:
-        return {_UNREADABLE: _("the workflow is unknown here, so what it masks is unknown, too")}
-    mask = workflow.mask
-    return _guarded(lambda: searchable(read(), mask))
-
-
-def _guarded(read: Callable[[], Any]) -> Any:
-    try:
-        return read()
-    except Exception as error:
-        return {_UNREADABLE: f"{type(error).__name__}: {error}"}
-
-
-def _workflow(run: WorkflowRun) -> Workflow[Any, Any] | None:
-    try:
-        return get_workflow(run.workflow, run.version)
-    except UnknownWorkflow:
-        return None

@@ -24,7 +24,7 @@ def test_the_list_shows_the_newest_first(run_command, db):
     runs = [three_steps.start({}), sleeper.start({}), three_steps.start({}, delay="1h")]
     lines = run_command("showworkflows").out.splitlines()
 
-    assert lines[0].split() == ["RUN", "WORKFLOW", "STATUS", "CREATED", "DURATION"]
+    assert lines[0].split() == ["RUN", "WORKFLOW", "STATUS", "CREATED", "TOOK"]
     assert [line.split()[0] for line in lines[1:]] == [str(run.pk) for run in reversed(runs)]
     assert "until " in lines[1]
 
@@ -79,6 +79,7 @@ def test_one_run_shows_its_steps_its_error_and_what_failed_before(run_command, w
     assert "Traceback (most recent call last):" in printed
     assert "Earlier attempts" in printed
     assert "second, attempt 1, " in printed
+    assert f"retryworkflows {run.pk}" in printed
 
 
 def test_one_sleeping_run_shows_when_it_wakes(run_command, work):

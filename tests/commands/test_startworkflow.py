@@ -83,6 +83,14 @@ def test_the_input_of_a_dataclass_is_validated(run_command):
     assert not WorkflowRun.objects.exists()
 
 
+def test_what_is_masked_is_not_in_the_error_of_an_input(run_command):
+    @workflow(mask=("order_id",))
+    def typed(input: Order, step): ...
+
+    with pytest.raises(CommandError, match="order_id: expected int, got str"):
+        run_command("startworkflow", "typed", '{"order_id": "top-secret", "email": "a@example.com"}')
+
+
 def test_the_input_of_a_pydantic_model_is_validated(run_command):
     @workflow
     def typed(input: OrderModel, step): ...

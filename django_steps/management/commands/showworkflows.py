@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from django_steps.models import WorkflowRun
 
-from .. import arguments, base, health, output, run_texts
+from .. import arguments, base, health, output, run_json, run_texts
 
 LIMIT = 20
 
@@ -87,9 +87,12 @@ class Command(base.WorkflowCommand):
         if run is None:
             raise CommandError(_("There is no run %(id)s.") % {"id": run_id})
         if as_json:
-            self.stdout.write(json.dumps(run_texts.as_detailed_json(run), indent=2, ensure_ascii=False))
+            self.stdout.write(json.dumps(run_json.as_detailed_json(run), indent=2, ensure_ascii=False))
         else:
-            self.stdout.write("\n".join(run_texts.describe(run, output.width_of(self.stdout))))
+            self.stdout.write("\n".join(run_texts.describe(run, output.width_of(self.stdout), self.style)))
+            if run.status == run.Status.FAILED:
+                text = _("Let it go on with:   %(manage)s retryworkflows %(id)s")
+                self.stdout.write("\n" + text % {"manage": base.manage(), "id": run.pk})
 
     def show_many(self, options: dict[str, Any]) -> None:
         found = runs().defer("input_text", "input_search", "output_text").order_by("-pk")
@@ -102,7 +105,7 @@ class Command(base.WorkflowCommand):
         is_cut = len(shown) > limit
         shown = shown[:limit]
         if options["json"]:
-            self.stdout.write(json.dumps([run_texts.as_json(run) for run in shown], indent=2, ensure_ascii=False))
+            self.stdout.write(json.dumps([run_json.as_json(run) for run in shown], indent=2, ensure_ascii=False))
         elif not shown:
             self.stdout.write(nothing_found(options))
         else:
@@ -112,7 +115,7 @@ class Command(base.WorkflowCommand):
                 self.stdout.write("\n" + text % {"limit": limit, "more": limit * 5})
 
     def list_of(self, shown: list[WorkflowRun]) -> list[str]:
-        header = [_("RUN"), _("WORKFLOW"), _("STATUS"), _("CREATED"), _("DURATION"), ""]
+        header = [_("RUN"), _("WORKFLOW"), _("STATUS"), _("CREATED"), _("TOOK")]
         rows = [
             [
                 str(run.pk),
@@ -120,11 +123,12 @@ class Command(base.WorkflowCommand):
                 run.status,
                 output.moment(run.created_at),
                 run_texts.duration_of(run),
-                run_texts.detail_of(run),
             ]
             for run in shown
         ]
-        return output.table(header, rows, output.width_of(self.stdout), shrink=(5, 1))
+        width = output.width_of(self.stdout)
+        lines = output.table(header, rows, width, shrink=1, paint=run_texts.paint(self.style))
+        return output.with_notes(lines, [run_texts.detail_of(run) for run in shown], width)
 
 
 def runs() -> QuerySet[WorkflowRun]:

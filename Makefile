@@ -10,7 +10,7 @@ DEMO := build/demo
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo serve test matrix docs messages lint format
+.PHONY: help venv demo serve test bench matrix docs messages lint format
 
 help:
 	@echo "make demo     a shop's workflows in action: failures, a killed worker, a retry (under a minute)"
@@ -20,6 +20,7 @@ help:
 	@echo "make matrix   the tests with every supported Python and Django that is found here, on SQLite"
 	@echo "make docs     the documentation, in docs/_build/html; a warning is an error"
 	@echo "make messages collect the messages that can be translated"
+	@echo "make bench    what a step costs, beside the alternatives (25 minutes; ARGS=--quick about 4)"
 	@echo "make lint     check style and formatting"
 	@echo "make format   fix style and formatting"
 	@echo "make venv     only set up $(VENV)"
@@ -50,6 +51,9 @@ docs: $(VENV)/ready-for-docs
 messages: $(VENV)/ready
 	@cd django_steps && ../$(BIN)/python -m django makemessages --all --no-location --no-wrap
 	@cd django_steps && ../$(BIN)/python -m django compilemessages
+
+bench: $(VENV)/ready-to-test
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(VENV)/ready-to-test
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

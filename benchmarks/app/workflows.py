@@ -1,0 +1,53 @@
+"""The measured workflows: steps that do nothing, so that what is left is the engine's own cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.drivers import protocol
+from django_steps import RetryPolicy, workflow
+
+
+@workflow
+def steps(input, step):
+    for number in range(input["size"]):
+        step.define(f"step-{number}", do_nothing).run(number)
+    return {"done": input["size"]}
+
+
+@workflow
+def sleeper(input, step):
+    step.sleep("nap", input["size"])
+    step.define("after", do_nothing).run(0)
+    return {"done": 1}
+
+
+@workflow(retry=RetryPolicy(max_attempts=2, initial_interval="1ms", jitter=False))
+def resume(input, step):
+    """Its last step fails once, and the run is tried again by itself."""
+    return fail_at_the_end(input, step)
+
+
+@workflow
+def resume_elsewhere(input, step):
+    """The same, but somebody has to retry it; another worker goes on with it."""
+    return fail_at_the_end(input, step)
+
+
+def fail_at_the_end(input: Any, step: Any) -> Any:
+    protocol.note("entered")
+    for number in range(input["size"]):
+        step.define(f"step-{number}", do_nothing).run(number)
+    step.define("last", fail_once).run()
+    return {"done": input["size"]}
+
+
+def do_nothing(number: int) -> dict[str, Any]:
+    return {"number": number, "ok": True}
+
+
+def fail_once() -> dict[str, Any]:
+    protocol.note("last step")
+    if protocol.is_first_time():
+        raise RuntimeError("once")
+    return {"ok": True}

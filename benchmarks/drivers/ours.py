@@ -1,0 +1,77 @@
+"""django-steps through its public API. The worker is the real `manage.py runworkflows`, and not started here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import django
+from django.core.management import call_command
+
+from benchmarks.drivers import protocol
+
+django.setup()
+
+
+def migrate() -> None:
+    call_command("migrate", verbosity=0)
+
+
+def start(workflow: str, size: int, count: int) -> None:
+    from django_steps import get_workflow
+
+    get_workflow(workflow).start_many([{"size": size}] * count)
+
+
+def start_singly(count: int) -> dict[str, float]:
+    from benchmarks.app.workflows import steps
+
+    steps.start({"size": 1})  # opens the connection
+    return protocol.seconds(lambda: [steps.start({"size": 1}) for _ in range(count)])
+
+
+def start_together(count: int) -> dict[str, float]:
+    from benchmarks.app.workflows import steps
+
+    steps.start({"size": 1})
+    batch = [{"size": 1}] * protocol.BATCH
+    return protocol.seconds(lambda: [steps.start_many(batch) for _ in range(count // protocol.BATCH)])
+
+
+def start_slowly(count: int, gap: float) -> dict[str, dict[str, float]]:
+    from benchmarks.app.workflows import steps
+
+    return protocol.slowly(lambda: steps.start({"size": 1}).pk, count, gap)
+
+
+def retry_failed() -> dict[str, float]:
+    from django_steps.models import WorkflowRun
+
+    (run,) = WorkflowRun.objects.failed()
+    protocol.note("retried")
+    run.retry()
+    return {}
+
+
+def claims(**options: Any) -> Any:
+    from benchmarks.app import claims
+
+    return claims.measure(**options)
+
+
+def crowd(**options: Any) -> Any:
+    from benchmarks.app import crowd
+
+    return crowd.make(**options)
+
+
+if __name__ == "__main__":
+    protocol.serve(
+        migrate=migrate,
+        start=start,
+        start_singly=start_singly,
+        start_together=start_together,
+        start_slowly=start_slowly,
+        retry_failed=retry_failed,
+        claims=claims,
+        crowd=crowd,
+    )

@@ -1,0 +1,214 @@
+"""Where measurements take place: fresh databases for every one of them, and the peers' commands and workers on those.
+
+What is measured is in `workloads.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import probes
+from .install import Runtime
+from .peers import PEERS, Peer, Setting
+from .postgres import SUPERUSER, Cluster
+from .processes import ROOT, PeerFailed, WorkerProcess, call
+
+DRIVERS = Path(__file__).parent / "drivers"
+
+
+class Finished(NamedTuple):
+    """A finished run, by its peer's own timestamps: seconds since 1970."""
+
+    id: str
+    started: float
+    finished: float
+
+
+class Lab:
+    """Scratch files, a PostgreSQL cluster (or none) and the environments of the peers."""
+
+    def __init__(self, scratch: Path, cluster: Cluster | None, runtimes: dict[str, Runtime]) -> None:
+        self.scratch, self.cluster, self.runtimes = scratch, cluster, runtimes
+        self.notes_file = scratch / "notes"
+        self._migrated: set[str] = set()
+
+    # -- Databases ------------------------------------------------------------------------------
+
+    def reset(self, peer: Peer, suffix: str = "") -> None:
+        """Give the peer empty tables, and forget its notes. `suffix` keeps a second database beside the usual one."""
+        if peer.key not in self._migrated:
+            self._migrate(peer)
+            self._migrated.add(peer.key)
+        if peer.database == "postgresql":
+            with self._admin() as connection:
+                connection.execute(f'DROP DATABASE IF EXISTS "{peer.key}{suffix}" WITH (FORCE)')
+                connection.execute(f'CREATE DATABASE "{peer.key}{suffix}" TEMPLATE "{peer.key}-template"')
+                connection.execute("CHECKPOINT")
+        else:
+            _remove(self._file(peer, suffix))
+            shutil.copyfile(self._file(peer, "-template"), self._file(peer, suffix))
+        self.notes_file.write_text("")
+        self.notes_file.with_name("notes.failed").unlink(missing_ok=True)
+
+    def _migrate(self, peer: Peer) -> None:
+        if peer.database == "sqlite":
+            self.call(peer, peer.default, "migrate", suffix="-template")
+            with sqlite3.connect(self._file(peer, "-template")) as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.close()
+            return
+        template = f"{peer.key}-template"
+        with self._admin() as connection:
+            connection.execute(f'CREATE DATABASE "{template}"')
+            self.call(peer, peer.default, "migrate", suffix="-template")
+            deadline = time.monotonic() + 10
+            # A database that somebody is connected to can't be a template.
+            while connection.execute("SELECT 1 FROM pg_stat_activity WHERE datname = %s", (template,)).fetchone():
+                if time.monotonic() > deadline:
+                    raise PeerFailed(f"{peer.title} stays connected after its migration.")
+                time.sleep(0.05)
+
+    def _file(self, peer: Peer, suffix: str) -> Path:
+        return self.scratch / f"{peer.key}{suffix}.sqlite3"
+
+    def _admin(self) -> Any:
+        return self._cluster.connect("postgres", SUPERUSER)
+
+    @property
+    def _cluster(self) -> Cluster:
+        assert self.cluster is not None
+        return self.cluster
+
+    # -- Peers ----------------------------------------------------------------------------------
+
+    def call(self, peer: Peer, setting: Setting, command: str, *, suffix: str = "", **arguments: Any) -> Any:
+        """Execute a command of the peer's driver to its end; its answer."""
+        words = [*self.runtimes[peer.runtime].command, str(DRIVERS / peer.driver), command, json.dumps(arguments)]
+        return call(words, self._environment(peer, setting, suffix))
+
+    @contextmanager
+    def workers(self, peer: Peer, setting: Setting, count: int = 1) -> Iterator[list[WorkerProcess]]:
+        """Worker processes that are killed in the end."""
+        started: list[WorkerProcess] = []
+        try:
+            for number in range(count):
+                environment = {**self._environment(peer, setting), "BENCHMARK_WORKER": str(number + 1)}
+                log = self.scratch / f"worker-{peer.key}.log"
+                started.append(WorkerProcess(self._worker_command(peer, setting), environment, log))
+            yield started
+        finally:
+            for worker in started:
+                worker.kill()
+
+    def _worker_command(self, peer: Peer, setting: Setting) -> Sequence[str]:
+        if peer.name == "ours":
+            options = [f"--{name}={value}" for name, value in setting.options.items()]
+            return [sys.executable, str(ROOT / "manage.py"), "runworkflows", "-v", "0", *options]
+        command = self.runtimes[peer.runtime].command
+        return [*command, str(DRIVERS / peer.driver), "work", json.dumps(dict(setting.options))]
+
+    def _environment(self, peer: Peer, setting: Setting, suffix: str = "") -> dict[str, str]:
+        place = (
+            self._cluster.place(f"{peer.key}{suffix}")
+            if peer.database == "postgresql"
+            else {"path": str(self._file(peer, suffix))}
+        )
+        return {
+            "BENCHMARK_DATABASE": json.dumps(place),
+            "BENCHMARK_NOTES": str(self.notes_file),
+            "BENCHMARK_SYNCHRONOUS": setting.synchronous,
+            "DJANGO_SETTINGS_MODULE": "benchmarks.settings",
+            "PYTHONPATH": str(ROOT) if peer.runtime == "here" else "",
+            **self.runtimes[peer.runtime].environment,
+        }
+
+    # -- Looking --------------------------------------------------------------------------------
+
+    @contextmanager
+    def observer(self, peer: Peer) -> Iterator[Observer]:
+        """Somebody who reads the peer's tables, without being counted."""
+        connection: Any = (
+            self._cluster.connect(peer.key)
+            if peer.database == "postgresql"
+            else sqlite3.connect(self._file(peer, ""), timeout=30, isolation_level=None)
+        )
+        try:
+            yield Observer(peer, connection)
+        finally:
+            connection.close()
+
+    def notes(self) -> list[tuple[str, float]]:
+        """What bodies have noted: events, and when."""
+        return [tuple(json.loads(line)) for line in self.notes_file.read_text().splitlines()]
+
+    def raw(self, seconds: float) -> float | None:
+        """The raw limit of PostgreSQL now; None where there is none."""
+        if self.cluster is None:
+            return None
+        ours = next(peer for peer in PEERS if peer.key == "ours")
+        if "raw" not in self._migrated:
+            self.reset(ours)
+            with self._admin() as connection:
+                connection.execute(f'CREATE DATABASE raw TEMPLATE "{ours.key}-template"')
+            self._migrated.add("raw")
+        with self._cluster.connect("raw") as connection:
+            return probes.postgresql(connection, seconds)
+
+    def raw_sqlite(self, synchronous: str, seconds: float) -> float:
+        """The raw limit of a SQLite file now."""
+        ours = next(peer for peer in PEERS if peer.key == "ours-sqlite")
+        path = self._file(ours, "-raw")
+        if not path.exists():
+            self.reset(ours)
+            shutil.copyfile(self._file(ours, "-template"), path)
+        return probes.sqlite(path, synchronous, seconds)
+
+
+class Observer:
+    """Reads which runs are finished; counts its own transactions, so that they can be taken off."""
+
+    def __init__(self, peer: Peer, connection: Any) -> None:
+        self._peer, self._connection = peer, connection
+        self.transactions = 0
+
+    def finished(self) -> list[Finished]:
+        self.transactions += 1
+        with suppress(sqlite3.OperationalError):  # locked just now
+            rows = self._connection.execute(self._peer.finished).fetchall()
+            return [Finished(str(row[0]), _seconds(row[1]), _seconds(row[2])) for row in rows]
+        return []
+
+    def wait(
+        self, count: int, timeout: float, workers: Sequence[WorkerProcess] = (), pause: float = 0.05
+    ) -> list[Finished]:
+        """Wait until so many runs are finished; them."""
+        deadline = time.monotonic() + timeout
+        while len(finished := self.finished()) < count:
+            if time.monotonic() > deadline:
+                raise PeerFailed(f"Only {len(finished)} of {count} runs were finished after {timeout:.0f} s.")
+            for worker in workers:
+                if not worker.is_alive:
+                    raise PeerFailed(f"The worker died: {worker.tail()}")
+            time.sleep(pause)
+        return finished
+
+
+def _seconds(value: Any) -> float:
+    if not isinstance(value, str):
+        return float(value or 0)
+    moment = datetime.fromisoformat(value)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _remove(path: Path) -> None:
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+        path.with_name(name).unlink(missing_ok=True)

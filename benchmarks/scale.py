@@ -1,0 +1,41 @@
+"""How much is measured: the sizes of all workloads, full and quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes: numbers of runs, steps and rows; durations in seconds."""
+
+    runs: int = 1000
+    steps: int = 5
+    jobs: int = 2000  # for a plain queue
+    long_run: int = 1000  # steps of one run
+    starts: int = 2000
+    slow_starts: int = 50
+    gap: float = 0.3
+    sleepers: int = 2000
+    nap: int = 20
+    crowd: int = 1_000_000  # finished runs, and as many that sleep
+    claims: int = 60
+    probe: float = 0.6
+    patience: float = 150.0
+
+
+FULL = Scale()
+QUICK = Scale(
+    runs=200,
+    jobs=300,
+    long_run=300,
+    starts=500,
+    slow_starts=15,
+    gap=0.2,
+    sleepers=300,
+    nap=6,
+    crowd=50_000,
+    claims=20,
+    probe=0.25,
+    patience=45.0,
+)

@@ -1,0 +1,92 @@
+"""What this project wants to reach, and whether it did; with the best of the alternatives beside it."""
+
+# Multiplication signs and dashes are meant.
+# ruff: noqa: RUF001
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from .summary import Row
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure of ours in one workload, and its bound. `setting`: part of the name of the setting it is for."""
+
+    workload: str
+    what: str
+    peer: str
+    setting: str
+    figure: str
+    bound: float
+    at_least: bool = False
+
+    def judge(self, rows: Sequence[Row]) -> tuple[str, str, str] | None:
+        """What was measured, whether that is enough, and the best of the alternatives; None if it wasn't measured."""
+        mine = [
+            value
+            for row in rows
+            if row.workload == self.workload
+            and row.peer.key == self.peer
+            and self.setting in row.setting
+            and (value := row.get(self.figure)) is not None
+        ]
+        if not mine:
+            return None
+        value = mine[0]
+        reached = operator.ge(value, self.bound) if self.at_least else operator.le(value, self.bound)
+        return number(value), "yes" if reached else "**no**", self._best_alternative(rows)
+
+    def _best_alternative(self, rows: Iterable[Row]) -> str:
+        others = [
+            (value, row)
+            for row in rows
+            if row.workload == self.workload
+            and row.peer.name != "ours"
+            and row.peer.has_steps
+            and row.peer.database == ("sqlite" if self.peer.endswith("sqlite") else "postgresql")
+            and (self.setting != "default" or row.setting == "default")
+            and (value := row.get(self.figure)) is not None
+        ]
+        if not others:
+            return "–"
+        choose: Callable[..., tuple[float, Row]] = max if self.at_least else min
+        value, row = choose(others, key=lambda other: other[0])
+        return f"{number(value)} ({row.peer.title})"
+
+
+def _rate(workload: str, what: str, setting: str, bound: float, figure: str = "steps_per_second_x_raw") -> Target:
+    return Target(workload, what, "ours", setting, figure, bound, at_least=True)
+
+
+TARGETS = (
+    _rate("W1", "drain, best concurrency, × raw", "threads", 1.0),
+    _rate("W1", "drain, default settings, × raw", "default", 0.6),
+    _rate("W1x2", "drain by two processes, × raw", "threads", 1.0),
+    Target("W2", "a step of one long run, in raw commits", "ours", "default", "raw_commits_per_step", 1.9),
+    _rate("W3", "starts one at a time, × raw", "", 0.65, "singly_per_second_x_raw"),
+    _rate("W3", "starts in bulk, × raw", "", 3.0, "together_per_second_x_raw"),
+    Target("W4", "idle to done, p50, ms", "ours", "default", "p50_ms", 8),
+    Target("W4", "idle to done, p95, ms", "ours", "default", "p95_ms", 15),
+    Target("W4", "idle to done on SQLite, p50, ms", "ours-sqlite", "default", "p50_ms", 15),
+    Target("W5", "failure to done, ms", "ours", "by itself", "until_done_ms", 15),
+    Target("W6", "growth of memory with all asleep, MiB", "ours", "default", "asleep_growth_mib", 2),
+    Target("W6", "connections (8 threads)", "ours", "default", "connections", 10),
+    Target("W6", "all done after the last was due, s", "ours", "default", "after_last_due_s", 3),
+    Target("W6", "late, p95, s", "ours", "default", "late_p95_s", 0.3),
+    Target("W7", "claim beside the crowd, × the empty table", "ours", "default", "claim_ratio", 1.2),
+    Target("W1", "drain on SQLite, steps/s", "ours-sqlite", "threads", "steps_per_second", 4000, at_least=True),
+    Target("W1", "the same, synchronous=FULL", "ours-sqlite", "FULL", "steps_per_second", 2500, at_least=True),
+)
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, whole numbers as they are."""
+    if value is None:
+        return ""
+    if abs(value) >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 0.01 else f"{value:.3f}"

@@ -1,0 +1,93 @@
+"""The benchmarks measure what they say: a tiny run of each kind of figure, on SQLite, with real processes."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+import pytest
+
+from benchmarks import report, summary, workloads
+from benchmarks.__main__ import chosen_peers, parse
+from benchmarks.install import prepare
+from benchmarks.lab import Finished, Lab
+from benchmarks.peers import PEERS
+from benchmarks.plan import measurements
+from benchmarks.scale import Scale
+from benchmarks.store import Store
+
+OURS = next(peer for peer in PEERS if peer.key == "ours-sqlite")
+TINY = Scale(runs=5, steps=3, patience=20)
+
+
+@pytest.fixture
+def lab(tmp_path):
+    installed = prepare(tmp_path / "home", [OURS], print)
+    return Lab(tmp_path, None, installed.runtimes)
+
+
+def test_draining_counts_the_steps_that_were_executed_in_the_time_that_the_database_says(lab, tmp_path):
+    workloads._idle_costs[OURS.key, OURS.default.name] = 0.0  # what a worker costs that only starts
+    began = time.time()
+    figures = workloads.drain(lab, OURS, OURS.default, TINY)
+    took = time.time() - began
+    with sqlite3.connect(tmp_path / "ours-sqlite.sqlite3") as connection:
+        (steps,) = connection.execute("SELECT COUNT(*) FROM django_steps_steprecord").fetchone()
+        statuses = connection.execute("SELECT DISTINCT status FROM django_steps_workflowrun").fetchall()
+        # julianday() has a resolution of a millisecond.
+        (seconds,) = connection.execute(
+            "SELECT 86400 * (MAX(julianday(finished_at)) - MIN(julianday(started_at))) FROM django_steps_workflowrun"
+        ).fetchone()
+    connection.close()
+    assert (steps, statuses) == (15, [("succeeded",)])
+    assert figures["seconds"] == pytest.approx(seconds, abs=0.003)
+    assert 0 < figures["seconds"] < took
+    assert figures["steps_per_second"] == pytest.approx(15 / figures["seconds"])
+    assert 0 < figures["cpu_ms_per_step"] < 1000 * took * 2 / 15
+
+
+def test_ratios_are_to_the_raw_limit_of_the_same_measurement():
+    line = {"workload": "W1", "peer": "ours", "setting": "default"}
+    lines = [
+        {**line, "round": 1, "raw": 1000, "steps_per_second": 900},
+        {**line, "round": 2, "raw": 3000, "steps_per_second": 3000},
+        {**line, "round": 3, "raw": 2000, "steps_per_second": 1000},
+        {**line, "round": 4, "error": "it rained"},
+    ]
+    (row,) = summary.rows(lines)
+    assert row.get("steps_per_second") == 1000
+    assert row.get("steps_per_second_x_raw") == 0.9
+    assert (row.rounds, row.errors) == (3, ("it rained",))
+    assert "it rained" in report.markdown(lines, [], {})
+
+
+def test_an_interrupted_run_goes_on_where_it_ended(tmp_path):
+    options = parse(["--quick", "--peers", "ours", "--databases", "sqlite", "--workloads", "W1"])
+    plan = list(measurements(options.workloads, chosen_peers(options), options.rounds))
+    first, second, third = plan
+    store = Store(tmp_path / "results.jsonl", resume=False)
+    store.add(first, {"steps_per_second": 1})
+    store.add(second, {"error": "no room"})
+    resumed = Store(tmp_path / "results.jsonl", resume=True)
+    assert [resumed.has(measurement) for measurement in plan] == [True, False, False]
+    resumed.add(second, {"steps_per_second": 2})
+    again = Store(tmp_path / "results.jsonl", resume=True)
+    assert [again.has(measurement) for measurement in (first, second, third)] == [True, True, False]
+    assert Store(tmp_path / "results.jsonl", resume=False).lines == []
+
+
+def test_an_alternative_that_cannot_be_installed_is_reported_and_left_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    peer = next(peer for peer in PEERS if peer.key == "ow")
+    said = []
+    installed = prepare(tmp_path, [peer, OURS], said.append)
+    assert installed.missing == {"openworkflow": "npm is not installed."}
+    assert list(installed.versions) == ["django-steps"]
+    assert said == ["OpenWorkflow can't be measured here: npm is not installed."]
+    assert "openworkflow: npm is not installed." in report.markdown([], [], installed.missing)
+
+
+def test_latency_is_the_end_in_the_database_less_the_time_before_the_start():
+    finished = [Finished(f"a-{number}", 0.0, 100 * number + 0.001 * number) for number in range(1, 21)]
+    figures = workloads.waits({f"a{number}": 100.0 * number for number in range(1, 21)}, finished)
+    assert figures == pytest.approx({"p50_ms": 10.5, "p95_ms": 19, "max_ms": 20}, abs=0.01)

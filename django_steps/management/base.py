@@ -33,7 +33,9 @@ class _HelpFormatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
 class WorkflowCommand(BaseCommand):
     """A command on the database of the runs. Subclasses say what it does in `carry_out`."""
 
-    epilog = ""
+    # Texts that are translated when they are shown.
+    help: Any = ""
+    epilog: Any = ""
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         self.help = str(self.help)

@@ -12,12 +12,11 @@ from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 from django.db import transaction
-from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from django_steps.models import WorkflowRun
-from django_steps.querysets import BulkResult, Skipped
+from django_steps.querysets import BulkResult, Skipped, WorkflowRunQuerySet
 
 from .base import connection
 from .output import Progress, one_line, table, with_notes
@@ -26,7 +25,7 @@ from .run_texts import detail_of, kind_of
 BATCH = 200
 _SHOWN = 20  # runs in a report; the rest is counted
 
-Verb = Callable[[QuerySet[WorkflowRun]], BulkResult]
+Verb = Callable[[WorkflowRunQuerySet], BulkResult]
 
 
 @dataclass
@@ -56,12 +55,12 @@ def existing(ids: Sequence[UUID]) -> list[UUID]:
     return wanted
 
 
-def all_runs() -> QuerySet[WorkflowRun]:
+def all_runs() -> WorkflowRunQuerySet:
     """All runs, on the database that verbs write to."""
     return WorkflowRun.objects.using(connection().alias)
 
 
-def carry_out(verb: Verb, runs: QuerySet[WorkflowRun], stdout: OutputWrapper, *, is_rehearsal: bool) -> Report:
+def carry_out(verb: Verb, runs: WorkflowRunQuerySet, stdout: OutputWrapper, *, is_rehearsal: bool) -> Report:
     """Do it to these runs, or rehearse it."""
     report = Report()
     done = 0
@@ -73,7 +72,7 @@ def carry_out(verb: Verb, runs: QuerySet[WorkflowRun], stdout: OutputWrapper, *,
     return report
 
 
-def _batches(runs: QuerySet[WorkflowRun]) -> Iterator[list[UUID]]:
+def _batches(runs: WorkflowRunQuerySet) -> Iterator[list[UUID]]:
     """The ids in their order. What gets into the selection again meanwhile is not taken up a second time."""
     last: UUID | None = None
     while True:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from django_steps.models import WorkflowRun
+from django_steps.querysets import WorkflowRunQuerySet
 
 from .. import arguments, base, bulk
 
@@ -48,7 +48,7 @@ class Command(base.WorkflowCommand):
             text = ngettext("%(count)d run is canceled.", "%(count)d runs are canceled.", report.done)
         bulk.tell(self, report, text, options)
 
-    def selected(self, options: dict[str, Any]) -> QuerySet[WorkflowRun]:
+    def selected(self, options: dict[str, Any]) -> WorkflowRunQuerySet:
         if options["run_ids"]:
             if options["workflow"] or options["status"]:
                 raise CommandError(_("Give RUN_IDs, or --workflow with --status, not both."))

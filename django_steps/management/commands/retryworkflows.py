@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from django_steps.ledger import sql
-from django_steps.models import WorkflowRun
+from django_steps.querysets import WorkflowRunQuerySet
 
 from .. import arguments, base, bulk
 
@@ -57,7 +56,7 @@ class Command(base.WorkflowCommand):
             text = ngettext("%(count)d run is retried.", "%(count)d runs are retried.", report.done)
         bulk.tell(self, report, text, options)
 
-    def selected(self, options: dict[str, Any]) -> QuerySet[WorkflowRun]:
+    def selected(self, options: dict[str, Any]) -> WorkflowRunQuerySet:
         if options["run_ids"]:
             if options["all_failed"] or options["workflow"] or options["since"]:
                 raise CommandError(_("Give RUN_IDs, or --all-failed with --workflow and --since, not both."))

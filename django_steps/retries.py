@@ -25,7 +25,8 @@ class RetryPolicy:
     """How often to try, how long to wait in between, and for which exceptions.
 
     - `max_attempts`: all attempts, the first included; at least 1.
-    - `initial_interval`, `max_interval`: durations (`"1s"`, a `timedelta`, or seconds).
+    - `initial_interval`, `max_interval`: durations (`"1s"`, a `timedelta`, or seconds). An `initial_interval` that is
+      longer than `max_interval` is kept as the wait.
     - `backoff_coefficient`: the factor from one wait to the next; at least 1.
     - `jitter`: wait a random time between half of the interval and all of it, so that runs that failed
       together don't come back together.
@@ -56,7 +57,7 @@ class RetryPolicy:
         for name in ("retry_on", "give_up_on"):
             _check_condition(getattr(self, name), f"RetryPolicy.{name}")
         object.__setattr__(self, "_initial", to_timedelta(self.initial_interval))
-        object.__setattr__(self, "_longest", to_timedelta(self.max_interval))
+        object.__setattr__(self, "_longest", max(self._initial, to_timedelta(self.max_interval)))
 
     def delay_after(self, attempt: int, error: BaseException) -> timedelta | None:
         """How long to wait after `attempt` (counted from 1) failed with `error`; None: don't try again."""

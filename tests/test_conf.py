@@ -1,0 +1,69 @@
+"""The `DJANGO_STEPS` setting."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+from django_steps.conf import conf, problems
+
+
+def test_defaults():
+    assert problems() == []
+    assert (conf.concurrency, conf.max_recoveries, conf.max_value_bytes) == (8, 3, 1024 * 1024)
+    assert (conf.poll_interval, conf.lease) == (timedelta(seconds=1), timedelta(seconds=30))
+    assert (conf.inline_wait, conf.retention) == (timedelta(seconds=1), None)
+
+
+def test_settings_are_read_when_they_are_asked_for():
+    with override_settings(DJANGO_STEPS={"CONCURRENCY": 3, "LEASE": "2m", "INLINE_WAIT": 0, "RETENTION": "30d"}):
+        assert (conf.concurrency, conf.lease) == (3, timedelta(minutes=2))
+        assert (conf.inline_wait, conf.retention) == (timedelta(0), timedelta(days=30))
+        assert problems() == []
+    assert conf.concurrency == 8
+
+
+@pytest.mark.parametrize(
+    "name, value, hint",
+    [
+        ("CONCURRENCY", 0, "whole number of at least 1"),
+        ("CONCURRENCY", True, "whole number of at least 1"),
+        ("CONCURRENCY", "8", "whole number of at least 1"),
+        ("CONCURRENCY", None, "whole number of at least 1"),
+        ("MAX_RECOVERIES", -1, "whole number of at least 0"),
+        ("MAX_VALUE_BYTES", 10, "whole number of at least 1024"),
+        ("LEASE", "0.5s", "at least 1 seconds"),
+        ("LEASE", "soon", "Not a duration"),
+        ("LEASE", None, "Not a duration"),
+        ("POLL_INTERVAL", 0, "at least 0.01 seconds"),
+        ("INLINE_WAIT", -1, "can't be negative"),
+        ("RETENTION", 0, "at least 1 seconds"),
+    ],
+    ids=repr,
+)
+def test_bad_value_is_named_by_the_checks_and_refused_when_read(name, value, hint):
+    with override_settings(DJANGO_STEPS={name: value}):
+        (problem,) = problems()
+        assert f"DJANGO_STEPS['{name}']" in problem
+        assert hint in problem
+        with pytest.raises(ImproperlyConfigured, match=name):
+            getattr(conf, name.lower())
+
+
+def test_unknown_key_is_a_problem_that_lists_the_known_ones():
+    with override_settings(DJANGO_STEPS={"CONCURENCY": 3}):
+        (problem,) = problems()
+    assert "'CONCURENCY'" in problem
+    assert "CONCURRENCY, INLINE_WAIT, LEASE" in problem
+
+
+@pytest.mark.parametrize("value", [None, [], "CONCURRENCY=3", 7])
+def test_setting_that_is_no_dict_is_a_problem(value):
+    with override_settings(DJANGO_STEPS=value):
+        (problem,) = problems()
+        assert "must be a dict" in problem
+        with pytest.raises(ImproperlyConfigured):
+            conf.concurrency  # noqa: B018

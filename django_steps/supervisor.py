@@ -177,7 +177,8 @@ class Supervisor:
         changed = None if self._files is None or self._is_stopping else self._files.changed()
         if changed is None:
             return
-        self._say(_("%(file)s changed: the workers are restarted.") % {"file": changed})
+        file = changed.relative_to(Path.cwd()) if changed.is_relative_to(Path.cwd()) else changed
+        self._say(_("%(file)s changed: the workers are restarted.") % {"file": file})
         for slot in self._slots:
             slot.start_at, slot.deaths = 0.0, 0
             if slot.process is not None and not slot.is_reloading:

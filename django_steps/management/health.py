@@ -58,9 +58,9 @@ def _overdue(workers: list[Worker], now: int) -> Iterator[str]:
             group["count"],
         )
         served = any(not worker.queues or group["queue"] in worker.queues for worker in workers)
-        nobody = "" if served or not workers else _(" No live worker serves this queue.")
         since = max(sql.to_datetime(group["oldest_due"]), group["oldest"])
-        yield text % {**group, "oldest": output.moment(since), "limit": OVERDUE_AFTER} + nobody
+        problem = text % {**group, "oldest": output.moment(since), "limit": OVERDUE_AFTER}
+        yield problem if served or not workers else f"{problem} {_('No live worker serves this queue.')}"
     timed = _runs().filter(phase=Phase.TIMED, available_at__lt=limit)
     asleep = timed.filter(worker=None).aggregate(count=Count("pk"), oldest=Min("available_at"))
     if asleep["count"]:

@@ -102,10 +102,8 @@ def _summary(run: WorkflowRun, width: int | None) -> list[str]:
             (_("started"), output.full_moment(run.started_at)),
             (_("finished"), output.full_moment(run.finished_at)),
             (_("duration"), duration_of(run)),
-            (
-                _("queue"),
-                run.queue + (_(", priority %(priority)d") % {"priority": run.priority} if run.priority else ""),
-            ),
+            (_("queue"), run.queue),
+            (_("priority"), str(run.priority or "")),
             (_("key"), run.key or ""),
             (_("worker"), str(run.worker) if run.status == run.Status.RUNNING and run.worker else ""),
             (_("attempts"), str(run.attempts) if run.attempts > 1 else ""),

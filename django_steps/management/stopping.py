@@ -1,7 +1,7 @@
 """How a worker process is told to end: SIGTERM or SIGINT once to end well, twice to end at once.
 
-A handler runs between any two instructions of the main thread, which may hold any lock then: it only puts the signal
-into a queue, and a thread does the rest. Supervised workers also end when their supervisor is gone.
+A handler runs between any two instructions of the main thread, which may hold any lock then: it only puts a word into
+a queue, and a thread does the rest. Supervised workers also end when their supervisor is gone.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import queue
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
@@ -22,9 +21,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def end_at_once() -> None:
-    """End this process without waiting for anything."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    """End this process without waiting for anything, not even for somebody to read what it printed."""
     os._exit(ENDED_AT_ONCE)
 
 
@@ -36,7 +33,8 @@ class StopSignals:
 
     def __init__(self, on_stop: Callable[[], None]) -> None:
         self._on_stop = on_stop
-        self._received: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._is_stopping = False
+        self._words: queue.SimpleQueue[bool] = queue.SimpleQueue()  # the one queue that a handler may use
         self._before: dict[int, Any] = {}
         self._thread = threading.Thread(target=self._act, name="django-steps-signals", daemon=True)
 
@@ -50,24 +48,23 @@ class StopSignals:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         if self._before:
-            self._received.put(None)
+            self._words.put(False)
 
     def stop_when_closed(self, descriptor: int) -> None:
         """Stop, too, when the other end of a pipe is closed: whoever holds it has gone."""
         threading.Thread(target=self._watch, args=(descriptor,), name="django-steps-supervisor", daemon=True).start()
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
-        self._received.put(signum)  # the one queue that may be used in a handler
+        if self._is_stopping:
+            end_at_once()
+        self._is_stopping = True
+        self._words.put(True)
 
     def _act(self) -> None:
-        is_stopping = False
-        while self._received.get() is not None:
-            if is_stopping:
-                end_at_once()
-            is_stopping = True
+        if self._words.get():
             self._on_stop()
 
     def _watch(self, descriptor: int) -> None:
         while os.read(descriptor, 1024):
             pass
-        self._received.put(signal.SIGTERM)
+        self._words.put(True)

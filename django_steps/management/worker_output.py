@@ -51,18 +51,28 @@ class WorkerOutput:
             self._stdout.write("\n".join(lines))
             self._stdout.flush()
 
-    def greet(self, database: BaseDatabaseWrapper, queues: Sequence[str], concurrency: int, processes: int = 1) -> None:
-        """Say what is served, and how to stop."""
-        if processes > 1:
-            title = _("django_steps: %(count)d worker processes") % {"count": processes}
-        else:
+    def greet(
+        self, database: BaseDatabaseWrapper, queues: Sequence[str], concurrency: int, processes: int | None = None
+    ) -> None:
+        """Say what is served, and how to stop; `processes` is how many workers this is the supervisor of."""
+        if processes is None:
             title = _("django_steps worker, process %(pid)d") % {"pid": os.getpid()}
+        else:
+            title = ngettext(
+                "django_steps: %(count)d worker process", "django_steps: %(count)d worker processes", processes
+            )
+            title %= {"count": processes}
         workflows = [item.name + (f" ({item.version})" if item.version else "") for item in registered()]
-        at_a_time = ngettext("%(count)d run at a time", "%(count)d runs at a time", concurrency)
+        if processes is None:
+            at_a_time = ngettext("%(count)d run at a time", "%(count)d runs at a time", concurrency)
+        else:
+            at_a_time = ngettext(
+                "%(count)d run at a time in each process", "%(count)d runs at a time in each process", concurrency
+            )
         values = [
             (_("database"), f"{database.display_name}, {database.alias!r}: {database.settings_dict['NAME']}"),
             (_("queues"), ", ".join(queues) or _("all")),
-            (_("concurrency"), at_a_time % {"count": concurrency} + (_(" in each") if processes > 1 else "")),
+            (_("concurrency"), at_a_time % {"count": concurrency}),
             (_("workflows"), f"{len(workflows)}: {', '.join(workflows)}" if workflows else "0"),
         ]
         width = min(output.width_of(self._stdout) or _LINE, _LINE)

@@ -15,6 +15,7 @@ from django.http import HttpRequest
 from django.utils.functional import cached_property
 
 from ..models import StepRecord, WorkflowRun
+from .filters import StatusFilter
 
 BIG_COLUMNS = ("input_text", "input_search", "output_text", "error_text", "takeovers_text")
 _ERROR_START = 1200  # characters of a recorded error that hold its type and the beginning of its message
@@ -44,6 +45,12 @@ class RunChangeList(ChangeList):
     """A page of runs with what their rows show of their steps and errors."""
 
     is_capped = False
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> Any:
+        """Of finished runs those that ended last come first, of all others those that were started last."""
+        queryset = super().get_queryset(request, exclude_parameters)
+        is_finished = self.params.get(StatusFilter.parameter_name) in WorkflowRun.FINISHED
+        return queryset.order_by("-finished_at", "-pk") if is_finished else queryset
 
     def get_results(self, request: HttpRequest) -> None:
         self.queryset = self.queryset.defer(*BIG_COLUMNS).annotate(error_start=Left("error_text", _ERROR_START))

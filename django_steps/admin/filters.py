@@ -30,9 +30,15 @@ class StatusFilter(admin.SimpleListFilter):
         return [*WorkflowRun.Status.choices, (PARKED, _("no worker knows it"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        if self.value() == PARKED:
-            return queryset.filter(phase=WorkflowRun.Phase.PARKED)
-        return queryset.filter(status=self.value()) if self.value() else queryset
+        """Each status together with what its index goes by."""
+        status, phase = self.value(), WorkflowRun.Phase
+        if status == PARKED:
+            return queryset.filter(phase=phase.PARKED)
+        if status in WorkflowRun.FINISHED:
+            return queryset.filter(status=status, finished_at__isnull=False)
+        if status in (WorkflowRun.Status.RUNNING, WorkflowRun.Status.SLEEPING):
+            return queryset.filter(status=status, phase=phase.TIMED)
+        return queryset.filter(status=status) if status else queryset
 
 
 class _NameFilter(admin.SimpleListFilter):
@@ -72,9 +78,9 @@ def with_date_ranges(filters: Iterable[Any], model: type[models.Model]) -> list[
     """The filters, with date ranges for plain names of date fields; Django's own where `rangefilter` isn't installed."""
     if not apps.is_installed("rangefilter"):
         return list(filters)
-    from rangefilter.filters import DateRangeFilter
+    from .date_ranges import RunDateRangeFilter
 
-    return [(item, DateRangeFilter) if _is_date(item, model) else item for item in filters]
+    return [(item, RunDateRangeFilter) if _is_date(item, model) else item for item in filters]
 
 
 def has_date_range(request: HttpRequest) -> bool:

@@ -168,14 +168,8 @@ def _up_to(count: int) -> str:
 
 def _measured(admin: WorkflowRunAdmin) -> Iterator[Measured]:
     """Of the newest finished runs."""
-    since = timezone.now() - timedelta(hours=24)
-    newest = (
-        WorkflowRun.objects.filter(phase=WorkflowRun.Phase.ENDED, finished_at__gte=since)
-        .order_by("-finished_at")
-        .values_list("workflow", "status", "started_at", "finished_at")[:MEASURED]
-    )
     seconds, failed, ended = defaultdict(list), defaultdict(int), defaultdict(int)
-    for workflow, status, started_at, finished_at in newest:
+    for workflow, status, started_at, finished_at in _newest_finished():
         ended[workflow] += 1
         failed[workflow] += status == WorkflowRun.Status.FAILED
         if started_at is not None and status == WorkflowRun.Status.SUCCEEDED:
@@ -190,6 +184,16 @@ def _measured(admin: WorkflowRunAdmin) -> Iterator[Measured]:
             display.duration(_percentile(taken, 0.5)),
             display.duration(_percentile(taken, 0.95)),
         )
+
+
+def _newest_finished() -> list[Any]:
+    """The newest of each status, found through their index, and of those the newest."""
+    since = timezone.now() - timedelta(hours=24)
+    runs: list[Any] = []
+    for status in WorkflowRun.FINISHED:
+        newest = WorkflowRun.objects.filter(status=status, finished_at__gte=since).order_by("-finished_at")
+        runs += newest.values_list("workflow", "status", "started_at", "finished_at")[:MEASURED]
+    return sorted(runs, key=lambda run: run[3], reverse=True)[:MEASURED]
 
 
 def _percentile(ordered: list[float], share: float) -> float | None:

@@ -108,6 +108,7 @@ def run_page(
         "values": [Shown(_("Input"), display.readable(run.input_text, mask))]
         + ([Shown(_("Output"), display.readable(run.output_text, mask))] if run.output_text is not None else []),
         "mask": mask,
+        "restart_of_url": admin.url_of("change", run.restart_of_id) if run.restart_of_id else "",
         "restarts": [(columns.short_id(other), other, admin.url_of("change", other.pk)) for other in _restarts(run)],
         **(extra_context or {}),
     }

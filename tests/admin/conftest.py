@@ -12,7 +12,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from django_steps import failures, values
+from django_steps import definitions, failures, values
 from django_steps.ids import random_token
 from django_steps.models import StepRecord, WorkflowRun
 
@@ -125,3 +125,10 @@ def root(db: None) -> Client:
     client = Client()
     client.force_login(User.objects.create_superuser("root"))
     return client
+
+
+@pytest.fixture
+def define(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Register a workflow for this test only: `define(function, mask=("token",))`."""
+    monkeypatch.setattr(definitions, "_registry", dict(definitions._registry))
+    return lambda function, **options: definitions.register(definitions.Workflow(function, **options))

@@ -1,0 +1,113 @@
+"""The overview, and what stands above the list."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from django_steps.ledger import sql
+from django_steps.models import Worker, WorkflowRun
+
+from .conftest import make_run, url
+
+LEASE = 30_000_000
+
+
+def microseconds(delta=timedelta(0)):
+    return sql.to_microseconds(timezone.now() + delta)
+
+
+def make_worker(silent_for=timedelta(0), **columns):
+    defaults = {"host": "web-1", "pid": 4711, "concurrency": 8, "lease": LEASE, "started_at": timezone.now()}
+    return Worker.objects.create(last_seen=microseconds(-silent_for), **{**defaults, **columns})
+
+
+def ended(status, seconds, ago=timedelta(minutes=1), **columns):
+    end = timezone.now() - ago
+    return make_run(status, started_at=end - timedelta(seconds=seconds), finished_at=end, **columns)
+
+
+@pytest.fixture
+def page(root):
+    return lambda: root.get(url("overview")).content.decode()
+
+
+def test_empty_database_has_an_overview(page):
+    text = page()
+    assert "No run has ended." in text
+    assert "No worker is running" in text
+
+
+def test_runs_are_counted_by_status(page):
+    for status in ("failed", "failed", "succeeded", "sleeping"):
+        make_run(status)
+    text = " ".join(page().split())
+    assert '<span class="steps-status steps-status-failed">failed</span> <b>2</b>' in text
+    assert '<span class="steps-status steps-status-pending">pending</span> <b>0</b>' in text
+
+
+def test_hours_show_what_ended_and_what_failed(root):
+    ended("failed", 1, ago=timedelta(0))
+    ended("succeeded", 1, ago=timedelta(0))
+    ended("succeeded", 1, ago=timedelta(days=3))
+    hours = root.get(url("overview")).context["hours"]
+    assert len(hours) == 24
+    assert sum(hour.ended for hour in hours) == 2
+    assert (hours[-1].failed, hours[-1].ended_height, hours[-1].failed_height) == (1, 90, 45)
+
+
+def test_durations_and_failure_rate_of_each_workflow(root):
+    for seconds in range(1, 101):
+        ended("succeeded", seconds, workflow="slow")
+    for _run in range(25):
+        ended("failed", 999, workflow="slow")
+    (row,) = root.get(url("overview")).context["measured"]
+    assert (row.workflow, row.ended, row.failed, row.failure_rate) == ("slow", 125, 25, "20%")
+    assert (row.p50, row.p95) == ("51.0 s", "1 min 36 s")
+
+
+def test_live_worker_is_shown_with_what_it_runs(page):
+    worker = make_worker(queues=["bulk"])
+    make_run("running", worker=worker, available_at=microseconds() + LEASE, current_step="charge", workflow="order")
+    text = page()
+    assert "answers" in text
+    assert "bulk" in text
+    assert "order</a> (charge)" in text
+
+
+def test_worker_that_stopped_answering_is_named(page):
+    make_worker(silent_for=timedelta(minutes=10))
+    text = page()
+    assert "1 worker has stopped answering: web-1:4711." in text
+    assert "10 min 0 s ago" in text
+
+
+def test_worker_that_stopped_in_good_order_is_not_shown(page):
+    make_worker(stopped_at=timezone.now())
+    assert "web-1" not in page()
+
+
+def test_work_without_a_worker_is_a_warning(root):
+    make_run("pending")
+    warning = "No worker is running, so nothing goes on."
+    assert warning in root.get(url("changelist")).content.decode()
+    make_worker()
+    assert warning not in root.get(url("changelist")).content.decode()
+
+
+def test_run_that_waits_for_long_is_shown_whatever_its_priority(root, page):
+    oldest = make_run("pending", created_at=timezone.now() - timedelta(hours=2), priority=-5)
+    make_run("pending", created_at=timezone.now(), priority=5)
+    assert f'{url("change", oldest.pk)}">A run has been waiting for a worker for 2 h 0 min.' in page()
+
+
+def test_runs_that_no_worker_knows_are_listed_and_linked(root, page):
+    make_run("pending", phase=WorkflowRun.Phase.PARKED, workflow="from_the_future", version="9")
+    text = page()
+    assert "1 run is of a workflow or version that no worker knows." in text
+    assert "from_the_future" in text
+    found = root.get(url("changelist"), {"status__exact": "parked"}).content.decode()
+    assert "from_the_future" in found
+    assert "no worker knows it" in found

@@ -119,7 +119,7 @@ def _summary(run: WorkflowRun, width: int | None) -> list[str]:
 def _steps(run: WorkflowRun, records: list[StepRecord], width: int | None, style: Style) -> list[str]:
     if not records:
         return [_("none recorded yet")]
-    header = [_("NAME"), _("KIND"), _("STATUS"), _("ATTEMPTS"), _("STARTED"), _("TOOK"), _("WAKES")]
+    header = [_("NAME"), _("KIND"), _("STATUS"), _("ATTEMPTS"), _("STARTED"), _("DURATION"), _("WAKES")]
     rows = [
         [
             record.name,

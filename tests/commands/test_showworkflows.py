@@ -24,7 +24,7 @@ def test_the_list_shows_the_newest_first(run_command, db):
     runs = [three_steps.start({}), sleeper.start({}), three_steps.start({}, delay="1h")]
     lines = run_command("showworkflows").out.splitlines()
 
-    assert lines[0].split() == ["RUN", "WORKFLOW", "STATUS", "CREATED", "TOOK"]
+    assert lines[0].split() == ["RUN", "WORKFLOW", "STATUS", "CREATED", "DURATION"]
     assert [line.split()[0] for line in lines[1:]] == [str(run.pk) for run in reversed(runs)]
     assert "until " in lines[1]
 

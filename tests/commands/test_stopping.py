@@ -53,7 +53,7 @@ def test_a_second_signal_ends_at_once(in_a_step, signum):
     time.sleep(0.3)  # two signals at the same moment are one
     worker.process.send_signal(signum)
 
-    assert worker.wait(5) == 1
+    assert worker.wait(15) == 1
     run.refresh_from_db()
     assert run.status == "running"
     assert effects.names(run) == ["before", "slow begins"]
@@ -63,7 +63,7 @@ def test_the_shutdown_timeout_ends_it(in_a_step):
     worker, run = in_a_step(30, "--shutdown-timeout", "0.5")
     worker.process.send_signal(signal.SIGTERM)
 
-    assert worker.wait(5) == 1
+    assert worker.wait(15) == 1
     run.refresh_from_db()
     assert run.status == "running"
     assert "The time to stop is over" in worker.output()
@@ -74,7 +74,7 @@ def test_an_idle_worker_stops_at_once(start_worker):
     wait_until(_live_workers)
     began = time.monotonic()
     assert worker.stop() == 0
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10  # and not after the poll interval
     assert not _live_workers()
 
 

@@ -115,7 +115,7 @@ class Command(base.WorkflowCommand):
                 self.stdout.write("\n" + text % {"limit": limit, "more": limit * 5})
 
     def list_of(self, shown: list[WorkflowRun]) -> list[str]:
-        header = [_("RUN"), _("WORKFLOW"), _("STATUS"), _("CREATED"), _("TOOK")]
+        header = [_("RUN"), _("WORKFLOW"), _("STATUS"), _("CREATED"), _("DURATION")]
         rows = [
             [
                 str(run.pk),

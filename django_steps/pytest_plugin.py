@@ -14,14 +14,15 @@ import pytest
 from .testing import clock
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None]:
     """Keep the time that passes in a test until its end. Test cases of `unittest` see to that themselves."""
     test_class = getattr(item, "cls", None)
     if isinstance(test_class, type) and issubclass(test_class, unittest.TestCase):
-        return (yield)
+        yield
+        return
     with clock.kept():
-        return (yield)
+        yield
 
 
 @pytest.fixture

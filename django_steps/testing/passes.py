@@ -101,6 +101,11 @@ class TestingPass(Pass):
         finally:
             self._compare(call.name, before, self._variables(function))
 
+    def _raised(self, error: BaseException) -> Ending:
+        if isinstance(error, KeyboardInterrupt):  # it means the whole test run
+            raise error
+        return super()._raised(error)
+
     def _record(self, write: StepWrite, outcome: Outcome | None = None) -> Recorded:
         recorded = super()._record(write, outcome)
         try:

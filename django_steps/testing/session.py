@@ -115,8 +115,9 @@ class Session:
         events.run_claimed(claim)
         ending = current.run()
         events.pass_ended(claim, ending)
-        if current.trouble is not None:
-            raise current.trouble
+        trouble = self.stubs.failed_assertion or current.trouble
+        if trouble is not None:
+            raise trouble
         if not current.has_recorded:
             self.count()
         if ending.how in (Ended.PUT_DOWN, Ended.GIVEN_BACK):

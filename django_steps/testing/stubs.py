@@ -18,6 +18,8 @@ class Stubs:
             raise TypeError(f'stubs takes a dict by step names, as in stubs={{"charge": {{"id": 1}}}}, got {stubs!r}.')
         self._stubs = {check_name(name, "step name", forbidden="#"): stub for name, stub in (stubs or {}).items()}
         self._unused = set(self._stubs)
+        # Of the test itself, in a stub that was called: not the step's failure, but the test's.
+        self.failed_assertion: AssertionError | None = None
 
     def function_for(self, name: str, function: Callable[..., Any] | None) -> Callable[..., Any] | None:
         """What is to be called as this step."""
@@ -27,7 +29,17 @@ class Stubs:
         stub = self._stubs[name]
         if _is_exception(stub):
             return _raising(stub)
-        return stub if callable(stub) else lambda *args, **kwargs: stub
+        return self._watching(stub) if callable(stub) else lambda *args, **kwargs: stub
+
+    def _watching(self, stub: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return stub(*args, **kwargs)
+            except AssertionError as error:
+                self.failed_assertion = error
+                raise
+
+        return call
 
     def has(self, name: str | None) -> bool:
         """Whether this step is stubbed."""

@@ -9,7 +9,7 @@ from datetime import timedelta
 from django.db import connection
 from django.test import TestCase
 
-from django_steps import RunFailed, StepsError, signals, workflow
+from django_steps import RetryPolicy, RunFailed, StepsError, signals, workflow
 from django_steps.models import WorkflowRun
 from django_steps.testing import DoesNotEnd, drain, run_workflow
 from tests.app import effects
@@ -139,6 +139,38 @@ class RunWorkflowTests(TestCase):
             heard,
             [("run_first_claimed", ""), ("step_succeeded", "charge"), ("step_failed", "ship"), ("run_failed", "")],
         )
+
+    def test_the_retries_of_the_whole_run_come_on_the_virtual_clock(self):
+        @workflow(name="kit_run_retries", retry=RetryPolicy(max_attempts=3, initial_interval="1d", jitter=False))
+        def body(input, step, run):
+            step.define("before", lambda: effects.leave("before")).run()
+            if run.attempts == 1:
+                raise OSError("try again")
+            step.define("after", lambda: effects.leave("after")).run()
+
+        run = run_workflow(body)
+        self.assertEqual((run.status, run.attempts), ("succeeded", 2))
+        self.assertEqual(effects.names(run), ["before", "after"])
+        self.assertGreaterEqual(run.finished_at - run.started_at, timedelta(days=1))
+
+    def test_control_c_ends_the_test_and_not_the_run(self):
+        @workflow(name="kit_interrupted")
+        def body(input, step):
+            @step.define("interrupt")
+            def interrupt():
+                raise KeyboardInterrupt
+
+            interrupt.run()
+
+        with self.assertRaises(KeyboardInterrupt):
+            run_workflow(body)
+
+    def test_many_steps_are_put_down_and_replayed_in_reasonable_time(self):
+        @workflow(name="kit_many_steps")
+        def body(input, step):
+            return sum(step.define(f"step {number}", lambda: 1).run() for number in range(150))
+
+        self.assertEqual(run_workflow(body).result(), 150)
 
     def test_a_loop_without_end_is_broken_off(self):
         @workflow(name="kit_polls_for_ever")

@@ -96,3 +96,10 @@ class StubTests(TestCase):
     def test_stubs_are_a_dict_by_step_names(self):
         with self.assertRaisesMessage(TypeError, "stubs takes a dict"):
             run_workflow(kit_order, {"order": 1}, stubs=["charge"])
+
+    def test_an_assertion_in_a_stub_is_the_test_s(self):
+        def check(*args, **kwargs):
+            self.assertEqual(args, (2,))
+
+        with self.assertRaisesMessage(AssertionError, "(1,) != (2,)"):
+            run_workflow(kit_calls, stubs={"call": check})

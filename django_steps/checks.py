@@ -43,7 +43,7 @@ def register() -> None:
     """Register all checks; called once, when the app is ready."""
     for check in (check_settings, check_database_settings, check_router, check_admin):
         checks.register(check, TAG)
-    checks.register(check_databases, TAG, Tags.database)
+    checks.register(check_databases, Tags.database)
 
 
 def check_settings(**options: Any) -> list[CheckMessage]:

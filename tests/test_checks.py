@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from django.apps import apps
-from django.core.checks import ERROR, WARNING, run_checks
+from django.core.checks import ERROR, WARNING, Tags, run_checks
 from django.core.management import call_command
 from django.db import connection, connections
 from django.db.migrations.recorder import MigrationRecorder
@@ -22,15 +22,18 @@ SQLITE = {
 POSTGRESQL = {"ENGINE": "django.db.backends.postgresql", "NAME": "shop"}
 
 
-def found(**options):
+def found(databases=()):
     """The messages of this app's checks; each has a hint."""
-    messages = run_checks(tags=[checks.TAG], **options)
+    messages = run_checks(tags=[checks.TAG])
+    if databases:
+        of_databases = run_checks(tags=[Tags.database], databases=databases)
+        messages += [message for message in of_databases if message.id.startswith("django_steps.")]
     assert all(message.hint for message in messages)
     return messages
 
 
-def ids(**options):
-    return [message.id for message in found(**options)]
+def ids(databases=()):
+    return [message.id for message in found(databases)]
 
 
 @pytest.fixture
@@ -196,7 +199,7 @@ class TestDatabase:
 
     def test_a_database_that_does_not_keep_runs_is_not_looked_at(self):
         MigrationRecorder(connection).record_unapplied("django_steps", "0001_initial")
-        assert ids(databases=["replica"]) == []
+        assert checks.check_databases(databases=["replica"]) == []
 
     def test_migrate_is_not_kept_from_helping(self, monkeypatch):
         MigrationRecorder(connection).record_unapplied("django_steps", "0001_initial")

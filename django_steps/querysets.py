@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uuid import UUID
 
 from django.db import models, router
+from django.db.backends.base.base import BaseDatabaseWrapper
 
-from . import wakeups
+from . import signals, verbs, wakeups
 from .errors import StepsError
 from .ledger import sql
 from .ledger import verbs as ledger
@@ -55,7 +56,12 @@ class WorkflowRunQuerySet(models.QuerySet["WorkflowRun"]):
 
     def cancel(self) -> BulkResult:
         """Cancel each of these runs, as `run.cancel()` does; those that can't be are skipped with the reason."""
-        return self._each(ledger.cancel)
+        return self._each(self._cancel)
+
+    def _cancel(self, connection: BaseDatabaseWrapper, run_id: UUID) -> None:
+        is_canceled_now = ledger.cancel(connection, run_id)
+        if is_canceled_now and signals.run_canceled.has_listeners(self.model):
+            verbs.tell_canceled(self.model._default_manager.using(connection.alias).get(pk=run_id), connection.alias)
 
     def _each(self, verb: Any, *arguments: Any) -> BulkResult:
         connection = sql.connection_for(router.db_for_write(self.model))

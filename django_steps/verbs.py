@@ -75,9 +75,15 @@ def cancel(self: WorkflowRun) -> None:
     connection = _connection(self)
     is_canceled_now = ledger.cancel(connection, self.pk)
     _changed(self, connection)
-    if is_canceled_now and self.phase == self.Phase.ENDED:  # else the worker that holds it tells
+    if is_canceled_now:
+        tell_canceled(self, connection.alias)
+
+
+def tell_canceled(run: WorkflowRun, alias: str) -> None:
+    """Send the signal after the commit, unless a worker holds the run: that worker sends it when it has let go."""
+    if run.phase == run.Phase.ENDED:
         transaction.on_commit(
-            lambda: signals.run_canceled.send_robust(sender=type(self), run=self), using=connection.alias, robust=True
+            lambda: signals.run_canceled.send_robust(sender=type(run), run=run), using=alias, robust=True
         )
 
 
@@ -95,7 +101,7 @@ def restart(self: WorkflowRun[R], from_step: str | None = None) -> WorkflowRun[R
         priority=self.priority,
         input=self.input_text,
         input_search=_search_text(self),
-        created_at=time.time_ns() // 1000,
+        created_at=sql.host_time(),
         restart_of=self.pk,
     )
     with transaction.atomic(using=connection.alias):

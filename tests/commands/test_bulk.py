@@ -6,7 +6,7 @@ import pytest
 from django.core.management.base import CommandError
 from django.db import connection
 
-from django_steps import workflow
+from django_steps import signals, workflow
 from django_steps.ledger.sql import RUN
 from django_steps.management import bulk
 from django_steps.models import StepRecord, WorkflowRun
@@ -166,6 +166,22 @@ def test_canceling_twice_is_quiet(run_command, db):
     for _ in range(2):
         run_command("cancelworkflows", str(run.pk))
     assert WorkflowRun.objects.get().status == "canceled"
+
+
+@pytest.mark.parametrize(("arguments", "heard"), [([], 2), (["--dry-run"], 0)], ids=["for real", "rehearsed"])
+def test_canceling_many_sends_a_signal_for_each(run_command, transactional_db, arguments, heard):
+    runs = []
+
+    def hear(run, **kwargs):
+        runs.append(run)
+
+    three_steps.start_many([{}] * 2)
+    signals.run_canceled.connect(hear, sender=WorkflowRun)
+    try:
+        run_command("cancelworkflows", "--workflow", "three_steps", *arguments)
+    finally:
+        signals.run_canceled.disconnect(hear, sender=WorkflowRun)
+    assert len(runs) == heard
 
 
 # -- Prune ----------------------------------------------------------------------------------------

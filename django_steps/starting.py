@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -125,7 +124,7 @@ def _new_run(
         input=text,
         input_search=None if search is None else json.dumps(search),
         key=key,
-        created_at=time.time_ns() // 1000,
+        created_at=sql.host_time(),
         delay=delay,
         due_at=due_at,
     )

@@ -6,6 +6,7 @@ expression. No other module decides by vendor what a statement looks like.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -63,6 +64,11 @@ def read_clock(connection: BaseDatabaseWrapper) -> int:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {now(connection)}", [])
         return int(cursor.fetchone()[0])
+
+
+def host_time() -> int:
+    """This host's time in microseconds, for what people read and nothing is decided by."""
+    return time.time_ns() // 1000 + clock.offset
 
 
 def to_datetime(microseconds: int) -> datetime:

@@ -10,22 +10,14 @@ from datetime import timedelta
 from typing import Any, NoReturn
 
 from . import events, failures, hygiene, values
-from .context import active_pass, active_step, thread_id
+from .blame import Blame
+from .context import active_pass
 from .definitions import Workflow
 from .endings import Ended, Ending, Host
-from .errors import (
-    NestedStep,
-    PassEnded,
-    RecordedInstanceGone,
-    StepInTransaction,
-    StepNotRun,
-    StepsError,
-    UnserializableValue,
-    ValueTooLarge,
-    WrongThread,
-)
-from .history import History
-from .ledger import endings, leases, verbs
+from .errors import PassEnded, RecordedInstanceGone, StepNotRun, UnserializableValue, ValueTooLarge
+from .guard import Guard
+from .history import History, as_recorded
+from .ledger import endings, leases
 from .ledger.claims import Claim
 from .ledger.endings import Finish
 from .ledger.histories import Recorded
@@ -48,12 +40,9 @@ class Pass:
         self.current_step = ""
         self.progress: tuple[int, int] | None = None
         self.ending: Ending | None = None
-        # A step that was called where none may be. Remembered, because the error may get lost in a thread or a future.
-        self.misuse: StepsError | None = None
-        self._thread = thread_id()
-        self._depths = hygiene.atomic_depths()
+        self.guard = Guard()
         self._unrun: dict[str, Call] = {}
-        self._failures: list[tuple[BaseException, str]] = []
+        self._blame = Blame()
         self._is_careful = claim.recoveries > 0
         self._default_retry = workflow.step_retry or ONE_ATTEMPT
 
@@ -136,8 +125,9 @@ class Pass:
         return arguments
 
     def _returned(self, value: Any) -> Ending:
-        if self.misuse is not None:
-            return self._raised(self.misuse)
+        misuse = self.guard.take_misuse()
+        if misuse is not None:
+            return self._raised(misuse)
         if self._unrun:
             names = ", ".join(repr(name) for name in self._unrun)
             return self._raised(StepNotRun(f"Defined and never run: {names}. Call .run() on it, or don't define it."))
@@ -148,7 +138,7 @@ class Pass:
         return self._finish("succeeded", output, None)
 
     def _raised(self, error: BaseException) -> Ending:
-        steps = self._steps_that_failed(error)
+        steps = self._blame.steps_of(error)
         text = failures.with_steps(self._error_text(error, steps), steps)
         policy: RetryPolicy | None = self.workflow.retry
         delay = policy.delay_after(self.claim.attempts, error) if policy else None
@@ -188,64 +178,26 @@ class Pass:
             self.host.write(lambda: endings.give_back(self.host.connection(), self.run_id, self.claim.token))
         return ending
 
-    def _steps_that_failed(self, error: BaseException, seen: frozenset[int] = frozenset()) -> list[str]:
-        """The steps whose failure this exception is: itself, its members, its cause, or what it was raised in."""
-        if id(error) in seen:
-            return []
-        seen |= {id(error)}
-        for raised, name in self._failures:
-            if raised is error:
-                return [name]
-        if isinstance(error, BaseExceptionGroup):
-            members = [name for member in error.exceptions for name in self._steps_that_failed(member, seen)]
-            if members:
-                return list(dict.fromkeys(members))
-        if error.__cause__ is not None:
-            return self._steps_that_failed(error.__cause__, seen)
-        if error.__context__ is not None and not error.__suppress_context__:
-            return self._steps_that_failed(error.__context__, seen)
-        return []
-
     def _error_text(self, error: BaseException, steps: list[str]) -> str:
         """The record of the error; where it is a step's own, the step's record, which has the whole traceback."""
-        if len(steps) == 1 and any(raised is error for raised, _ in self._failures):
+        if self._blame.step_of(error) is not None:
             recorded = self.history.look_up(steps[0], "step")
             if recorded is not None and recorded.error:
                 return recorded.error
         return failures.record(error)
 
     def _may_forget(self, steps: list[str]) -> bool:
-        if not steps:
-            return True
-        recorded = self.history.names_since(steps[0])
-        try:
-            verbs.check_unhandled(recorded, steps)
-        except Exception:
-            return False
-        return True
+        """Whether nothing was recorded since the first of these steps failed: the body has not handled it."""
+        return set(self.history.names_since(steps)) <= set(steps)
 
     # -- Steps ----------------------------------------------------------------------------------
 
     def _check(self, name: str) -> None:
         """Whether a step may be called here and now."""
-        inside = active_step.get()
-        if inside is not None:
-            self.misuse = NestedStep(
-                f"Step {name!r} was called inside step {inside.name!r}. Call steps from the body, one after the other."
-            )
-            raise self.misuse
-        if thread_id() != self._thread:
-            self.misuse = WrongThread(
-                f"Step {name!r} was called from another thread. Call steps from the body's own thread."
-            )
-            raise self.misuse
+        self.guard.check(name)
         if self.ending is not None:
             raise PassEnded(self.ending.how.value)
-        if hygiene.is_deeper(self._depths):
-            raise StepInTransaction(
-                f"Step {name!r} was called inside an atomic() block (or another open transaction) of the body, which can be "
-                f"rolled back after the step was done. Move it into the step's function, or give the step atomic=True."
-            )
+        self.guard.check_transaction(name)
         self.end_if_interrupted()
 
     def end_if_interrupted(self) -> None:
@@ -267,7 +219,7 @@ class Pass:
 
     def _raise_recorded(self, recorded: Recorded) -> NoReturn:
         error = failures.rebuild(recorded.error or "")
-        self._failures.append((error, recorded.name))
+        self._blame.remember(error, recorded.name)
         raise error
 
     def _execute(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], tried: Recorded | None) -> Any:
@@ -345,18 +297,3 @@ class Pass:
                 self._let_go(outcome)
                 self._end(Ending(Ended.PUT_DOWN, wake_at))
             self.host.wait(remaining / 1_000_000)
-
-
-def as_recorded(write: StepWrite) -> Recorded:
-    """What a history will say of a write once it is committed."""
-    return Recorded(
-        write.name,
-        write.kind,
-        write.position,
-        write.status,
-        write.attempts,
-        write.output,
-        write.error,
-        write.attempt_log,
-        write.wake_at,
-    )

@@ -5,10 +5,11 @@ Nothing is written here. The database's part of reading is in `ledger/histories.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from .errors import DuplicateStepName, HistoryMismatch
 from .ledger.histories import Recorded
+from .ledger.records import StepWrite
 
 
 class History:
@@ -72,10 +73,12 @@ class History:
         self._next_position += 1
         return position
 
-    def names_since(self, name: str) -> list[str]:
-        """The recorded names from `name` on, in order."""
-        start = self._records[name].position if name in self._records else 0
-        found = [record for record in self._records.values() if record.position >= start]
+    def names_since(self, names: Collection[str]) -> list[str]:
+        """The recorded names in order, from the first of these on; nothing if none of them is recorded."""
+        positions = [self._records[name].position for name in names if name in self._records]
+        if not positions:
+            return []
+        found = [record for record in self._records.values() if record.position >= min(positions)]
         return [record.name for record in sorted(found, key=lambda record: record.position)]
 
     def add(self, record: Recorded) -> None:
@@ -85,3 +88,18 @@ class History:
     def records(self) -> list[Recorded]:
         """All that is recorded and final, in order: what a later pass needs not load again."""
         return sorted((r for r in self._records.values() if r.is_final), key=lambda record: record.position)
+
+
+def as_recorded(write: StepWrite) -> Recorded:
+    """What a history will say of a write once it is committed."""
+    return Recorded(
+        write.name,
+        write.kind,
+        write.position,
+        write.status,
+        write.attempts,
+        write.output,
+        write.error,
+        write.attempt_log,
+        write.wake_at,
+    )

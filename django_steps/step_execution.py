@@ -24,9 +24,10 @@ from .errors import (
     ValueTooLarge,
     WrongThread,
 )
-from .ledger import records, sql
+from .ledger import leases, records, sql
 from .ledger.forgetting import append_attempt
 from .ledger.histories import Recorded
+from .ledger.leases import Holding
 from .ledger.records import Outcome, StepWrite
 from .retries import RetryPolicy
 from .step import Call
@@ -132,7 +133,7 @@ def _call(attempt: Attempt) -> Any:
             value = async_to_sync(_awaited)(value)
     finally:
         active_step.reset(token)
-        misuse, owner.misuse = owner.misuse, None
+        misuse = owner.guard.take_misuse()
     if misuse is not None:  # and the function made nothing of it
         raise misuse
     return value
@@ -177,8 +178,8 @@ def _execute_atomic(attempt: Attempt) -> StepWrite:
                 if refusals > 1:
                     raise ValueTooLarge(f"The database closed the connection on this value twice: {error}") from error
             logger.warning("The database broke off step %r, which is executed again: %s", attempt.call.name, error)
-            host.write(connection.ensure_connection)  # an outage uses up no attempts
             host.wait(pause)
+            _ensure_held(attempt)
             attempt.owner.end_if_interrupted()
             pause = min(pause * 2, _LAST_DATABASE_PAUSE)
     raise OperationalError(f"The database broke off step {attempt.call.name!r} {_DATABASE_ATTEMPTS} times.")
@@ -187,6 +188,13 @@ def _execute_atomic(attempt: Attempt) -> StepWrite:
 def _hold(attempt: Attempt) -> None:
     claim = attempt.owner.claim
     if records.hold(attempt.owner.host.connection(), claim.run_id, claim.token) is None:
+        raise ClaimLost
+
+
+def _ensure_held(attempt: Attempt) -> None:
+    """Wait until the database is back, which uses up no attempts. The run may be another's by then, and the step done."""
+    claim, host = attempt.owner.claim, attempt.owner.host
+    if host.write(lambda: leases.check(host.connection(), {claim.run_id: Holding(claim.token)})).lost:
         raise ClaimLost
 
 

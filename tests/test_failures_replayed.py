@@ -441,3 +441,31 @@ def test_retry_after_a_compensation_is_refused_and_by_policy_it_stops(work):
     run.retry(from_step="refund")
     work()
     assert executed == ["ship", "refund", "refund"]
+
+
+def test_compensation_between_two_failures_of_a_group_stops_the_policy_too(work):
+    executed: list[str] = []
+
+    def fail(name):
+        executed.append(name)
+        raise OSError(name)
+
+    @workflow(retry=RetryPolicy(max_attempts=5, initial_interval="1ms"))
+    def compensating(step):
+        errors = []
+        for name in ("first", "second"):
+            try:
+                step.define(name, fail).run(name)
+            except OSError as error:
+                errors.insert(0, error)
+                if name == "first":
+                    step.define("undo", lambda: executed.append("undo")).run()
+        raise ExceptionGroup("both", errors)
+
+    run = compensating.start()
+    work()
+    run.refresh_from_db()
+    assert run.status == "failed"
+    assert executed == ["first", "undo", "second"]
+    with pytest.raises(FailureWasHandled, match="'undo'"):
+        run.retry()

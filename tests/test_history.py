@@ -331,4 +331,7 @@ def test_long_output_is_fetched_when_it_is_read():
 def test_names_since_are_in_the_order_of_their_positions():
     history = History([recorded("c", 2), recorded("a", 0), recorded("b", 1)])
     history.add(recorded("d", 3))
-    assert history.names_since("b") == ["b", "c", "d"]
+    assert history.names_since(["b"]) == ["b", "c", "d"]
+    assert history.names_since(["d", "c"]) == ["c", "d"]
+    assert history.names_since(["unknown"]) == []
+    assert history.names_since([]) == []

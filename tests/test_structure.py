@@ -1,0 +1,217 @@
+"""The house: imports run one way, SQL and threads stay in their rooms, and modules stay small."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import django_steps
+
+PACKAGE = Path(django_steps.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if "migrations" not in path.parts
+}
+
+PUBLIC_NAMES = {
+    "DuplicateStepName",
+    "FailureWasHandled",
+    "HistoryMismatch",
+    "InvalidInput",
+    "InvalidName",
+    "InvalidState",
+    "NestedStep",
+    "NonRetryableError",
+    "RecordedInstanceGone",
+    "ResultUnavailable",
+    "RetryAfter",
+    "RetryPolicy",
+    "RunCanceled",
+    "RunFailed",
+    "StartOutsideStep",
+    "Step",
+    "StepFailed",
+    "StepInTransaction",
+    "StepNotRun",
+    "StepsError",
+    "UnknownStep",
+    "UnknownWorkflow",
+    "UnserializableResult",
+    "UnserializableValue",
+    "ValueTooLarge",
+    "WorkerDied",
+    "Workflow",
+    "WrongThread",
+    "current_step",
+    "get_workflow",
+    "workflow",
+}
+# Names kept for what comes later: nothing may be called so before.
+KEPT_NAMES = {"wait_for_event", "send_event", "invoke", "map"}
+
+
+def imports_of(name: str, *, with_functions: bool) -> Iterator[str]:
+    """The modules of this package that a module imports; not those for type checkers only."""
+    path = MODULES[name]
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in _nodes(ast.parse(path.read_text()), with_functions):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *([base] if base else [])])
+            found = {f"{base}.{alias.name}" for alias in node.names} & MODULES.keys()
+            yield from found or ({base} & MODULES.keys())
+
+
+def _nodes(tree: ast.AST, with_functions: bool) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(tree):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)) and not with_functions:
+            continue
+        yield child
+        yield from _nodes(child, with_functions)
+
+
+def circle(edges: dict[str, set[str]]) -> list[str]:
+    """One circle of imports, or nothing."""
+    done: set[str] = set()
+
+    def visit(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name in done:
+            return []
+        for other in sorted(edges[name]):
+            if found := visit(other, [*path, name]):
+                return found
+        done.add(name)
+        return []
+
+    for name in sorted(edges):
+        if found := visit(name, []):
+            return found
+    return []
+
+
+# An import in a function that would close a circle at the top of a module, and why it has to be there.
+LATE = {
+    ("django_steps.definitions", "django_steps.starting"),  # definitions can be imported before the apps are ready
+}
+
+
+def test_no_circle_of_imports():
+    edges = {
+        name: {other for other in imports_of(name, with_functions=True) if other != name and (name, other) not in LATE}
+        for name in MODULES
+    }
+    assert circle(edges) == []
+
+
+def test_late_imports_that_are_allowed_are_there_and_in_functions():
+    for name, other in LATE:
+        assert other in set(imports_of(name, with_functions=True))
+        assert other not in set(imports_of(name, with_functions=False))
+
+
+def test_circle_is_found():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert circle({"a": {"b"}, "b": set()}) == []
+
+
+def _imported_roots(path: Path) -> set[str]:
+    roots: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            roots |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            roots.add((node.module or "").partition(".")[0])
+    return roots
+
+
+@pytest.mark.parametrize(
+    "module", ["execution", "step_execution", "step", "history", "definitions", "starting", "endings"]
+)
+def test_what_a_pass_is_made_of_knows_no_threads(module):
+    assert not _imported_roots(PACKAGE / f"{module}.py") & {"threading", "concurrent", "queue", "multiprocessing"}
+
+
+def test_ledger_knows_rows_and_nothing_of_bodies_or_models():
+    allowed = {"django_steps.ids", "django_steps.errors"}
+    for name in MODULES:
+        if name.startswith("django_steps.ledger"):
+            others = {other for other in imports_of(name, with_functions=True) if ".ledger" not in other}
+            assert others <= allowed, name
+
+
+SQL = re.compile(
+    r"\b(SELECT\s.+\sFROM|INSERT\s+INTO|UPDATE\s+\S+\s+SET|DELETE\s+FROM|FOR\s+UPDATE|LOCK\s+IN|NOTIFY|LISTEN|PRAGMA)\b",
+    re.DOTALL,
+)
+# Settings to paste, shown to people; and savepoints around statements that are the user's.
+SHOWN = {"django_steps.checks", "django_steps.testing.autocommit"}
+
+
+def test_sql_is_nowhere_but_in_the_ledger_and_the_wake_ups():
+    for name, path in MODULES.items():
+        if name.startswith("django_steps.ledger") or name == "django_steps.wakeups" or name in SHOWN:
+            continue
+        tree = ast.parse(path.read_text())
+        documentation = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+            and node.body
+            and isinstance(node.body[0], ast.Expr)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+                assert not SQL.search(node.value), f"{name}:{node.lineno}"
+            if isinstance(node, ast.Attribute):
+                assert node.attr not in ("execute", "executemany", "raw"), f"{name}:{node.lineno}"
+
+
+def test_public_names_are_these_and_no_others():
+    assert set(django_steps.__all__) == PUBLIC_NAMES
+    assert list(django_steps.__all__) == sorted(django_steps.__all__)
+    for name in PUBLIC_NAMES:
+        assert getattr(django_steps, name).__doc__, name
+
+
+def test_every_error_shares_the_base():
+    for name in PUBLIC_NAMES:
+        found = getattr(django_steps, name)
+        if isinstance(found, type) and issubclass(found, BaseException):
+            assert issubclass(found, django_steps.StepsError), name
+
+
+def test_names_kept_for_later_are_free():
+    from django_steps.models import WorkflowRun
+
+    for name in KEPT_NAMES:
+        assert not hasattr(django_steps.Step, name)
+        assert not hasattr(WorkflowRun, name)
+    assert "waiting" not in WorkflowRun.Status.values
+
+
+def test_modules_are_small():
+    lengths = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
+    long = {name: length for name, length in lengths.items() if length > 300}
+    assert max(lengths.values()) <= 350, long
+    assert len(long) <= len(lengths) // 10, long
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module_says_what_it_is_for(name):
+    text = MODULES[name].read_text()
+    if text.strip():
+        documentation = ast.get_docstring(ast.parse(text))
+        assert documentation, "a module opens with what it is for"

@@ -5,15 +5,16 @@ Each is fenced by the claim token, and each may be written twice: the second tim
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from . import records, sql
 from .forgetting import forget_failures
+from .prepared import Statement
 from .records import Outcome, StepWrite
 from .sql import ENDED, READY, RUN, TIMED
 
@@ -48,22 +49,32 @@ def close_unlocked(connection: BaseDatabaseWrapper, end: Finish) -> bool:
     return _is_lockable(connection, end) and _finish(connection, end)
 
 
-def closing(connection: BaseDatabaseWrapper, ends: Sequence[Finish]) -> tuple[str, list[Any]]:
-    """PostgreSQL: one statement that ends several runs, passing over those that are locked; returns their ids."""
-    ordered = sorted(ends, key=lambda end: end.run_id)
-    rows = ", ".join(["(%s, %s, %s, %s, %s, %s)"] * len(ordered))
-    parameters: list[Any] = []
-    for end in ordered:
-        moment = sql.date_value(connection, end.finished_at)
-        parameters += [end.run_id, end.token, end.status, end.output, end.error, moment]
-    return (
-        f"WITH v (id, token, status, output, error, finished_at) AS (VALUES {rows}), held AS ("
-        f" SELECT r.id FROM {RUN} r JOIN v ON r.id = v.id::uuid AND r.claim_token = v.token::bigint"
-        " AND r.status = 'running' FOR UPDATE OF r SKIP LOCKED)"
-        f" UPDATE {RUN} r SET status = v.status, phase = {ENDED}, output = v.output, error = v.error,"
-        " finished_at = v.finished_at::timestamptz, suspect_since = NULL, current_step = ''"
-        " FROM v, held WHERE r.id = held.id AND v.id::uuid = held.id RETURNING r.id",
-        parameters,
+# PostgreSQL: the ends of several runs, given as one JSON text.
+CLOSING = Statement(
+    "WITH v AS (SELECT * FROM json_to_recordset(%s) AS v (id uuid, token bigint, status text, output text, error text,"
+    f" finished_at timestamptz)), held AS (SELECT r.id FROM {RUN} r JOIN v ON r.id = v.id AND r.claim_token = v.token"
+    " AND r.status = 'running' FOR UPDATE OF r SKIP LOCKED)"
+    f" UPDATE {RUN} r SET status = v.status, phase = {ENDED}, output = v.output, error = v.error,"
+    " finished_at = v.finished_at, suspect_since = NULL, current_step = ''"
+    " FROM v, held WHERE r.id = held.id AND v.id = held.id RETURNING r.id",
+    ["json"],
+)
+
+
+def closing(ends: Sequence[Finish]) -> str:
+    """The parameter of `CLOSING`, which passes over runs that are locked and returns the ids of the ended ones."""
+    return json.dumps(
+        [
+            {
+                "id": end.run_id.hex,
+                "token": end.token,
+                "status": end.status,
+                "output": end.output,
+                "error": end.error,
+                "finished_at": sql.to_datetime(end.finished_at).isoformat(),
+            }
+            for end in sorted(ends, key=lambda end: end.run_id)
+        ]
     )
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from . import endings, records, sql
+from . import endings, prepared, records, sql
 from .endings import Finish
+from .prepared import Statement
 from .records import StepWrite
 
 Write = StepWrite | Finish
@@ -54,24 +55,22 @@ def _write(connection: BaseDatabaseWrapper, write: Write) -> bool:
 def _write_at_once(connection: BaseDatabaseWrapper, writes: Sequence[Write]) -> set[Any]:
     steps = [write for write in writes if isinstance(write, StepWrite)]
     ends = [write for write in writes if isinstance(write, Finish)]
-    statements = []
-    if steps:
-        statements.append(records.insertion(connection, steps))
-    if ends:
-        statements.append(endings.closing(connection, ends))
-    if len(statements) > 1 and connection.features.uses_server_side_binding:  # type: ignore[attr-defined]
-        with sql.writing(connection):
-            return {key for statement in statements for key in _fetch(connection, [statement])}
-    return _fetch(connection, statements)
+    if not ends:
+        return _fetch(connection, records.INSERTION, records.insertion(steps))
+    if not steps:
+        return _fetch(connection, endings.CLOSING, endings.closing(ends))
+    return _fetch(connection, _INSERTION_AND_CLOSING, records.insertion(steps), endings.closing(ends))
 
 
-def _fetch(connection: BaseDatabaseWrapper, statements: Sequence[tuple[str, list[Any]]]) -> set[Any]:
-    """Send the statements in one message, which is one transaction, and collect what they return."""
-    text = "; ".join(statement for statement, _ in statements)
-    parameters = [value for _, values in statements for value in values]
+# Both as one statement, which is one transaction and one answer.
+_INSERTION_AND_CLOSING = Statement(
+    f"WITH inserted AS ({records.INSERTION.text}), closed AS ({endings.CLOSING.text})"
+    " SELECT write_id, NULL::uuid FROM inserted UNION ALL SELECT NULL, id FROM closed",
+    ["json", "json"],
+)
+
+
+def _fetch(connection: BaseDatabaseWrapper, statement: Statement, *parameters: str) -> set[Any]:
     with connection.cursor() as cursor:
-        cursor.execute(text, parameters)
-        found = {row[0] for row in cursor.fetchall()}
-        while cursor.nextset():
-            found |= {row[0] for row in cursor.fetchall()}
-    return found
+        prepared.execute(connection, cursor, statement, parameters)
+        return {row[0] if row[0] is not None else row[1] for row in cursor.fetchall()}

@@ -1,0 +1,68 @@
+"""Statements that PostgreSQL parses and plans once per connection, not each time: the ones that every step needs.
+
+They are named after their text, so that behind a pooler, where a connection to the server may be another one each time,
+a name either is the same statement or isn't known, and then is prepared again. Other databases, and transactions of the
+caller (which an unknown name would break off), get the statement as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from django.db import Error
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+_UNKNOWN, _KNOWN_ALREADY = "26000", "42P05"  # SQLSTATEs
+
+
+class Statement:
+    """A statement with `%s` for its parameters, and the PostgreSQL types of these."""
+
+    def __init__(self, text: str, types: Sequence[str]) -> None:
+        self.text = text
+        pieces = text.split("%s")
+        numbered = pieces[0] + "".join(f"${number}{piece}" for number, piece in enumerate(pieces[1:], start=1))
+        self.name = f"django_steps_{hashlib.sha1(numbered.encode(), usedforsecurity=False).hexdigest()[:16]}"
+        self.preparation = f"PREPARE {self.name} ({', '.join(types)}) AS {numbered}"
+        self.execution = f"EXECUTE {self.name} ({', '.join(['%s'] * len(types))})"
+
+
+def execute(connection: BaseDatabaseWrapper, cursor: Any, statement: Statement, parameters: Sequence[Any]) -> None:
+    """Execute a statement on a cursor of the connection."""
+    if connection.vendor != "postgresql" or connection.in_atomic_block:
+        cursor.execute(statement.text, parameters)
+        return
+    known = _known(connection)
+    if statement.name not in known:
+        _prepare(cursor, statement)
+        known.add(statement.name)
+    try:
+        cursor.execute(statement.execution, parameters)
+    except Error as error:
+        if _sqlstate(error) != _UNKNOWN:
+            raise
+        _prepare(cursor, statement)
+        cursor.execute(statement.execution, parameters)
+
+
+def _prepare(cursor: Any, statement: Statement) -> None:
+    try:
+        cursor.execute(statement.preparation)
+    except Error as error:
+        if _sqlstate(error) != _KNOWN_ALREADY:
+            raise
+
+
+def _known(connection: Any) -> set[str]:
+    """The names that the server knows on this connection, as far as we know."""
+    raw, names = getattr(connection, "_django_steps_prepared", (None, set()))
+    if raw is not connection.connection:
+        names = set()
+        connection._django_steps_prepared = connection.connection, names
+    return names
+
+
+def _sqlstate(error: Error) -> str | None:
+    return getattr(error.__cause__, "sqlstate", None)

@@ -8,8 +8,9 @@
             self.assertEqual(run.status, "failed")
 
 The engine is the real one: claims, records, retries, values and signals. Only time is not: sleeps and back-offs pass on
-a virtual clock, which is put back after the test. (What `timezone.now()` says in your own code is not moved.) After every step the run is put down and its body called again from the top, so that what would break in
-production breaks in the test. `straight_through=True` does as a worker does, and puts runs down only where they wait.
+a virtual clock, which is put back after the test. (What `timezone.now()` says to your own code is not moved.) After every
+step the run is put down and its body called again from the top, so that what would break in production breaks in the
+test. `straight_through=True` does as a worker does, and puts runs down only where they wait.
 """
 
 from __future__ import annotations

@@ -21,6 +21,21 @@ _SAVEPOINT = "django_steps_statement"
 _CONTROL = ("SAVEPOINT", "RELEASE", "ROLLBACK")
 
 
+class _Forgiving:
+    """A connection that need not roll back a transaction which a worker would not have opened."""
+
+    atomic_blocks: list[Any]
+    depth_of_test = -1
+
+    @property
+    def needs_rollback(self) -> bool:
+        return bool(self.__dict__["needs_rollback"])
+
+    @needs_rollback.setter
+    def needs_rollback(self, value: bool) -> None:
+        self.__dict__["needs_rollback"] = value and len(self.atomic_blocks) != self.depth_of_test
+
+
 class Autocommit:
     """What the connections of this thread pretend while a pass is under way."""
 
@@ -36,14 +51,10 @@ class Autocommit:
     def pretended(self) -> Iterator[None]:
         """For the time of a pass: a failed statement takes back itself, and nothing else."""
         with ExitStack() as stack:
-            for alias in self._wrapped:
+            for alias, depth in self._wrapped.items():
                 stack.enter_context(connections[alias].execute_wrapper(self._execute))
+                stack.enter_context(_forgiving(connections[alias], depth))
             yield
-
-    def forget_errors(self, connection: BaseDatabaseWrapper) -> None:
-        """Outside of its own blocks a step that failed has left nothing that would have to be rolled back."""
-        if self._is_outermost(connection):
-            connection.needs_rollback = False
 
     def call_callbacks(self) -> None:
         """Call the `on_commit` callbacks that have come since the last time."""
@@ -55,11 +66,9 @@ class Autocommit:
 
     def _execute(self, execute: Any, sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
         connection = context["connection"]
-        if not self._is_outermost(connection):
-            return execute(sql, params, many, context)
-        connection.needs_rollback = False
         is_control = isinstance(sql, str) and sql.startswith(_CONTROL)
-        if connection.vendor != "postgresql" or is_control:  # the others go on after an error by themselves
+        # The other databases go on after an error by themselves.
+        if connection.vendor != "postgresql" or is_control or not self._is_outermost(connection):
             return execute(sql, params, many, context)
         with connection.connection.cursor() as cursor:
             cursor.execute(f"SAVEPOINT {_SAVEPOINT}")
@@ -73,6 +82,17 @@ class Autocommit:
 
     def _is_outermost(self, connection: BaseDatabaseWrapper) -> bool:
         return self._wrapped.get(connection.alias) == len(connection.atomic_blocks)
+
+
+@contextmanager
+def _forgiving(connection: Any, depth: int) -> Iterator[None]:
+    # Only the connection itself knows when a transaction is to be rolled back, and only its class can object.
+    own = type(connection)
+    connection.__class__ = type(own.__name__, (_Forgiving, own), {"depth_of_test": depth})
+    try:
+        yield
+    finally:
+        connection.__class__ = own
 
 
 def _call(callback: Callable[[], Any], is_robust: bool) -> None:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from asgiref.sync import async_to_sync
-from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .. import values
 from ..context import active_step
@@ -45,11 +44,6 @@ class TestingHost(Direct):
         if puts_down_always:
             self.limits = replace(self.limits, inline_wait=0)
         self._claim = claim
-
-    def connection(self) -> BaseDatabaseWrapper:
-        connection = super().connection()
-        self.autocommit.forget_errors(connection)
-        return connection
 
     def wait(self, seconds: float) -> None:
         passed = -(-seconds * 1_000_000 // 1)

@@ -64,7 +64,10 @@ class Keeper:
         """Renew all leases; False if some could not be, because somebody has locked their runs."""
         jobs = self._jobs()
         holdings = {run_id: job.holding() for run_id, job in jobs.items()}
+        asked_on = time.monotonic()
         found = leases.renew(connection, holdings, self._lease)
+        for run_id in found.renewed:
+            jobs[run_id].claim.held_until = asked_on + self._lease / 1_000_000
         leases.beat(connection, self._worker_id)
         _interrupt(jobs, found)
         return found.renewed | found.lost == holdings.keys()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +126,8 @@ def execute(attempt: Attempt) -> Executed:
 
 def _call(attempt: Attempt) -> Any:
     call, owner = attempt.call, attempt.owner
+    if time.monotonic() > owner.claim.held_until:  # this process was stopped or cut off: another may have done the step
+        _ensure_held(attempt)
     token = active_step.set(StepContext(owner.run_id, call.name, attempt.number))
     try:
         assert call.function is not None

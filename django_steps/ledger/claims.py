@@ -37,6 +37,7 @@ class Claim:
     started_at: int  # when the run was claimed for the first time, microseconds
     claimed_at: int  # the database's time, microseconds
     claimed_on: float  # the same moment on this process's monotonic clock, seconds
+    held_until: float  # on that clock: how long the claim stands for certain
 
     def now(self) -> int:
         """The database's time in microseconds, without asking it: no host's clock decides anything."""
@@ -124,7 +125,7 @@ def _take_at_once(
     connection: BaseDatabaseWrapper, terms: Terms, limit: int, token: int, condition: str, parameters: Sequence[Any]
 ) -> list[Claim]:
     """PostgreSQL: select and take by one statement."""
-    now = sql.now(connection)
+    now, asked_on = sql.now(connection), time.monotonic()
     returned = ", ".join(f"ready.{column}" for column in _READ.split(", "))
     with connection.cursor() as cursor:
         cursor.execute(
@@ -137,13 +138,13 @@ def _take_at_once(
         )
         rows = cursor.fetchall()
     rows.sort(key=lambda row: (-row[11], row[0]))
-    return _claims(connection, rows, terms, token)
+    return _claims(connection, rows, terms, token, asked_on)
 
 
 def _take_selected(
     connection: BaseDatabaseWrapper, terms: Terms, limit: int, token: int, condition: str, parameters: Sequence[Any]
 ) -> list[Claim]:
-    now = sql.now(connection)
+    now, asked_on = sql.now(connection), time.monotonic()
     with connection.cursor() as cursor:
         cursor.execute(_selection(connection, limit, condition, f"{_READ}, {now}"), parameters)
         rows = cursor.fetchall()
@@ -156,11 +157,14 @@ def _take_selected(
             f" WHERE id IN ({sql.marks(ids)})",
             [terms.lease, token, terms.worker_id, True, sql.date_value(connection, int(rows[0][10])), *ids],
         )
-    return _claims(connection, rows, terms, token)
+    return _claims(connection, rows, terms, token, asked_on)
 
 
-def _claims(connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]], terms: Terms, token: int) -> list[Claim]:
+def _claims(
+    connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]], terms: Terms, token: int, asked_on: float | None
+) -> list[Claim]:
     claimed_on = time.monotonic()
+    held_until = 0.0 if asked_on is None else asked_on + terms.lease / 1_000_000
     return [
         Claim(
             run_id=sql.run_id(row[0]),
@@ -177,6 +181,7 @@ def _claims(connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]], term
             started_at=sql.read_date(connection, row[9]) or int(row[10]),
             claimed_at=int(row[10]),
             claimed_on=claimed_on,
+            held_until=held_until,
         )
         for row in rows
     ]
@@ -193,4 +198,4 @@ def _adopt(connection: BaseDatabaseWrapper, terms: Terms, token: int) -> list[Cl
             f" WHERE phase = {TIMED} AND worker_id = %s AND claim_token = %s ORDER BY priority DESC, id",
             [terms.worker_id, token],
         )
-        return _claims(connection, cursor.fetchall(), terms, token)
+        return _claims(connection, cursor.fetchall(), terms, token, asked_on=None)

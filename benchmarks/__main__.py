@@ -30,13 +30,15 @@ from .targets import number
 
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "build" / "benchmarks"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     if options.report:
         return _report_only()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for signum in _SIGNALS:
+        signal.signal(signum, _interrupt)
     peers = chosen_peers(options)
     with ExitStack() as stack:
         cluster = _cluster(stack, peers)
@@ -200,6 +202,9 @@ def _list_of(known: Sequence[str]) -> Any:
 
 
 def _interrupt(signum: int, frame: Any) -> None:
+    for signum in _SIGNALS:  # what follows is tidying up, which is not to be interrupted
+        signal.signal(signum, signal.SIG_IGN)
+    _say("Ending.")
     raise KeyboardInterrupt
 
 

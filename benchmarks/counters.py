@@ -7,12 +7,12 @@ from typing import Any
 
 import psycopg
 
-from .lab import Lab, Observer
+from .lab import Lab
 from .peers import Peer
 from .postgres import SUPERUSER
 
-# A backend passes its figures on when it ends, or about once a second.
-_DELAY = 1.1
+# A backend passes its figures on when it ends, which takes a moment.
+_DELAY = 0.4
 
 _STATEMENTS = """
     SELECT COALESCE(SUM(s.calls), 0)
@@ -36,14 +36,17 @@ class Counters:
                 self._transactions = self._number(connection, _TRANSACTIONS, peer.key) or 0
                 self._flushes = self._number(connection, _FLUSHES)
 
-    def per(self, steps: int, observer: Observer) -> dict[str, float]:
-        """What was counted, for each of so many steps. Call it after the workers have ended."""
+    def per(self, steps: int, of_ours: int) -> dict[str, float]:
+        """What was counted, for each of so many steps; `of_ours`: the transactions of the harness among them.
+
+        Call it after everybody has disconnected.
+        """
         if self._peer.database != "postgresql" or self._lab.cluster is None:
             return {}
         time.sleep(_DELAY)
         with self._lab.cluster.connect("postgres") as connection:
             transactions = self._number(connection, _TRANSACTIONS, self._peer.key) or 0
-            found = {"transactions": transactions - self._transactions - observer.transactions}
+            found = {"transactions": transactions - self._transactions - of_ours}
             flushes = self._number(connection, _FLUSHES)
             if flushes is not None and self._flushes is not None:
                 found["flushes"] = flushes - self._flushes

@@ -37,9 +37,14 @@ def call(command: Sequence[str], environment: Mapping[str, str], timeout: float 
         check=False,
     )
     if process.returncode:
-        raise PeerFailed(f"{command[-2]} ended with {process.returncode}: {process.stderr[-1500:].strip()}")
+        raise PeerFailed(f"{command[-2]} ended with {process.returncode}: {_end(process.stderr)}")
     lines = process.stdout.strip().splitlines()
     return json.loads(lines[-1]) if lines else None
+
+
+def _end(output: str) -> str:
+    """The last few lines; the last of a traceback says what went wrong."""
+    return " / ".join(line.strip() for line in reversed(output.strip().splitlines()[-3:]))
 
 
 class WorkerProcess:
@@ -96,7 +101,8 @@ class WorkerProcess:
         self._process.wait(timeout)
 
     def tail(self) -> str:
-        return self._log.read_bytes()[-1500:].decode(errors="replace").strip()
+        """The end of what it printed, on one line."""
+        return _end(self._log.read_text(errors="replace"))
 
     def kill(self) -> None:
         """End it and whatever it started, at once."""

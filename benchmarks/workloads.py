@@ -45,11 +45,10 @@ def _work_off(
     lab.reset(peer)
     lab.call(peer, setting, "start", workflow="steps", size=size, count=runs)
     counters = Counters(lab, peer)
-    with lab.observer(peer) as observer:
-        with lab.workers(peer, setting, count) as workers:
-            finished = observer.wait(runs, scale.patience, workers)
-            cpu = _cpu(workers)
-        figures = {"seconds": _span(finished), **counters.per(steps, observer)}
+    with lab.observer(peer) as observer, lab.workers(peer, setting, count) as workers:
+        finished = observer.wait(runs, scale.patience, workers)
+        cpu = _cpu(workers)
+    figures = {"seconds": _span(finished), **counters.per(steps, observer.transactions)}
     if cpu is not None and idle is not None:
         figures["cpu_ms_per_step"] = 1000 * max(0.0, cpu - count * idle) / steps
     return figures
@@ -93,7 +92,8 @@ def latency(lab: Lab, peer: Peer, setting: Setting, scale: Scale) -> Figures:
     with lab.workers(peer, setting) as workers, lab.observer(peer) as observer:
         workers[0].settle()
         answer = lab.call(peer, setting, "start_slowly", count=scale.slow_starts, gap=scale.gap)
-        return waits(answer["started"], finished)
+        finished = observer.wait(scale.slow_starts, scale.patience, workers)
+    return waits(answer["started"], finished)
 
 
 def waits(started: Mapping[str, float], finished: Sequence[Finished]) -> Figures:

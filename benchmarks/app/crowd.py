@@ -27,10 +27,7 @@ _NEW = {
             " || lower(substr(hex(randomblob(2)), 1, 3)) || 'a' || lower(substr(hex(randomblob(8)), 1, 15))"
         ),
         "finished_at": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', finished_at, '-' || n || ' seconds')",
-        "numbers": (
-            "WITH RECURSIVE counter(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counter WHERE n < %s)"
-            " SELECT n FROM counter"
-        ),
+        "numbers": "SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < %s",
     },
 }
 
@@ -42,15 +39,17 @@ def make(count: int) -> dict[str, int]:
     sleeper.start({"size": 24 * 3600})
     Worker(until_idle=True, concurrency=1, poll_interval=0.05).run()
     new = _NEW[connection.vendor]
-    values = {"id": new["id"], "finished_at": new["finished_at"], "available_at": "available_at + n * 1000000"}
+    values = {
+        "id": new["id"],
+        "finished_at": new["finished_at"],
+        "available_at": "available_at + n * CAST(1000000 AS bigint)",
+    }
     columns = [field.column for field in WorkflowRun._meta.concrete_fields]
     selected = ", ".join(values.get(column, column) for column in columns)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO {_TABLE} ({', '.join(columns)})"
-            f" SELECT {selected} FROM {_TABLE}, ({new['numbers']}) AS numbers(n)"
-            if connection.vendor == "postgresql"
-            else f"INSERT INTO {_TABLE} ({', '.join(columns)}) SELECT {selected} FROM {_TABLE}, ({new['numbers']})",
+            f"WITH RECURSIVE numbers (n) AS ({new['numbers']})"
+            f" INSERT INTO {_TABLE} ({', '.join(columns)}) SELECT {selected} FROM {_TABLE}, numbers",
             [count],
         )
         if connection.vendor == "postgresql":

@@ -29,7 +29,9 @@ exclude_patterns = ["_build"]
 # Docstrings are plain text with `code` in backticks.
 default_role = "literal"
 autodoc_member_order = "bysource"
-autodoc_typehints = "signature"
+# Types are in the docstrings, where they matter; the overloads are for type checkers.
+autodoc_typehints = "none"
+autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True}
 python_use_unqualified_type_names = True
 add_module_names = False
@@ -39,3 +41,4 @@ lexers["cron"] = BashLexer()
 html_theme = "furo"
 html_title = f"django-steps {release}"
 html_copy_source = False
+html_show_copyright = False

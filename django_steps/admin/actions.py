@@ -108,7 +108,7 @@ def _ask(model_admin: WorkflowRunAdmin, request: HttpRequest, queryset: QuerySet
         }.items(),
         "back_url": request.get_full_path(),
     }
-    request.current_app = model_admin.admin_site.name  # type: ignore[attr-defined]
+    request.current_app = model_admin.admin_site.name
     return TemplateResponse(request, model_admin.confirmation_template, context)
 
 
@@ -167,7 +167,7 @@ def _log(request: HttpRequest, runs: list[WorkflowRun], done: Collection[UUID], 
     changed = set(done)
     logged: Any = [run for run in runs if run.pk in changed]
     if logged:
-        LogEntry.objects.log_actions(request.user.pk, logged, flag, text)
+        LogEntry.objects.log_actions(str(request.user.pk), logged, flag, text)
 
 
 def _already(status: str) -> str:

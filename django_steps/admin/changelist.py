@@ -27,7 +27,7 @@ class CappedPaginator(Paginator):  # type: ignore[type-arg]
     cap = 10_000
 
     @cached_property
-    def count(self) -> int:  # type: ignore[override]
+    def count(self) -> int:
         return min(self._counted, self.cap)
 
     @property

@@ -120,5 +120,5 @@ def ask(
         "edit_url": edit_url,
         "restart_url": restart_url,
     }
-    request.current_app = admin.admin_site.name  # type: ignore[attr-defined]
+    request.current_app = admin.admin_site.name
     return TemplateResponse(request, admin.confirmation_template, context)

@@ -76,7 +76,7 @@ def collect(workflow: Workflow[Any, Any], cleaned: dict[str, Any]) -> Any:
     found = members(workflow)
     if found is None:
         return cleaned.get(WHOLE)
-    values = {}
+    values: dict[str, Any] = {}
     for member in found:
         value = cleaned.get(PREFIX + member.name)
         if value is None or (value == "" and not member.is_required):

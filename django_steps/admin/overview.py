@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import PermissionDenied
@@ -55,9 +55,9 @@ def strip(admin: WorkflowRunAdmin) -> dict[str, Any]:
     """What stands above the list: runs by status, and what needs somebody."""
     connection = sql.connection_for(router.db_for_read(WorkflowRun))
     counts = reports.count_by_status(connection, COUNTED + 1)
-    oldest = (
-        WorkflowRun.objects.filter(pk=reports.oldest_ready(connection)).only("pk", "workflow", "created_at").first()
-    )
+    oldest_id = reports.oldest_ready(connection)
+    found = WorkflowRun.objects.only("pk", "workflow", "created_at")
+    oldest = None if oldest_id is None else found.filter(pk=oldest_id).first()
     states = workers.states()
     return {
         "overview_url": admin.url_of("overview"),
@@ -106,7 +106,7 @@ def overview_page(admin: WorkflowRunAdmin, request: HttpRequest) -> HttpResponse
     """The overview as a page of its own."""
     if not admin.has_view_permission(request):
         raise PermissionDenied
-    request.current_app = admin.admin_site.name  # type: ignore[attr-defined]
+    request.current_app = admin.admin_site.name
     title = _("Overview")
     return TemplateResponse(
         request,
@@ -156,7 +156,8 @@ def _warnings(
 
 def _age(run: WorkflowRun) -> timedelta:
     now = timezone.now()
-    return now - run.created_at if timezone.is_aware(run.created_at) else timezone.make_naive(now) - run.created_at
+    created_at: datetime = run.created_at
+    return (now if timezone.is_aware(created_at) else timezone.make_naive(now)) - created_at
 
 
 def _up_to(count: int) -> str:
@@ -168,7 +169,9 @@ def _up_to(count: int) -> str:
 
 def _measured(admin: WorkflowRunAdmin) -> Iterator[Measured]:
     """Of the newest finished runs."""
-    seconds, failed, ended = defaultdict(list), defaultdict(int), defaultdict(int)
+    seconds: dict[str, list[float]] = defaultdict(list)
+    failed: dict[str, int] = defaultdict(int)
+    ended: dict[str, int] = defaultdict(int)
     for workflow, status, started_at, finished_at in _newest_finished():
         ended[workflow] += 1
         failed[workflow] += status == WorkflowRun.Status.FAILED

@@ -112,12 +112,12 @@ def run_page(
         "restarts": [(columns.short_id(other), other, admin.url_of("change", other.pk)) for other in _restarts(run)],
         **(extra_context or {}),
     }
-    request.current_app = admin.admin_site.name  # type: ignore[attr-defined]
+    request.current_app = admin.admin_site.name
     return TemplateResponse(request, admin.change_form_template, context)
 
 
 def _is_done(run: WorkflowRun) -> bool:
-    return run.status == run.Status.SUCCEEDED
+    return bool(run.status == run.Status.SUCCEEDED)
 
 
 def _all_steps(run: WorkflowRun) -> list[StepRecord]:

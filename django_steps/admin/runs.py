@@ -9,7 +9,7 @@ To change it, subclass it and register the subclass on the site that should have
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.auth import get_permission_codename
@@ -40,11 +40,11 @@ class WorkflowRunAdmin(RunColumns, admin.ModelAdmin):  # type: ignore[type-arg]
         "duration",
         "error_line",
     ]
-    list_filter: Any = [StatusFilter, WorkflowFilter, QueueFilter, "created_at", "finished_at"]
+    list_filter: ClassVar[Any] = [StatusFilter, WorkflowFilter, QueueFilter, "created_at", "finished_at"]
     search_fields = ["id", "key"]
     search_help_text = _("An id or a key. Within a chosen date range also the text of inputs and errors.")
     ordering = ["-pk"]
-    sortable_by: Any = []
+    sortable_by: ClassVar[Any] = []
     list_per_page = 50
     list_max_show_all = 200
     paginator = CappedPaginator
@@ -66,9 +66,9 @@ class WorkflowRunAdmin(RunColumns, admin.ModelAdmin):  # type: ignore[type-arg]
 
     def get_urls(self) -> list[URLPattern]:
         def page_at(route: str, view: Any, name: str) -> URLPattern:
-            return path(
-                route, self.admin_site.admin_view(view), name=f"{self.opts.app_label}_{self.opts.model_name}_{name}"
-            )
+            full_name = f"{self.opts.app_label}_{self.opts.model_name}_{name}"
+            pattern: URLPattern = path(route, self.admin_site.admin_view(view), name=full_name)
+            return pattern
 
         return [
             page_at("overview/", self.overview_view, "overview"),

@@ -179,7 +179,7 @@ def _choices(admin: WorkflowRunAdmin) -> list[tuple[Workflow[Any, Any], str, str
 
 def _page(admin: WorkflowRunAdmin, request: HttpRequest, title: str, **extra: Any) -> TemplateResponse:
     form, pattern = extra.get("form"), extra.get("pattern")
-    request.current_app = admin.admin_site.name  # type: ignore[attr-defined]
+    request.current_app = admin.admin_site.name
     return TemplateResponse(
         request,
         admin.start_template,

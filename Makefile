@@ -74,7 +74,7 @@ $(VENV)/ready: setup.cfg pyproject.toml | $(BIN)/python
 # mysqlclient is built from source, which needs a C compiler and MariaDB's or MySQL's headers.
 $(VENV)/ready-to-test: setup.cfg pyproject.toml | $(BIN)/python
 	@echo "Installing what the tests need"
-	@$(PIP) install --editable ".[test,lint]"
+	@$(PIP) install --editable ".[test,typing,lint]"
 	@$(PIP) install --editable ".[mysql]" >$(VENV)/mysqlclient.log 2>&1 || \
 		echo "mysqlclient can't be built here (see $(VENV)/mysqlclient.log), so there are no tests on MariaDB/MySQL"
 	@touch $@ $(VENV)/ready

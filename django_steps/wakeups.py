@@ -90,7 +90,7 @@ class Watcher:
         raw = _plain_psycopg_connection(connection)
         try:
             raw.execute(f"LISTEN {CHANNEL}")
-            raw.execute(f"NOTIFY {CHANNEL}")  # to ourselves: a pooler in between may drop it
+            self._ping(connection)
             began = time.monotonic()
             while not self._stop.is_set():
                 for _ in raw.notifies(timeout=1.0, stop_after=1):
@@ -98,9 +98,16 @@ class Watcher:
                     self._wake()
                 if not self.is_reliable and time.monotonic() - began > _PING_TIMEOUT:
                     logger.warning("PostgreSQL notifications don't arrive here (a pooler?); the worker polls instead.")
-                    self._stop.wait()
+                    break
         finally:
             raw.close()
+        self._stop.wait()
+
+    def _ping(self, connection: BaseDatabaseWrapper) -> None:
+        """Notify ourselves, from another connection: a pooler passes on what a client tells itself, and drops the rest."""
+        with connection.cursor() as cursor:
+            cursor.execute(f"NOTIFY {CHANNEL}")
+        connection.close()
 
     def _poll_file(self, connection: BaseDatabaseWrapper) -> None:
         """The version of a SQLite file changes when another connection commits; asking costs microseconds."""

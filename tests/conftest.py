@@ -23,7 +23,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # What no database can change is tested once.
 if os.environ.get("DATABASE", "sqlite") != "sqlite":
-    collect_ignore = ["docs", "test_metadata.py", "test_packaging.py", "test_translations.py"]
+    collect_ignore = [
+        "docs",
+        "typing",
+        "testing/test_pytest_plugin.py",
+        "test_metadata.py",
+        "test_packaging.py",
+        "test_translations.py",
+    ]
 
 
 @pytest.fixture

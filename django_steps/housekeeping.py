@@ -17,6 +17,7 @@ from .ledger import parking, pruning, sql, workers
 
 logger = logging.getLogger("django_steps")
 
+_FIRST_ROUND_AFTER = 1.0  # seconds; a worker that ends sooner need not begin
 _INTERVAL = 15.0  # seconds between two rounds
 
 
@@ -38,7 +39,7 @@ class Housekeeping:
         self._thread.join(timeout=5)
 
     def _run(self) -> None:
-        pause = 1.0  # a worker that ends at once need not begin
+        pause = _FIRST_ROUND_AFTER
         while not self._stop.wait(pause):
             pause = _INTERVAL
             try:

@@ -11,6 +11,7 @@ from . import sql
 from .sql import ENDED, RUN, STEP
 
 BATCH = 200
+STEPS_AT_ONCE = 5000  # a batch whose runs have more steps than this is made smaller
 
 
 def prune(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str] = (), limit: int = BATCH) -> int:
@@ -21,7 +22,7 @@ def prune(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str] 
             f"SELECT id FROM {RUN} WHERE {condition} ORDER BY finished_at LIMIT {int(limit)}{sql.locking(connection)}",
             parameters,
         )
-        ids = [row[0] for row in cursor.fetchall()]
+        ids = _few_enough(connection, [row[0] for row in cursor.fetchall()])
         if ids:
             marks = sql.marks(ids)
             cursor.execute(f"DELETE FROM {STEP} WHERE run_id IN ({marks})", ids)
@@ -36,6 +37,22 @@ def count(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str] 
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT COUNT(*) FROM {RUN} WHERE {condition}", parameters)
         return int(cursor.fetchone()[0])
+
+
+def _few_enough(connection: BaseDatabaseWrapper, ids: list[Any]) -> list[Any]:
+    """The first of these runs that together have few enough steps; one in any case."""
+    if not ids:
+        return ids
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT run_id, COUNT(*) FROM {STEP} WHERE run_id IN ({sql.marks(ids)}) GROUP BY run_id", ids)
+        steps = dict(cursor.fetchall())
+    total, taken = 0, []
+    for run_id in ids:
+        total += steps.get(run_id, 0)
+        if taken and total > STEPS_AT_ONCE:
+            break
+        taken.append(run_id)
+    return taken
 
 
 def _condition(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str]) -> tuple[str, list[Any]]:

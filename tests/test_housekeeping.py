@@ -1,0 +1,155 @@
+"""What some worker does for all: pruning in small batches, beside everything else and never in its way."""
+
+import time
+
+import pytest
+from django.db import connection
+
+from django_steps.housekeeping import Housekeeping
+from django_steps.ledger import parking, pruning, sql, workers
+from django_steps.models import StepRecord, Worker, WorkflowRun
+from tests.app.workflows import sleeper, three_steps, tiny
+from tests.engine import Background, claim, eventually, locked, make_terms
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def _clock(pass_time):
+    """The clock is set back after each test."""
+
+
+def test_finished_runs_are_pruned_with_their_steps_when_they_are_old(work, pass_time, settings):
+    settings.DJANGO_STEPS = {"RETENTION": "30d"}
+    old = three_steps.start({}, key="order-7")
+    canceled = tiny.start({})
+    canceled.cancel()
+    work()
+    asleep = sleeper.start({"duration": "90d"})
+    work()
+    pass_time("31d")
+    fresh = tiny.start({})
+    work()
+    # An in-process worker ends before it would begin, so that the round is asked for here.
+    WorkflowRun.objects.filter(pk=fresh.pk).update(finished_at=sql.to_datetime(sql.read_clock(connection)))
+    Housekeeping("default")._do()
+    assert set(WorkflowRun.objects.values_list("pk", flat=True)) == {asleep.pk, fresh.pk}
+    assert set(StepRecord.objects.values_list("run_id", flat=True)) == {asleep.pk, fresh.pk}
+    assert three_steps.start({}, key="order-7").created  # the key is free again
+    assert old.pk
+
+
+def test_without_retention_everything_is_kept(work, pass_time):
+    tiny.start({})
+    work()
+    pass_time("1000d")
+    Housekeeping("default")._do()
+    assert WorkflowRun.objects.count() == 1
+
+
+def test_pruning_goes_in_small_batches(work, pass_time):
+    tiny.start_many([{}] * 5)
+    work()
+    pass_time("1h")
+    now = sql.read_clock(connection)
+    assert pruning.count(connection, now) == 5
+    assert [pruning.prune(connection, now, limit=2) for _ in range(4)] == [2, 2, 1, 0]
+
+
+def test_a_batch_is_smaller_where_runs_have_many_steps(work, pass_time, monkeypatch):
+    monkeypatch.setattr(pruning, "STEPS_AT_ONCE", 4)
+    for _ in range(4):
+        three_steps.start({})
+    work()
+    pass_time("1h")
+    now = sql.read_clock(connection)
+    counts = []
+    while count := pruning.prune(connection, now):
+        counts.append(count)
+    assert counts == [1, 1, 1, 1]
+    assert not StepRecord.objects.exists()
+
+
+def test_a_locked_run_is_pruned_another_time(work, pass_time):
+    runs = tiny.start_many([{}] * 3)
+    work()
+    pass_time("1h")
+    now = sql.read_clock(connection)
+    with locked(runs[0]):
+        pruning_ = Background(lambda: pruning.prune(connection, now))
+        pruning_.join(0.3)
+    assert pruning_.result() == (3 if connection.vendor == "sqlite" else 2)
+    assert pruning.prune(connection, now) == (0 if connection.vendor == "sqlite" else 1)
+
+
+def test_a_pruned_runs_restart_stays_and_forgets_where_it_came_from(work, pass_time):
+    run = tiny.start({})
+    work()
+    new = run.restart()
+    pruning.prune(connection, sql.read_clock(connection) + 1)
+    new.refresh_from_db()
+    assert new.restart_of_id is None
+
+
+def test_an_error_puts_housekeeping_off_and_ends_nothing(monkeypatch, caplog):
+    from django_steps import housekeeping
+
+    monkeypatch.setattr(housekeeping, "_INTERVAL", 0.05)
+    monkeypatch.setattr(housekeeping, "_FIRST_ROUND_AFTER", 0.01)
+    rounds = []
+
+    def unpark(*given):
+        rounds.append(1)
+        if len(rounds) == 1:
+            raise RuntimeError("a mistake")
+        return 0
+
+    monkeypatch.setattr(parking, "unpark", unpark)
+    keeping = Housekeeping("default")
+    keeping.start()
+    try:
+        eventually(lambda: len(rounds) > 2)
+    finally:
+        keeping.stop()
+    assert any("put off" in record.getMessage() for record in caplog.records)
+
+
+def test_housekeeping_stops_between_two_batches(monkeypatch, settings):
+    from django_steps import housekeeping
+
+    settings.DJANGO_STEPS = {"RETENTION": "1d"}
+    monkeypatch.setattr(housekeeping, "_FIRST_ROUND_AFTER", 0.01)
+    batches = []
+    monkeypatch.setattr(pruning, "prune", lambda *given: batches.append(1) or time.sleep(0.01) or 200)
+    keeping = Housekeeping("default")
+    keeping.start()
+    eventually(lambda: len(batches) > 3)
+    began = time.monotonic()
+    keeping.stop()
+    assert time.monotonic() - began < 2
+    count = len(batches)
+    time.sleep(0.05)
+    assert len(batches) == count
+
+
+def test_rows_of_workers_that_are_long_gone_are_forgotten_unless_they_hold_something(pass_time):
+    gone, holding = make_terms(), make_terms()
+    run = tiny.start({})
+    claim(run, holding)
+    pass_time("8d")
+    alive = make_terms()
+    workers.forget_old(connection)
+    assert set(Worker.objects.values_list("pk", flat=True)) == {holding.worker_id, alive.worker_id}
+    assert gone
+
+
+def test_workers_that_stopped_or_fell_silent_know_nothing(pass_time):
+    first, second = make_terms(), make_terms()
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE {sql.WORKER} SET workflows = %s WHERE id = %s", ['[["a", ""]]', first.worker_id])
+        cursor.execute(f"UPDATE {sql.WORKER} SET workflows = %s WHERE id = %s", ['[["b", "2"]]', second.worker_id])
+    assert workers.known_kinds(connection) == {("a", ""), ("b", "2")}
+    workers.say_stopped(connection, first.worker_id)
+    assert workers.known_kinds(connection) == {("b", "2")}
+    pass_time("1h")
+    assert workers.known_kinds(connection) == set()

@@ -1,0 +1,135 @@
+"""How an idle worker learns of work: at once where the database can tell, by looking elsewhere."""
+
+import time
+
+import pytest
+from django.conf import settings
+from django.db import connection, transaction
+
+from django_steps import wakeups
+from django_steps.worker import Worker
+from tests.app import effects
+from tests.app.workflows import three_steps, tiny
+from tests.engine import Background, eventually, status_of
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+# Long enough that finding a run by looking would be noticed; MySQL has nothing but looking.
+POLL = 1 if settings.DATABASE == "mysql" else 30
+
+
+@pytest.fixture
+def idle_worker():
+    worker = Worker(concurrency=2, poll_interval=POLL)
+    working = Background(worker.run)
+    if settings.DATABASE != "mysql":
+        eventually(lambda: worker._watcher.is_reliable)
+    time.sleep(0.1)  # for its first looks
+    yield worker
+    worker.stop()
+    working.result()
+
+
+def test_an_idle_worker_starts_a_new_run_at_once(idle_worker):
+    for _ in range(3):
+        began = time.monotonic()
+        tiny.start({}).result(timeout=5)
+        assert time.monotonic() - began < (2.5 if settings.DATABASE == "mysql" else 1)
+        time.sleep(0.06)
+
+
+def test_runs_that_were_started_right_after_each_other_are_all_found(idle_worker):
+    runs = [tiny.start({}) for _ in range(5)]
+    began = time.monotonic()
+    for run in runs:
+        run.result(timeout=5)
+    assert time.monotonic() - began < (3 if settings.DATABASE == "mysql" else 1.5)
+
+
+def test_a_run_is_found_when_its_transaction_is_over(idle_worker):
+    with transaction.atomic():
+        run = tiny.start({})
+        time.sleep(0.1)
+        assert status_of(run) == "pending"
+    run.result(timeout=5)
+    with pytest.raises(RuntimeError), transaction.atomic():
+        tiny.start({})
+        raise RuntimeError
+    assert effects.count("once") == 1
+
+
+def test_an_idle_worker_learns_when_a_delayed_run_is_due(idle_worker):
+    began = time.monotonic()
+    tiny.start({}, delay="800ms").result(timeout=8)
+    assert 0.7 < time.monotonic() - began < 4
+
+
+def test_a_retry_wakes_an_idle_worker(idle_worker):
+    run = three_steps.start({}, delay="1h")
+    run.cancel()
+    run.retry()
+    run.result(timeout=5)
+
+
+def test_an_idle_worker_asks_rarely(idle_worker, monkeypatch):
+    from django_steps.ledger import claims
+
+    time.sleep(0.3)
+    asked = []
+    original = claims.claim
+    monkeypatch.setattr(claims, "claim", lambda *given, **options: asked.append(1) or original(*given, **options))
+    time.sleep(1)
+    # The worker's own row is brought up to date now and then, which SQLite can't tell from news.
+    assert len(asked) <= (6 if settings.DATABASE == "mysql" else 3)
+
+
+if settings.DATABASE == "postgresql":
+
+    def sent(function):
+        from django.test.utils import CaptureQueriesContext
+
+        with CaptureQueriesContext(connection) as queries:
+            function()
+        return [query["sql"] for query in queries if query["sql"].startswith("NOTIFY")]
+
+    def test_notifications_are_throttled(monkeypatch):
+        monkeypatch.setattr(wakeups, "_last_sent", {})
+        monkeypatch.setattr(wakeups, "NOTIFY_INTERVAL", 60)
+        assert len(sent(lambda: [tiny.start({}) for _ in range(10)])) == 1
+
+    def test_a_transaction_notifies_after_its_commit(monkeypatch):
+        monkeypatch.setattr(wakeups, "_last_sent", {})
+
+        def start():
+            with transaction.atomic():
+                tiny.start({})
+                assert wakeups._last_sent == {}
+
+        assert len(sent(start)) == 1
+
+    def test_a_pooler_that_drops_notifications_is_noticed(monkeypatch, caplog):
+        original = wakeups._plain_psycopg_connection
+
+        class Deaf:
+            def __init__(self, connection):
+                self.raw = original(connection)
+
+            def execute(self, statement):
+                if not statement.startswith("LISTEN"):
+                    self.raw.execute(statement)
+
+            def __getattr__(self, name):
+                return getattr(self.raw, name)
+
+        monkeypatch.setattr(wakeups, "_plain_psycopg_connection", Deaf)
+        monkeypatch.setattr(wakeups, "_PING_TIMEOUT", 0.1)
+        worker = Worker(concurrency=1, poll_interval=0.2)
+        working = Background(worker.run)
+        try:
+            tiny.start({}).result(timeout=5)
+            eventually(lambda: any("polls instead" in record.getMessage() for record in caplog.records))
+            assert not worker._watcher.is_reliable
+            tiny.start({}).result(timeout=5)
+        finally:
+            worker.stop()
+            working.result()

@@ -71,7 +71,8 @@ def run_workflow(
       returned, an exception (an instance or a class) is raised, a callable is called. A stub that no step has used is an
       `UnusedStub` error, unless some run did not get to its end.
     - `straight_through`: don't put the run down after every step.
-    - `max_steps`: how many steps and sleeps may be recorded before `DoesNotEnd` is raised.
+    - `max_steps`: how many steps and sleeps a run may record, and how many runs may be started by runs, before `DoesNotEnd`
+      is raised.
     - `key`, `priority`, `queue`, `delay`, `start_at`: as for `Workflow.start()`.
 
     A failure that no stub asked for is logged with its traceback (logger `django_steps.testing`); `run.result()` raises it.

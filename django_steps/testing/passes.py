@@ -116,7 +116,7 @@ class TestingPass(Pass):
     def _count(self) -> None:
         self.has_recorded = True
         try:
-            self._session.count()
+            self._session.count(self.claim)
         except DoesNotEnd as error:
             self._give_up(error)
 
@@ -138,7 +138,7 @@ class TestingPass(Pass):
         if active_step.get() is not None or self.ending is not None:
             return
         self.way.append(name)
-        self._session.reached.append(name)
+        self._session.reach(name)
         place = len(self.way) - 1
         if place < len(self._expected) and self._expected[place] != name:
             self._give_up(self._not_repeatable(place, f"came to {name!r}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, Self
@@ -49,8 +50,8 @@ class Session:
         self.stubs = Stubs(stubs)
         self.executed: dict[UUID, None] = {}
         self._puts_down_always, self._max_steps = not straight_through, max_steps
-        self._steps = 0
-        self.reached: list[str] = []
+        self.reached: dict[str, None] = {}
+        self._recorded: Counter[UUID] = Counter()
         self._ways: dict[tuple[UUID, int, int], list[str]] = {}
         self._histories = HistoryCache()
         self._limits = Limits.from_settings()
@@ -60,6 +61,7 @@ class Session:
         self._exits.enter_context(clock.running())
         try:
             self._worker_id = self._register()
+            self._active_before = WorkflowRun.objects.using(self.alias).active().count()
         except BaseException:
             self._exits.close()
             raise
@@ -106,7 +108,7 @@ class Session:
         return bool(claimed.runs or claimed.died)
 
     def _go_over(self, claim: Claim) -> None:
-        self.executed[claim.run_id] = None
+        self._count_run(claim)
         connection = self._connection()
         records = load_histories(connection, [claim], self._histories)[claim.run_id]
         history = History(records, lambda name: histories.long_output(connection, claim.run_id, name))
@@ -119,7 +121,7 @@ class Session:
         if trouble is not None:
             raise trouble
         if not current.has_recorded:
-            self.count()
+            self.count(claim)
         if ending.how in (Ended.PUT_DOWN, Ended.GIVEN_BACK):
             self._ways[_identity(claim)] = current.way
             self._histories.keep(claim, history.records())
@@ -132,16 +134,29 @@ class Session:
         """The steps that the last pass over this run came to, in order."""
         return self._ways.get(_identity(claim), [])
 
-    def count(self) -> None:
-        """Count something that was recorded; `DoesNotEnd` when it is too much."""
-        self._steps += 1
-        if self._steps <= self._max_steps:
-            return
-        last = ", ".join(map(repr, self.reached[-_NAMES_SHOWN:])) or "none"
-        raise DoesNotEnd(
-            f"{self._max_steps:,} steps and sleeps, and not everything has come to its end; maybe it never does. The last of"
-            f" them were: {last}. If it does take that many, allow for them with max_steps=."
-        )
+    def reach(self, name: str) -> None:
+        """Note that a pass came to this step."""
+        self.reached.pop(name, None)  # so that the last one is the last
+        self.reached[name] = None
+
+    def count(self, claim: Claim) -> None:
+        """Count something that a run has recorded; `DoesNotEnd` when it is too much."""
+        self._recorded[claim.run_id] += 1
+        if self._recorded[claim.run_id] > self._max_steps:
+            last = ", ".join(map(repr, list(self.reached)[-_NAMES_SHOWN:])) or "none"
+            raise DoesNotEnd(
+                f"A run of {claim.workflow!r} has recorded {self._max_steps:,} steps and sleeps and has not ended; maybe it"
+                f" never does. The last were: {last}. If it does take that many, allow for them with max_steps=."
+            )
+
+    def _count_run(self, claim: Claim) -> None:
+        """Runs may start runs, but not for ever."""
+        self.executed[claim.run_id] = None
+        if len(self.executed) > self._active_before + self._max_steps:
+            raise DoesNotEnd(
+                f"Runs have started {self._max_steps:,} runs, the last one of {claim.workflow!r}; maybe this never ends. If it"
+                " does take that many, allow for them with max_steps=."
+            )
 
     # -- Details --------------------------------------------------------------------------------
 

@@ -47,7 +47,7 @@ class Stubs:
 
     def check_used(self, reached: Iterable[str]) -> None:
         """Raise `UnusedStub` if a stub was not used; `reached` are the names of the steps that there were."""
-        names = list(dict.fromkeys(reached))
+        names = list(reached)
         for name in self._stubs:
             if name in self._unused:
                 raise UnusedStub(f"No step used the stub {name!r}. {_advice(name, names)}")

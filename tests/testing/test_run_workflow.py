@@ -179,15 +179,28 @@ class RunWorkflowTests(TestCase):
                 step.sleep("poll", "1s")
 
         for options in ({}, {"straight_through": True}):
-            with self.assertRaisesMessage(DoesNotEnd, "50 steps and sleeps"):
+            with self.assertRaisesMessage(DoesNotEnd, "recorded 50 steps and sleeps"):
                 run_workflow(body, max_steps=50, **options)
 
-        @workflow(name="kit_starts_itself", retry=10**9)
+        @workflow(name="kit_retries_for_ever", retry=10**9)
         def again(input, step):
             raise OSError("and again")
 
         with self.assertRaises(DoesNotEnd):
             run_workflow(again, max_steps=50)
+
+    def test_runs_that_start_runs_without_end_are_broken_off(self):
+        @workflow(name="kit_starts_itself")
+        def body(input, step):
+            step.define("start", lambda: str(body.start().pk)).run()
+
+        body.start()
+        with self.assertRaisesMessage(DoesNotEnd, "Runs have started 20 runs"):
+            drain(max_steps=20)
+
+    def test_any_number_of_runs_may_be_there_already(self):
+        kit_greeting.start_many({"name": str(number)} for number in range(15))
+        self.assertEqual(len(drain(max_steps=5)), 15)
 
     def test_a_step_may_not_call_the_kit(self):
         @workflow(name="kit_in_a_step")

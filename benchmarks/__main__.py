@@ -77,8 +77,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--peers", type=_list_of(peers), default=peers, help=f"some of {', '.join(peers)}")
     add("--databases", type=_list_of(["postgresql", "sqlite"]), default=["postgresql", "sqlite"], help="one of the two")
     add("--rounds", type=int, default=3, help="how often to measure what doesn't take long (default: 3)")
-    add("--minutes", type=float, default=25, help="start no further measurement after so many (default: 25)")
-    add("--quick", action="store_true", help="small sizes, one round: is it working?")
+    add("--minutes", type=float, help="start no further measurement after so many (default: 25; quick: 5)")
+    add("--quick", action="store_true", help="small sizes, one round, on SQLite ours only: is it working?")
     add("--resume", action="store_true", help="go on with the last run instead of beginning anew")
     add("--best", type=int, metavar="N", help="another number of threads for our best setting")
     add("--home", type=Path, default=BUILD / "peers", help="where the alternatives are, or will be, installed")
@@ -92,6 +92,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.scale = QUICK if options.quick else FULL
     if options.quick:
         options.rounds = 1
+    if options.minutes is None:
+        options.minutes = 5 if options.quick else 25
     is_everything = options.workloads == names and options.peers == peers and not options.quick
     options.output = options.output or (
         HERE / "RESULTS.md" if is_everything or options.resume else BUILD / "results.md"
@@ -101,7 +103,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def chosen_peers(options: argparse.Namespace) -> list[Peer]:
     """The peers that are asked for, with the settings that are asked for."""
-    peers = [peer for peer in PEERS if peer.name in options.peers and peer.database in options.databases]
+    peers = [
+        peer
+        for peer in PEERS
+        if peer.name in options.peers
+        and peer.database in options.databases
+        and not (options.quick and peer.name != "ours" and peer.database == "sqlite")
+    ]
     if options.best is None:
         return peers
     best = Setting(f"{options.best} threads", {"concurrency": options.best})
@@ -112,12 +120,13 @@ def chosen_peers(options: argparse.Namespace) -> list[Peer]:
 
 
 def _measure_all(plan: Sequence[Measurement], lab: Lab, scale: Scale, store: Store, deadline: float) -> bool:
-    """Measure what isn't measured yet; whether all is by the end."""
+    """Measure what isn't measured yet; whether there is a whole round of it by the end."""
     for position, measurement in enumerate(plan, 1):
         if store.has(measurement):
             continue
         if time.monotonic() > deadline:
-            return False
+            _say(f"The time is over; {len(plan) - position + 1} of {len(plan)} measurements are left out.")
+            return measurement.round > 1
         line = _measure(measurement, lab, scale)
         store.add(measurement, line)
         _say(f"{position:3}/{len(plan)} {_short(measurement, line)}")

@@ -48,16 +48,23 @@ class Lab:
         if peer.key not in self._migrated:
             self._migrate(peer)
             self._migrated.add(peer.key)
+        self.drop(peer, suffix)
         if peer.database == "postgresql":
             with self._admin() as connection:
-                connection.execute(f'DROP DATABASE IF EXISTS "{peer.key}{suffix}" WITH (FORCE)')
                 connection.execute(f'CREATE DATABASE "{peer.key}{suffix}" TEMPLATE "{peer.key}-template"')
                 connection.execute("CHECKPOINT")
         else:
-            _remove(self._file(peer, suffix))
             shutil.copyfile(self._file(peer, "-template"), self._file(peer, suffix))
         self.notes_file.write_text("")
         self.notes_file.with_name("notes.failed").unlink(missing_ok=True)
+
+    def drop(self, peer: Peer, suffix: str) -> None:
+        """Remove a second database."""
+        if peer.database == "postgresql":
+            with self._admin() as connection:
+                connection.execute(f'DROP DATABASE IF EXISTS "{peer.key}{suffix}" WITH (FORCE)')
+        else:
+            _remove(self._file(peer, suffix))
 
     def _migrate(self, peer: Peer) -> None:
         if peer.database == "sqlite":
@@ -77,6 +84,12 @@ class Lab:
                     raise PeerFailed(f"{peer.title} stays connected after its migration.")
                 time.sleep(0.05)
 
+    def _place(self, peer: Peer, suffix: str) -> dict[str, str]:
+        """Where a database of the peer is, as drivers are told."""
+        if peer.database == "sqlite":
+            return {"path": str(self._file(peer, suffix))}
+        return self._cluster.place(f"{peer.key}{suffix}")
+
     def _file(self, peer: Peer, suffix: str) -> Path:
         return self.scratch / f"{peer.key}{suffix}.sqlite3"
 
@@ -90,10 +103,15 @@ class Lab:
 
     # -- Peers ----------------------------------------------------------------------------------
 
-    def call(self, peer: Peer, setting: Setting, command: str, *, suffix: str = "", **arguments: Any) -> Any:
-        """Execute a command of the peer's driver to its end; its answer."""
+    def call(
+        self, peer: Peer, setting: Setting, command: str, *, suffix: str = "", beside: str = "", **arguments: Any
+    ) -> Any:
+        """Execute a command of the peer's driver to its end; its answer. `beside`: the suffix of a second database."""
         words = [*self.runtimes[peer.runtime].command, str(DRIVERS / peer.driver), command, json.dumps(arguments)]
-        return call(words, self._environment(peer, setting, suffix))
+        environment = self._environment(peer, setting, suffix)
+        if beside:
+            environment["BENCHMARK_CROWDED"] = json.dumps(self._place(peer, beside))
+        return call(words, environment)
 
     @contextmanager
     def workers(self, peer: Peer, setting: Setting, count: int = 1) -> Iterator[list[WorkerProcess]]:
@@ -117,13 +135,8 @@ class Lab:
         return [*command, str(DRIVERS / peer.driver), "work", json.dumps(dict(setting.options))]
 
     def _environment(self, peer: Peer, setting: Setting, suffix: str = "") -> dict[str, str]:
-        place = (
-            self._cluster.place(f"{peer.key}{suffix}")
-            if peer.database == "postgresql"
-            else {"path": str(self._file(peer, suffix))}
-        )
         return {
-            "BENCHMARK_DATABASE": json.dumps(place),
+            "BENCHMARK_DATABASE": json.dumps(self._place(peer, suffix)),
             "BENCHMARK_NOTES": str(self.notes_file),
             "BENCHMARK_SYNCHRONOUS": setting.synchronous,
             "DJANGO_SETTINGS_MODULE": "benchmarks.settings",
@@ -181,25 +194,34 @@ class Observer:
         self.transactions = 0
 
     def finished(self) -> list[Finished]:
-        self.transactions += 1
-        with suppress(sqlite3.OperationalError):  # locked just now
-            rows = self._connection.execute(self._peer.finished).fetchall()
-            return [Finished(str(row[0]), _seconds(row[1]), _seconds(row[2])) for row in rows]
-        return []
+        """The runs that are finished."""
+        rows = self._read(self._peer.finished)
+        return [Finished(str(row[0]), _seconds(row[1]), _seconds(row[2])) for row in rows]
+
+    def count(self) -> int:
+        """How many runs are finished: cheaper for the machine that is being measured."""
+        rows = self._read(f"SELECT COUNT(*) FROM ({self._peer.finished}) AS finished")
+        return int(rows[0][0]) if rows else 0
 
     def wait(
-        self, count: int, timeout: float, workers: Sequence[WorkerProcess] = (), pause: float = 0.05
+        self, count: int, timeout: float, workers: Sequence[WorkerProcess] = (), pause: float = 0.1
     ) -> list[Finished]:
         """Wait until so many runs are finished; them."""
         deadline = time.monotonic() + timeout
-        while len(finished := self.finished()) < count:
+        while (done := self.count()) < count:
             if time.monotonic() > deadline:
-                raise PeerFailed(f"Only {len(finished)} of {count} runs were finished after {timeout:.0f} s.")
+                raise PeerFailed(f"Only {done} of {count} runs were finished after {timeout:.0f} s.")
             for worker in workers:
                 if not worker.is_alive:
                     raise PeerFailed(f"The worker died: {worker.tail()}")
             time.sleep(pause)
-        return finished
+        return self.finished()
+
+    def _read(self, query: str) -> list[Any]:
+        self.transactions += 1
+        with suppress(sqlite3.OperationalError):  # locked just now
+            return list(self._connection.execute(query).fetchall())
+        return []
 
 
 def _seconds(value: Any) -> float:

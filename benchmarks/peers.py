@@ -33,8 +33,8 @@ class Peer:
     package: str
     driver: str
     finished: str  # SELECT id, started, finished: seconds since 1970, or ISO texts in UTC
-    best: Setting
     default: Setting = Setting("default")
+    best: Setting = Setting("default")  # of several runs at a time
     quickest_to_notice: Setting | None = None  # of new work when idle, where another setting is better at it
     more: tuple[Setting, ...] = ()  # further settings, for W1
     most_steps: int = 1000  # in one run
@@ -116,7 +116,6 @@ PEERS = (
         **_DBOS,
         database="postgresql",
         finished=_DBOS_FINISHED.format("dbos."),
-        best=Setting("poll 0.05 s", {"poll": 0.05}),
         quickest_to_notice=Setting("poll 0.05 s", {"poll": 0.05}),
     ),
     Peer(
@@ -133,7 +132,6 @@ PEERS = (
         **_TASKS,
         database="postgresql",
         finished=_TASKS_FINISHED.format(*_EPOCH),
-        best=Setting("poll 0.05 s", {"interval": 0.05}),
         quickest_to_notice=Setting("poll 0.05 s", {"interval": 0.05}),
     ),
     Peer(
@@ -155,12 +153,10 @@ PEERS = (
         **_DBOS,
         database="sqlite",
         finished=_DBOS_FINISHED.format(""),
-        best=Setting("poll 0.05 s", {"poll": 0.05}),
     ),
     Peer(
         **_TASKS,
         database="sqlite",
         finished=_TASKS_FINISHED.format("", ""),
-        best=Setting("poll 0.05 s", {"interval": 0.05}),
     ),
 )

@@ -68,9 +68,9 @@ class Cluster:
                 self._server.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def place(self, database: str, user: str = SUPERUSER) -> dict[str, Any]:
+    def place(self, database: str) -> dict[str, str]:
         """Where a database is, as drivers are told."""
-        return {"host": "127.0.0.1", "port": str(self._port), "user": user, "name": database}
+        return {"host": "127.0.0.1", "port": str(self._port), "user": SUPERUSER, "name": database}
 
     def connect(self, database: str, user: str = OBSERVER) -> psycopg.Connection[Any]:
         """A connection in autocommit mode."""

@@ -15,7 +15,7 @@ class Scale:
     long_run: int = 1000  # steps of one run
     starts: int = 2000
     slow_starts: int = 50
-    gap: float = 0.3
+    gap: float = 0.2
     sleepers: int = 2000
     nap: int = 20
     crowd: int = 1_000_000  # finished runs, and as many that sleep
@@ -31,7 +31,7 @@ QUICK = Scale(
     long_run=300,
     starts=500,
     slow_starts=15,
-    gap=0.2,
+    gap=0.15,
     sleepers=300,
     nap=6,
     crowd=50_000,

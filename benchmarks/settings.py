@@ -1,35 +1,41 @@
 """Settings of the measured project: what a small project would have, and the options that the README recommends."""
 
+from __future__ import annotations
+
 import json
 import os
+from typing import Any
 
 SECRET_KEY = "only-for-benchmarks"
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "django_steps", "benchmarks.app"]
 
-_database = json.loads(os.environ["BENCHMARK_DATABASE"])
 
-if "path" in _database:
-    _synchronous = os.environ.get("BENCHMARK_SYNCHRONOUS", "NORMAL")
-    DATABASES = {
-        "default": {
+def _database(place: dict[str, Any]) -> dict[str, Any]:
+    if "path" in place:
+        synchronous = os.environ["BENCHMARK_SYNCHRONOUS"]
+        return {
             "ENGINE": "django.db.backends.sqlite3",
-            "NAME": _database["path"],
+            "NAME": place["path"],
             "OPTIONS": {
                 "transaction_mode": "IMMEDIATE",
                 "timeout": 30,
-                "init_command": f"PRAGMA journal_mode=WAL; PRAGMA synchronous={_synchronous};",
+                "init_command": f"PRAGMA journal_mode=WAL; PRAGMA synchronous={synchronous};",
             },
         }
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "HOST": place["host"],
+        "PORT": place["port"],
+        "USER": place["user"],
+        "NAME": place["name"],
     }
-else:
-    DATABASES = {
-        "default": {
-            "ENGINE": "django.db.backends.postgresql",
-            "HOST": _database["host"],
-            "PORT": _database["port"],
-            "USER": _database["user"],
-            "NAME": _database["name"],
-        }
-    }
+
+
+DATABASES = {"default": _database(json.loads(os.environ["BENCHMARK_DATABASE"]))}
+
+# A second database, where one is compared with another.
+if "BENCHMARK_CROWDED" in os.environ:
+    DATABASES["crowded"] = _database(json.loads(os.environ["BENCHMARK_CROWDED"]))
+    DATABASE_ROUTERS = ["benchmarks.app.router.Router"]

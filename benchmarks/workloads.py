@@ -171,15 +171,16 @@ def sleep(lab: Lab, peer: Peer, setting: Setting, scale: Scale) -> Figures:
     asleep: list[float] = []
     with lab.observer(peer) as observer, lab.workers(peer, setting) as workers:
         began = time.monotonic()
-        while len(finished := observer.finished()) < scale.sleepers:
+        while (done := observer.count()) < scale.sleepers:
             elapsed = time.monotonic() - began
             if elapsed > scale.patience:
-                raise PeerFailed(f"Only {len(finished)} of {scale.sleepers} runs had slept after {elapsed:.0f} s.")
+                raise PeerFailed(f"Only {done} of {scale.sleepers} runs had slept after {elapsed:.0f} s.")
             memory = workers[0].memory()
             seen.append({**memory, "connections": _connections(lab, peer)})
             if 0.6 * scale.nap < elapsed < 0.95 * scale.nap and memory:
                 asleep.append(memory["rss"])
             time.sleep(0.25)
+        finished = observer.finished()
     late = sorted(run.finished - run.started - scale.nap for run in finished)
     last_due = max(run.started for run in finished) + scale.nap
     figures = {

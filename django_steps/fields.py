@@ -5,12 +5,24 @@ Used by the models and their migrations only.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import models
 
+if TYPE_CHECKING:
+    from typing import TypeVar
 
-class ExactCharField(models.CharField):  # type: ignore[type-arg]
+    ST = TypeVar("ST")
+    GT = TypeVar("GT")
+
+    class _CharField(models.CharField[ST, GT]): ...
+else:
+    # For type checkers only a field is generic in what is set and what is got.
+    ST, GT = "ST", "GT"
+    _CharField = {(ST, GT): models.CharField}
+
+
+class ExactCharField(_CharField[ST, GT]):
     """A string that is compared character by character, also on MySQL, where 'A' = 'a' otherwise."""
 
     def db_parameters(self, connection: Any) -> dict[str, Any]:

@@ -269,7 +269,7 @@ class StepRecord(models.Model):
         constraints = [models.UniqueConstraint(fields=["run", "name"], name="django_steps_step_once")]
 
     def __str__(self) -> str:
-        return str(self.name)
+        return self.name
 
     def save(self, **options: Any) -> None:
         """Refused for a record that exists: what is recorded never changes."""

@@ -71,27 +71,27 @@ def check_router(**options: Any) -> list[CheckMessage]:
 
 
 def check_admin(**options: Any) -> list[CheckMessage]:
-    """E004: the admin's filters come from an app that is not installed."""
+    """W004: the admin's filters by date come from an app that is not installed."""
     if not apps.is_installed("django.contrib.admin") or apps.is_installed("rangefilter"):
         return []
     return [
-        Error(
-            "The admin of workflow runs filters by date with an app that is not installed.",
+        Warning(
+            "The admin can't filter workflow runs by date: the app for that is not installed.",
             hint='Add "rangefilter" to INSTALLED_APPS; it came with django_steps.',
-            id="django_steps.E004",
+            id="django_steps.W004",
         )
     ]
 
 
 def check_database_settings(**options: Any) -> list[CheckMessage]:
-    """E002, E003, E006, W001, W002: the settings of the database that keeps the runs."""
+    """E002, E003, E004, W001, W002: the settings of the database that keeps the runs."""
     connection = _connection()
     if connection.vendor not in VENDORS:
         return [
             Error(
                 f"Workflow runs can't be kept in database {connection.alias!r}: {connection.display_name} is not supported.",
                 hint="Route django_steps to SQLite, PostgreSQL, MySQL or MariaDB by DATABASE_ROUTERS.",
-                id="django_steps.E006",
+                id="django_steps.E004",
             )
         ]
     of_vendor = {"sqlite": _check_sqlite, "postgresql": _check_pool, "mysql": _check_isolation}
@@ -99,7 +99,7 @@ def check_database_settings(**options: Any) -> list[CheckMessage]:
 
 
 def check_databases(*, databases: Sequence[str] | None = None, **options: Any) -> list[CheckMessage]:
-    """E005, E007: the database itself. Only where `check --database` asks for it."""
+    """E005, E006: the database itself. Only where `check --database` asks for it."""
     connection = _connection()
     # `migrate` runs these checks too, and is what helps.
     if connection.alias not in (databases or ()) or sys.argv[1:2] == ["migrate"]:
@@ -216,6 +216,6 @@ def _check_skip_locked(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
         Error(
             f"The server of database {connection.alias!r} has no SELECT … FOR UPDATE SKIP LOCKED, by which workers claim.",
             hint="Use MariaDB 10.6 or later, MySQL 8.0.11 or later, or PostgreSQL.",
-            id="django_steps.E007",
+            id="django_steps.E006",
         )
     ]

@@ -96,7 +96,7 @@ class TestDatabaseSettings:
     def test_unsupported_database(self, use_database):
         use_database({"ENGINE": "django.db.backends.dummy"})
         (message,) = found()
-        assert (message.id, message.level) == ("django_steps.E006", ERROR)
+        assert (message.id, message.level) == ("django_steps.E004", ERROR)
 
     def test_complete_sqlite_options_are_fine(self, use_database):
         use_database(SQLITE)
@@ -171,7 +171,7 @@ class TestProject:
 
     def test_rangefilter_not_installed(self, settings):
         settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != "rangefilter"]
-        assert ids() == ["django_steps.E004"]
+        assert ids() == ["django_steps.W004"]
 
     def test_rangefilter_is_not_needed_without_the_admin(self, monkeypatch):
         # Without the admin app, modules that others have imported by now would not be importable: only this check is asked.
@@ -208,5 +208,5 @@ class TestDatabase:
 
     def test_server_without_skip_locked(self, monkeypatch):
         monkeypatch.setattr(connections["default"].features, "has_select_for_update_skip_locked", False)
-        expected = [] if connection.vendor == "sqlite" else ["django_steps.E007"]
+        expected = [] if connection.vendor == "sqlite" else ["django_steps.E006"]
         assert ids(databases=["default"]) == expected

@@ -38,10 +38,12 @@ class DataclassInput(InputType):
             raise InvalidInput(
                 f"The input must be a {self.type.__name__} or a dict of its fields, got {type(value).__name__}."
             )
+        hints = _hints(self.type)
+        value, errors = _with_nested(value, hints, self._mask)
         fields = {field.name: field for field in dataclasses.fields(self.type) if field.init}
-        errors = [f"{name}: unknown, the fields are {', '.join(fields)}" for name in value if name not in fields]
+        errors += [f"{name}: unknown, the fields are {', '.join(fields)}" for name in value if name not in fields]
         errors += [f"{name}: missing" for name, field in fields.items() if name not in value and _is_required(field)]
-        errors += _type_errors(self.type, {name: item for name, item in value.items() if name in fields}, self._mask)
+        errors += _type_errors(hints, {name: item for name, item in value.items() if name in fields}, self._mask)
         if errors:
             raise InvalidInput(_message(self.type, errors), errors)
         try:
@@ -77,7 +79,7 @@ def input_type_of(function: Callable[..., Any], mask: Collection[str] = ()) -> I
         annotation = getattr(function, "__annotations__", {}).get("input")
     if not isinstance(annotation, type):
         return InputType()
-    if hasattr(annotation, "__pydantic_validator__"):
+    if hasattr(annotation, "model_validate"):
         return PydanticInput(annotation)
     return DataclassInput(annotation, mask) if dataclasses.is_dataclass(annotation) else InputType()
 
@@ -86,9 +88,33 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _type_errors(type_: type, value: dict[str, Any], mask: Collection[str]) -> list[str]:
+def _hints(type_: type) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(type_)
+    except Exception:  # as for the function
+        return {}
+
+
+def _with_nested(
+    value: dict[str, Any], hints: dict[str, Any], mask: Collection[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """The fields, with dicts made into the dataclasses that are wanted there; and what is wrong in those dicts."""
+    built, errors = dict(value), []
+    for name, item in value.items():
+        hint = hints.get(name)
+        expected = [type_ for type_ in (hint, *typing.get_args(hint)) if isinstance(type_, type)]
+        nested = next((type_ for type_ in expected if dataclasses.is_dataclass(type_)), None)
+        if nested is None or not isinstance(item, dict):
+            continue
+        try:
+            built[name] = DataclassInput(nested, mask).validate(item)
+        except InvalidInput as error:
+            errors += [f"{name}.{line}" for line in error.errors]
+    return built, errors
+
+
+def _type_errors(hints: dict[str, Any], value: dict[str, Any], mask: Collection[str]) -> list[str]:
     """What is plainly of another type; what can't be told from the annotation alone is let through."""
-    hints = typing.get_type_hints(type_)
     errors = []
     for name, item in value.items():
         expected = hints.get(name)
@@ -96,10 +122,17 @@ def _type_errors(type_: type, value: dict[str, Any], mask: Collection[str]) -> l
             continue
         is_bool_for_number = isinstance(item, bool) and expected in (int, float)
         is_int_for_float = expected is float and isinstance(item, int)
-        if is_bool_for_number or not (isinstance(item, expected) or is_int_for_float):
+        if is_bool_for_number or not (_is_instance(item, expected) or is_int_for_float):
             got = type(item).__name__ if name in mask else repr(item)
             errors.append(f"{name}: expected {expected.__name__}, got {got}")
     return errors
+
+
+def _is_instance(value: Any, type_: type) -> bool:
+    try:
+        return isinstance(value, type_)
+    except TypeError:  # a TypedDict or a protocol can't be asked
+        return True
 
 
 def _message(type_: Any, errors: list[str]) -> str:

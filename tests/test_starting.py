@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypedDict
 
+import pydantic
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import connection, connections, transaction
@@ -162,10 +163,49 @@ def test_pydantic_input_reaches_the_body_as_an_instance(work, given):
     assert seen == [Payment(card="4242")]
 
 
+class Extra(TypedDict):
+    note: str
+
+
+@pydantic.dataclasses.dataclass
+class Parcel:
+    weight: int
+
+
+@dataclass
+class Shipment:
+    order: Order
+    parcel: Parcel
+    extra: Extra
+    fallback: Address | None = None
+
+
+@pytest.mark.parametrize("annotation", [Order, Shipment])
+def test_nested_dataclasses_are_built_from_dicts(work, annotation):
+    seen: list[Any] = []
+
+    def body(input):
+        seen.append(input)
+
+    body.__annotations__["input"] = annotation
+    order = {"number": 7, "address": {"city": "Ulm"}}
+    shipment = {"order": order, "parcel": {"weight": 3}, "extra": {"note": "a"}, "fallback": {"city": "Bonn"}}
+    run = workflow(name="nested")(body).start(order if annotation is Order else shipment)
+    work()
+    run.result(timeout=0)
+    built = Order(7, address=Address("Ulm"))
+    if annotation is Shipment:
+        assert seen == [Shipment(built, Parcel(weight=3), {"note": "a"}, Address("Bonn"))]
+    else:
+        assert seen == [built]
+
+
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     "annotation, given, errors",
     [
+        (Order, {"number": 7, "address": {"town": "Ulm"}}, ["address.town: unknown", "address.city: missing"]),
+        (Parcel, {"weight": "heavy"}, ["weight: expected int, got 'heavy'"]),
         (Order, {}, ["number: missing"]),
         (Order, {"number": "7"}, ["number: expected int, got '7'"]),
         (Order, {"number": True}, ["number: expected int, got True"]),

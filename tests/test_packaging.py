@@ -28,7 +28,7 @@ def distributions(tmp_path_factory):
     copy, built = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("built")
     for name in SOURCES:
         shutil.copy(ROOT / name, copy)
-    for name in ("django_steps", "docs", "testproject", "tests"):
+    for name in ("benchmarks", "django_steps", "docs", "testproject", "tests"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "_build", "*.sqlite3*"))
     done = subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(built), str(copy)],
@@ -87,7 +87,14 @@ def test_the_entry_point_is_the_pytest_plugin(wheel):
 def test_the_sdist_can_be_tested(distributions):
     with tarfile.open(distributions[0]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"tests/conftest.py", "testproject/settings.py", "docs/index.md", "tox.ini", "LICENSE"} <= names
+    assert {
+        "tests/conftest.py",
+        "benchmarks/__main__.py",
+        "testproject/settings.py",
+        "docs/index.md",
+        "tox.ini",
+        "LICENSE",
+    } <= names
     assert sources() <= names
 
 

@@ -25,7 +25,6 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 root_doc = "index"
 exclude_patterns = ["_build"]
-suppress_warnings = ["toc.empty_glob"]  # pages that are written by a test campaign, and may not be there yet
 
 # Docstrings are plain text with `code` in backticks.
 default_role = "literal"

@@ -57,6 +57,8 @@ _registry: dict[tuple[str, str], Workflow[Any, Any]] = {}
 class Workflow(Generic[I, R]):
     """A registered workflow. Calling it calls the plain function; `start()` starts a run of it."""
 
+    do_not_call_in_templates = True  # Django's templates call what can be called
+
     def __init__(
         self,
         function: Callable[..., R],

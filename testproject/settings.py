@@ -58,6 +58,19 @@ TEMPLATES = [
     },
 ]
 
+if django.VERSION >= (6, 0):  # no inline script or style, on any page
+    MIDDLEWARE.insert(1, "django.middleware.csp.ContentSecurityPolicyMiddleware")
+    TEMPLATES[0]["OPTIONS"]["context_processors"].append("django.template.context_processors.csp")
+    SECURE_CSP = {
+        "default-src": ["'self'"],
+        "script-src": ["'self'", "<CSP_NONCE_SENTINEL>"],
+        "style-src": ["'self'", "<CSP_NONCE_SENTINEL>"],
+        "object-src": ["'none'"],
+        "base-uri": ["'none'"],
+        "frame-ancestors": ["'none'"],
+        "form-action": ["'self'"],
+    }
+
 DATABASE = os.environ.get("DATABASE", "sqlite")
 DATABASE_NAME = os.environ.get("DATABASE_NAME", "")
 

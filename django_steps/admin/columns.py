@@ -18,40 +18,39 @@ from . import display
 class RunColumns:
     """The columns of the list, as methods that `list_display` names."""
 
-    @admin.display(description=_("ID"), ordering="pk")
-    def run_id(self, run: WorkflowRun) -> SafeString:
-        return format_html('<code title="{}">{}</code>', run.pk, short_id(run))
-
-    @admin.display(description=_("workflow"))
-    def workflow_name(self, run: WorkflowRun) -> SafeString | str:
-        if not run.version:
-            return display.clipped(run.workflow, 60)
-        return format_html("{} <small>{}</small>", display.clipped(run.workflow, 60), display.clipped(run.version, 20))
+    @admin.display(description=_("run"))
+    def run_name(self, run: WorkflowRun) -> SafeString:
+        """The workflow above the end of the id: together they fit a narrow column."""
+        version = format_html(" <small>{}</small>", display.clipped(run.version, 20)) if run.version else ""
+        return format_html(
+            '{}{}<br><code title="{}">{}</code>', display.clipped(run.workflow, 60), version, run.pk, short_id(run)
+        )
 
     @admin.display(description=_("status"))
     def status_word(self, run: WorkflowRun) -> SafeString:
+        notes = [gettext("no worker knows it")] if run.phase == run.Phase.PARKED else []
+        if (count := tries(run)) is not None:
+            notes.append(count)
         word = display.status_word(run.status, run.get_status_display())
-        if run.phase != run.Phase.PARKED:
-            return word
-        return format_html("{}<br><small>{}</small>", word, gettext("no worker knows it"))
+        return format_html("{}{}", word, format_html_join("", "<br><small>{}</small>", ((note,) for note in notes)))
 
     @admin.display(description=_("progress"))
     def progress(self, run: Any) -> SafeString:
-        parts = [ngettext("%d step", "%d steps", run.step_count) % run.step_count]
-        if where := where_now(run):
-            parts.append(where)
-        lines = [", ".join(parts)]
+        """How far it is, what it does now, and the error of a failed run."""
+        steps = ngettext("%d step", "%d steps", run.step_count) % run.step_count
+        lines: list[Any] = [", ".join(filter(None, [steps, where_now(run)]))]
         if run.progress_total and run.status != run.Status.SUCCEEDED:
             lines.append(display.progress_bar(run.progress_done, run.progress_total))
+        if run.status == run.Status.FAILED:
+            line = display.error_line(run.error_start)
+            lines.append(
+                format_html('<span class="steps-error-line" title="{}">{}</span>', line, display.clipped(line, 160))
+            )
         return format_html_join(mark_safe("<br>"), "{}", ((line,) for line in lines))
 
     @admin.display(description=_("queue"))
     def queue_name(self, run: WorkflowRun) -> str:
         return display.clipped(run.queue, 40)
-
-    @admin.display(description=_("attempts"), empty_value="")
-    def tries(self, run: WorkflowRun) -> str | None:
-        return tries(run)
 
     @admin.display(description=_("started"))
     def started(self, run: WorkflowRun) -> SafeString | str:
@@ -60,11 +59,6 @@ class RunColumns:
     @admin.display(description=_("duration"))
     def duration(self, run: WorkflowRun) -> str:
         return display.duration(took(run))
-
-    @admin.display(description=_("error"))
-    def error_line(self, run: Any) -> SafeString | str:
-        line = display.error_line(run.error_start) if run.status == run.Status.FAILED else ""
-        return format_html('<span class="steps-error-line" title="{}">{}</span>', line, display.clipped(line, 110))
 
 
 def short_id(run: WorkflowRun) -> str:

@@ -95,7 +95,12 @@ def moment(value: datetime | None) -> SafeString | str:
     """A time of the project's time zone to the second, with what machines read beside it."""
     if value is None:
         return "-"
-    return format_html('<time datetime="{}">{}</time>', value.isoformat(), f"{local_time(value):%Y-%m-%d %H:%M:%S}")
+    return format_html(
+        '<time class="steps-moment" datetime="{}"><span>{}</span> <span>{}</span></time>',
+        value.isoformat(),
+        f"{local_time(value):%Y-%m-%d}",
+        f"{local_time(value):%H:%M:%S}",
+    )
 
 
 def duration(value: timedelta | float | None) -> str:
@@ -152,7 +157,7 @@ def _plain(node: Any, mask: Mask) -> Any:
         return [_plain(item, mask) for item in node]
     if isinstance(node, dict):
         return _plain_members(node, mask) if TAG not in node else _plain_tagged(node, mask)
-    return MASK if mask.hides_everything else node
+    return MASK if mask.hides_everything and node is not None else node
 
 
 def _plain_members(members: dict[str, Any], mask: Mask) -> dict[str, Any]:

@@ -127,11 +127,18 @@ def _field(member: Member, *, is_masked: bool) -> forms.Field:
     return field
 
 
-def _json_field(**options: Any) -> forms.JSONField:
+class _JsonField(forms.JSONField):
+    """JSON, with nothing for None."""
+
+    def prepare_value(self, value: Any) -> Any:
+        return "" if value is None else super().prepare_value(value)
+
+
+def _json_field(**options: Any) -> _JsonField:
     options = {"required": False, **options}
     if options.get("initial") is not None and not isinstance(options["initial"], (dict, list, str, int, float)):
         options["initial"] = None
-    return forms.JSONField(widget=widgets.AdminTextareaWidget(attrs={"rows": 8, "spellcheck": "false"}), **options)
+    return _JsonField(widget=widgets.AdminTextareaWidget(attrs={"rows": 8, "spellcheck": "false"}), **options)
 
 
 def _without_none(annotation: Any) -> tuple[Any, bool]:

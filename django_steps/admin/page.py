@@ -125,7 +125,7 @@ def _all_steps(run: WorkflowRun) -> list[StepRecord]:
 
 
 def _failures(run: WorkflowRun) -> dict[int, list[Any]]:
-    logged = run.steps.exclude(attempt_log="").only("position", "attempt_log").order_by("-position")[:_LOGS]
+    logged = run.steps.exclude(attempt_log="").only("run", "position", "attempt_log").order_by("-position")[:_LOGS]
     return {step.position: _attempts(step) for step in logged}
 
 
@@ -137,7 +137,7 @@ def _attempts(step: StepRecord) -> list[dict[str, Any]]:
 
 
 def _restarts(run: WorkflowRun) -> list[WorkflowRun]:
-    return list(run.restarts.only("pk", "workflow", "status").order_by("-pk")[:20])
+    return list(run.restarts.only("restart_of", "workflow", "status").order_by("-pk")[:20])
 
 
 # -- Buttons -----------------------------------------------------------------------------------------

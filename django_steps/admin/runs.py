@@ -29,17 +29,7 @@ from .filters import QueueFilter, StatusFilter, WorkflowFilter, has_date_range, 
 class WorkflowRunAdmin(RunColumns, admin.ModelAdmin):  # type: ignore[type-arg]
     """The pages of the runs. Nothing is edited here: runs change through retry, cancel, restart and delete."""
 
-    list_display: Any = [
-        "run_id",
-        "workflow_name",
-        "status_word",
-        "progress",
-        "queue_name",
-        "tries",
-        "started",
-        "duration",
-        "error_line",
-    ]
+    list_display: Any = ["run_name", "status_word", "progress", "queue_name", "started", "duration"]
     list_filter: ClassVar[Any] = [StatusFilter, WorkflowFilter, QueueFilter, "created_at", "finished_at"]
     search_fields = ["id", "key"]
     search_help_text = _("An id or a key. Within a chosen date range also the text of inputs and errors.")
@@ -160,8 +150,10 @@ class WorkflowRunAdmin(RunColumns, admin.ModelAdmin):  # type: ignore[type-arg]
             raise Http404(_("There is no run %(id)s.") % {"id": object_id})
         return run
 
-    def get_actions(self, request: HttpRequest) -> Any:
-        found = super().get_actions(request)
+    def get_actions(self, request: HttpRequest, action_location: Any = None) -> Any:
+        # Since Django 6.1 it is asked for one place on the pages or another.
+        place = {} if action_location is None else {"action_location": action_location}
+        found = super().get_actions(request, **place)
         found.pop("delete_selected", None)  # runs have an action of their own, which keeps those that have not ended
         return found
 

@@ -55,7 +55,7 @@ def add_step(
     run: WorkflowRun, name: str, status: str = "succeeded", *, result: Any = None, **columns: Any
 ) -> StepRecord:
     """One more recorded step."""
-    position = columns.pop("position", None) or run.steps.count() + 1
+    position = columns.pop("position", run.steps.count())
     started = START + timedelta(seconds=position)
     defaults: dict[str, Any] = {
         "kind": "step",

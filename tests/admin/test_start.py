@@ -66,6 +66,7 @@ def anything(define):
 def test_workflows_are_offered_with_what_they_do(root, anything):
     page = root.get(url("start")).content.decode()
     assert "Takes anything." in page
+    assert f'<a href="{address(anything, version="").replace("&", "&amp;")}">anything</a>' in page
     assert root.get(url("add")).url == url("start")
 
 

@@ -2,7 +2,7 @@
    Does nothing while the tab is hidden. What is unfolded or focused stays so. */
 "use strict";
 
-(function () {
+document.addEventListener("DOMContentLoaded", () => {
   const page = document.querySelector("[data-steps-refresh]");
   if (page === null) {
     return;
@@ -62,4 +62,4 @@
 
   document.addEventListener("visibilitychange", () => plan(0));
   plan(1);
-})();
+});

@@ -1,0 +1,319 @@
+"""The page of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+
+from django_steps.ledger import sql
+from django_steps.models import StepRecord, Worker, WorkflowRun
+
+from .conftest import START, add_step, attempt_log, error_of, failed_run, handled_run, make_run, url
+
+
+@dataclasses.dataclass
+class Account:
+    owner: str
+    token: str
+
+
+@pytest.fixture
+def known(define):
+    """Make `three_steps` known without masks; `known("token")` masks."""
+
+    def three_steps(input):
+        pass
+
+    def register(*mask):
+        define(three_steps, name="shown", mask=mask)
+        return "shown"
+
+    return register
+
+
+@pytest.fixture
+def text(root):
+    return lambda run, **parameters: root.get(url("change", run.pk), parameters).content.decode()
+
+
+def test_failure_is_explained(text):
+    run = failed_run(error=ValueError("card <b>declined</b>"))
+    page = text(run)
+    assert "Step “charge” failed" in page
+    assert "card &lt;b&gt;declined&lt;/b&gt;" in page
+    assert "Traceback (most recent call last)" in page
+
+
+def test_every_attempt_has_its_error_and_traceback(text):
+    run = failed_run()
+    StepRecord.objects.filter(name="charge").update(
+        attempts=3, attempt_log=attempt_log(OSError(5, "first try"), KeyError("second try"))
+    )
+    page = text(run)
+    assert re.findall(r"<summary>(Attempt \d: \w+)", page) == [
+        "Attempt 3: ValueError",
+        "Attempt 2: KeyError",
+        "Attempt 1: OSError",
+    ]
+
+
+def test_values_are_shown_as_readable_json(text, known):
+    run = make_run(workflow=known(), input={"total": Decimal("9.90"), "when": START, "tags": ("a", "é"), 5: None})
+    page = text(run)
+    assert "&quot;total&quot;: &quot;9.90&quot;" in page
+    assert "&quot;é&quot;" in page
+    assert "&quot;5&quot;: null" in page
+
+
+def test_masked_keys_are_masked_in_input_output_and_results(text, known):
+    run = make_run(
+        workflow=known("token"),
+        input={"deep": [{"token": "s3cret"}]},
+        output_text=json.dumps({"token": "s3cret", "ok": "visible"}),
+    )
+    add_step(run, "a", result=Account("Ada", "s3cret"))
+    add_step(run, "b", result={("token", 1): 1, "token": {"inner": "s3cret"}})
+    page = text(run)
+    assert "s3cret" not in page
+    assert page.count("&quot;token&quot;: &quot;********&quot;") >= 4
+    assert "visible" in page
+    assert "Ada" in page
+    assert "Messages and tracebacks of errors are shown" in page
+
+
+def test_all_values_of_an_unknown_workflow_are_hidden(text):
+    run = make_run(workflow="nobody_knows_it", input={"user": {"token": "s3cret"}, "n": 12345})
+    add_step(run, "a", result=["s3cret", Account("s3cret", "")])
+    page = text(run)
+    assert "s3cret" not in page
+    assert "12345" not in page
+    assert "&quot;user&quot;" in page
+    assert "all values are hidden" in page
+
+
+def test_value_of_an_unknown_version_is_hidden(text, known):
+    assert "s3cret" not in text(make_run(workflow=known(), version="2", input="s3cret"))
+
+
+def test_large_result_is_shown_on_demand(root, text, known):
+    run = make_run(workflow=known())
+    add_step(run, "small", result="tiny")
+    step = add_step(run, "large", result="y" * 30_000)
+    page = text(run)
+    assert "yyy" not in page
+    assert "29.3" in page
+    assert f'href="?step={step.position}#step-{step.position}"' in page
+    assert "y" * 30_000 in text(run, step=step.position)
+
+
+def test_restarts_are_linked_both_ways(text):
+    run = failed_run()
+    new = make_run("running", restart_of=run)
+    assert url("change", new.pk) in text(run)
+    assert url("change", run.pk) in text(new)
+
+
+def test_active_run_refreshes_itself_and_an_ended_one_does_not(text):
+    for status in WorkflowRun.Status.values:
+        assert ("data-steps-refresh" in text(make_run(status))) == (status not in WorkflowRun.FINISHED)
+
+
+def test_progress_is_a_bar_while_the_run_is_not_done(text):
+    columns = {"progress_done": 37, "progress_total": 100}
+    assert 'value="37" max="100"' in text(make_run("running", **columns))
+    assert 'value="37" max="100"' not in text(make_run("succeeded", **columns))
+
+
+def test_worker_that_executes_the_run_is_named(text):
+    worker = Worker.objects.create(host="web-1", pid=4711, concurrency=1, lease=1, started_at=START, last_seen=0)
+    assert "web-1:4711" in text(make_run("running", worker=worker))
+    assert "web-1:4711" not in text(make_run("succeeded", worker=worker))
+
+
+def test_parked_run_says_why_nothing_happens(text):
+    assert "No worker knows this workflow" in text(make_run("pending", phase=WorkflowRun.Phase.PARKED))
+
+
+def test_every_step_can_be_retried_from(text):
+    page = text(handled_run())
+    assert page.count(">Retry from here<") == 3
+    assert ">Retry…<" in page
+    assert "Retry from here" not in text(make_run("succeeded"))
+
+
+# -- Large and odd ------------------------------------------------------------------------------------------
+
+
+def many_steps(run, count):
+    StepRecord.objects.bulk_create(
+        StepRecord(
+            run=run,
+            name=f"step_{number}",
+            kind="step",
+            position=number,
+            status="failed" if number == count - 1 else "succeeded",
+            output_text="null",
+            attempt_log=attempt_log(ValueError("again")) if number % 10 == 0 else "",
+            started_at=START + timedelta(seconds=number),
+            finished_at=START + timedelta(seconds=number + 1),
+            claim_token=1,
+            write_id=number,
+        )
+        for number in range(count)
+    )
+
+
+def test_ten_thousand_steps_make_a_page_of_bounded_size(root):
+    run = make_run("failed", finished_at=START + timedelta(hours=3))
+    many_steps(run, 10_000)
+    response = root.get(url("change", run.pk))
+    page = response.content.decode()
+    assert len(response.context["timeline"].rows) == 40
+    assert page.count("<rect") < 1000
+    assert len(page) < 400_000
+    assert 'id="step-9999"' in page  # the page of the step that failed comes first
+    assert "of 10000</span>" in page
+    assert 'id="step-0"' in root.get(url("change", run.pk), {"steps": 1}).content.decode()
+
+
+def test_number_of_queries_does_not_depend_on_the_number_of_steps(root, django_assert_max_num_queries):
+    counts = []
+    for steps in (2, 30):
+        run = make_run("failed", error_text=error_of(ValueError("x"), f"step_{steps - 1}"))
+        many_steps(run, steps)
+        for _restart in range(steps):
+            make_run(restart_of=run)
+        with django_assert_max_num_queries(30) as queries:
+            root.get(url("change", run.pk))
+        counts.append(len(queries))
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("name", ["quo\"te's", "a/b?c&d=e#2", "🙂 é", "x" * 255, "<script>alert(1)</script>"])
+def test_odd_names_are_shown_escaped(text, name):
+    run = failed_run(step=name, workflow=name, version=name, queue=name, key=name, error=ValueError(name))
+    page = text(run)
+    assert "<script>alert" not in page
+    assert "Retry from step" in page
+
+
+def test_row_that_cannot_be_decoded_is_still_a_page(text, known):
+    run = make_run(
+        "failed", workflow=known(), input_text="{", output_text='{"$": "gone", "v": [1]}', takeovers_text="["
+    )
+    run_text = {"output_text": '{"$":"dataclass","of":"gone:Gone","v":{"a":1}}', "attempt_log": "]", "error_text": "!"}
+    step = add_step(run, "a", "failed")
+    StepRecord.objects.filter(pk=step.pk).update(**run_text)
+    WorkflowRun.objects.filter(pk=run.pk).update(error_text='{"no": "record"}')
+    page = text(run)
+    assert "&quot;a&quot;: 1" in page
+    assert "unreadable record" in page
+
+
+@pytest.mark.parametrize(
+    "value", ["\ud800", "\x00", "é\u2028", 10**40, float("nan"), float("inf"), [[[]]], {"$": 1}, b"\xff"]
+)
+def test_odd_values_are_shown(text, known, value):
+    run = make_run(workflow=known(), input=value)
+    add_step(run, "a", result=value)
+    assert "Input" in text(run)
+
+
+def test_deep_values_are_shown(text, known):
+    deep = "[" * 900 + "]" * 900
+    assert "Input" in text(make_run(workflow=known(), input_text=deep))
+
+
+def test_runs_without_steps_in_every_status_are_a_page(text):
+    for status in WorkflowRun.Status.values:
+        assert "No step has been recorded yet." in text(make_run(status))
+
+
+# -- The timeline --------------------------------------------------------------------------------------------
+
+
+def drawing(client, run):
+    return client.get(url("change", run.pk)).context["timeline"]
+
+
+def test_timeline_gives_each_step_a_bar_in_proportion(root):
+    run = make_run(started_at=START, finished_at=START + timedelta(seconds=10))
+    add_step(run, "short", started_at=START, finished_at=START + timedelta(seconds=2))
+    add_step(run, "long", started_at=START + timedelta(seconds=2), finished_at=START + timedelta(seconds=10))
+    short, long = (row.bars[0] for row in drawing(root, run).rows)
+    assert (short.kind, short.x, short.width) == ("step", 0, 20)
+    assert (long.x, long.width) == (20, 80)
+
+
+def test_timeline_draws_a_long_sleep_hatched_and_shorter_than_it_was(root):
+    end = START + timedelta(days=30)
+    run = make_run(started_at=START, finished_at=end + timedelta(seconds=1))
+    add_step(run, "work", started_at=START, finished_at=START + timedelta(seconds=1))
+    add_step(
+        run,
+        "nap",
+        kind="sleep",
+        started_at=START + timedelta(seconds=1),
+        finished_at=end,
+        wake_at=sql.to_microseconds(end),
+    )
+    add_step(run, "more", started_at=end, finished_at=end + timedelta(seconds=1))
+    timeline = drawing(root, run)
+    assert timeline.is_compressed
+    work, nap, more = (row.bars[0] for row in timeline.rows)
+    assert nap.kind == "sleep"
+    assert nap.width == pytest.approx(35, abs=0.1)
+    assert work.width == pytest.approx(more.width, abs=0.1) == pytest.approx(32.5, abs=0.1)
+    page = root.get(url("change", run.pk)).content.decode()
+    assert 'class="steps-bar steps-bar-sleep" fill="url(#steps-hatch)"' in page
+
+
+def test_timeline_marks_failed_attempts_and_the_waits_between_them(root):
+    run = failed_run(started_at=START, finished_at=START + timedelta(seconds=9))
+    StepRecord.objects.filter(name="charge").update(
+        attempts=3,
+        attempt_log=attempt_log(ValueError("one"), ValueError("two")),
+        started_at=START + timedelta(seconds=6),
+        finished_at=START + timedelta(seconds=7),
+    )
+    row = drawing(root, run).rows[1]
+    assert sorted(bar.kind for bar in row.bars) == ["failed", "failed", "failed", "wait", "wait"]
+    assert len(row.marks) == 3
+    assert "3 failed attempts" in row.title
+
+
+def test_timeline_marks_takeovers_in_words_too(root):
+    taken = [{"at": sql.to_microseconds(START + timedelta(seconds=5)), "worker": "web-1:99", "step": "charge"}]
+    run = make_run(started_at=START, finished_at=START + timedelta(seconds=10), takeovers_text=json.dumps(taken))
+    add_step(run, "charge", started_at=START, finished_at=START + timedelta(seconds=10))
+    (takeover,) = drawing(root, run).takeovers
+    assert takeover.x == 50
+    page = root.get(url("change", run.pk)).content.decode()
+    assert "03:00:05: taken over from web-1:99, which died in step “charge”" in page
+
+
+def test_timeline_shows_the_step_that_executes_now(root):
+    run = make_run("running", current_step="charge")
+    add_step(run, "reserve")
+    row = drawing(root, run).rows[-1]
+    assert (row.label, row.bars[0].kind) == ("charge", "now")
+
+
+def test_timeline_of_a_clock_that_went_back_is_drawn(root):
+    run = make_run(started_at=START, finished_at=START - timedelta(hours=1))
+    add_step(run, "a", started_at=START, finished_at=START - timedelta(seconds=5))
+    assert len(drawing(root, run).rows) == 1
+
+
+def test_pages_have_no_inline_script_or_style(root):
+    run = failed_run()
+    for address in (url("changelist"), url("change", run.pk), url("retry", run.pk), url("overview"), url("start")):
+        page = root.get(address).content.decode()
+        main = page.partition('id="content-main"')[2].partition('id="changelist-filter"')[0]
+        assert main
+        assert not re.search(r"<script|<style|\sstyle=|\son\w+=", main)

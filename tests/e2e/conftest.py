@@ -1,0 +1,108 @@
+"""A real browser against a real server: Chromium, driven by Playwright.
+
+Where no Chromium is found these tests are left out, and the summary says so in a line; REQUIRE_BROWSER=1 makes that a
+failure. Every test fails on an error in the browser's console and on a violation of the Content-Security-Policy.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+
+# Playwright's synchronous interface keeps an event loop running in this thread, which Django takes for async code.
+os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
+
+HERE = Path(__file__).parent
+CHROMIUM = os.environ.get("CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
+)
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+_left_out = pytest.StashKey[int]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if CHROMIUM or os.environ.get("REQUIRE_BROWSER") == "1":
+        return
+    here = [item for item in items if HERE in item.path.parents]
+    items[:] = [item for item in items if item not in here]
+    config.hook.pytest_deselected(items=here)
+    config.stash[_left_out] = len(here)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if count := config.stash.get(_left_out, 0):
+        terminalreporter.write_line(f"No Chromium was found: {count} tests in a browser were left out.")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import expect, sync_playwright
+
+    assert CHROMIUM, "REQUIRE_BROWSER=1, but no Chromium was found; install one, or name it in CHROMIUM"
+    expect.set_options(timeout=15_000)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, live_server: Any) -> Iterator[Callable[..., Any]]:
+    """Open a window of its own: `open_page(width=390, color_scheme="dark")`. What its console complains of is an error."""
+    contexts, complaints = [], []
+
+    def complain(text: str) -> None:
+        complaints.append(text)
+
+    def open_one(width: int = 1280, height: int = 900, **options: Any) -> Any:
+        context = browser.new_context(
+            base_url=live_server.url, viewport={"width": width, "height": height}, locale="en-US", **options
+        )
+        context.set_default_timeout(10_000)
+        context.route("**/favicon.ico", lambda route: route.fulfill(status=204))  # the shop has none
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complain(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: complain(str(error)))
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def admin_user(transactional_db: None) -> User:
+    return User.objects.create_superuser("operator", password="night shift")
+
+
+@pytest.fixture
+def log_in(open_page: Callable[..., Any], admin_user: User) -> Callable[..., Any]:
+    """A window in which the operator has logged in through the form."""
+
+    def log_in(**options: Any) -> Any:
+        page = open_page(**options)
+        page.goto("/admin/")
+        page.get_by_label("Username").fill("operator")
+        page.get_by_label("Password").fill("night shift")
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("link", name="Workflow runs").first.wait_for()
+        return page
+
+    return log_in

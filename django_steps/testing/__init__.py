@@ -55,7 +55,7 @@ def run_workflow(
     *,
     stubs: Mapping[str, Any] | None = None,
     straight_through: bool = False,
-    max_steps: int = 1000,
+    max_steps: int = 500,
     key: str | None = None,
     priority: int | None = None,
     queue: str | None = None,
@@ -96,7 +96,7 @@ def drain(
     *,
     stubs: Mapping[str, Any] | None = None,
     straight_through: bool = False,
-    max_steps: int = 1000,
+    max_steps: int = 500,
 ) -> list[WorkflowRun]:
     """Execute every run that is due, whatever code started it; returns these runs in the order in which they came.
 

@@ -46,7 +46,7 @@ def _few_enough(connection: BaseDatabaseWrapper, ids: list[Any]) -> list[Any]:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT run_id, COUNT(*) FROM {STEP} WHERE run_id IN ({sql.marks(ids)}) GROUP BY run_id", ids)
         steps = dict(cursor.fetchall())
-    total, taken = 0, []
+    total, taken = 0, list[Any]()
     for run_id in ids:
         total += steps.get(run_id, 0)
         if taken and total > STEPS_AT_ONCE:

@@ -1,7 +1,7 @@
 """The kinds of functions that can be bodies, for type checkers: one for each choice of input, step, logger and run.
 
 Parameters go by name, so their order is free, and a checker reads off the types of the input and of the result. A union of
-these would not be solved for them, hence one overload each. Nothing in here exists at runtime.
+these would not be solved for them, hence one overload each. Nothing of this is used at runtime.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ PUBLIC_NAMES = {
     "StepsError",
     "UnknownStep",
     "UnknownWorkflow",
+    "UnreadableValue",
     "UnserializableResult",
     "UnserializableValue",
     "ValueTooLarge",

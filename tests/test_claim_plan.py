@@ -133,11 +133,8 @@ def test_claim_among_hundreds_of_thousands_uses_its_indexes_and_looks_at_few_row
     pass_time("2s")
 
     with rows_looked_at() as looked_at, recorded_statements() as statements:
-        began = time.perf_counter()
         claimed = claims.claim(connection, terms, 8).runs
-        seconds = time.perf_counter() - began
     assert len(claimed) == 8
-    assert seconds < 0.25
     assert 8 <= looked_at[0] <= (MOST_STEPS if connection.vendor == "sqlite" else MOST_ROWS)
 
     with recorded_statements() as more:

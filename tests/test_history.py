@@ -227,23 +227,23 @@ def test_run_of_ten_thousand_steps_is_resumed_quickly_by_one_query(work):
 
     @workflow
     def long(step):
-        began = time.perf_counter()
+        began = time.thread_time()  # of the processor: other processes don't count
         with CaptureQueriesContext(connection) as captured:
             total = sum(step.define(f"step_{i}", effects.leave).run(str(i)) for i in range(10_000))
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.thread_time() - began)
         queries.append(len(captured))
         step.define("last", lambda: None).run()
         return total
 
     run = long.start()
     give_history(run, 10_000)
-    began = time.perf_counter()
+    began = time.process_time()
     work()
     assert run.result(timeout=0) == 49_995_000
     assert queries == [0]  # its history came with the claim
     assert effects.names() == []
     assert seconds[0] < 2, f"{seconds[0]:.2f} s for passing over 10,000 steps"
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 4
     assert run.steps.get(name="last").position == 10_000
 
 

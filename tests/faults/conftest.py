@@ -1,0 +1,88 @@
+"""What the fault tests share: worker processes, the evidence they leave, a seed that can be given, and figures to report.
+
+`FAULTS_SEED` repeats the random choices of an earlier run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+
+from . import evidence
+from .expectations import Started
+from .processes import Workers
+
+FIGURES = Path(settings.BASE_DIR) / "build" / "faults"
+_SEED = pytest.StashKey[int]()
+
+HAS_COMPILER = shutil.which("cc") is not None
+
+# What needs a server that can be reached, restarted or cut off is no question to SQLite, and the other way round.
+collect_ignore = {
+    "sqlite": ["test_network.py", "test_clocks.py", "test_restarts.py"],
+    "postgresql": ["test_sqlite.py"],
+    "mysql": ["test_sqlite.py", "test_restarts.py"],
+}[settings.DATABASE]
+if not HAS_COMPILER:
+    collect_ignore.append("test_clocks.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_SEED] = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(1_000_000))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    clocks = "" if HAS_COMPILER else "; no C compiler here, so that clocks that are apart are not tested"
+    return f"faults: FAULTS_SEED={config.stash[_SEED]}{clocks}"
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """The seed of this session; a failing test shows it."""
+    value = request.config.stash[_SEED]
+    print(f"FAULTS_SEED={value}")
+    return value
+
+
+@pytest.fixture
+def chance(seed: int) -> random.Random:
+    """Random choices that the seed decides."""
+    return random.Random(seed)
+
+
+@pytest.fixture
+def workers(transactional_db: None, tmp_path: Path) -> Iterator[Workers]:
+    """Worker processes on the test database."""
+    started = Workers(tmp_path)
+    yield started
+    started.end()
+    print(started.log()[-5000:])
+
+
+@pytest.fixture
+def started(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> Started:
+    """Runs whose evidence the workers leave, or this process."""
+    for name, value in evidence.environment(workers.evidence).items():
+        monkeypatch.setenv(name, value)
+    return Started(workers.evidence)
+
+
+@pytest.fixture
+def report(seed: int) -> Callable[..., None]:
+    """Keep figures of a long test for `report.py`: `report("campaign", kills=100, runs=200)`."""
+
+    def keep(test: str, **figures: Any) -> None:
+        print(f"{test}: {figures}")
+        FIGURES.mkdir(parents=True, exist_ok=True)
+        figures = {"database": settings.DATABASE, "seed": seed, **figures}
+        (FIGURES / f"{test}-{settings.DATABASE}.json").write_text(json.dumps(figures))
+
+    return keep

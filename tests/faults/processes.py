@@ -1,0 +1,65 @@
+"""Worker processes to be killed, stopped and cut off. Their output goes to a file: a pipe that nobody reads would stop them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT, process_environment
+
+from . import evidence
+
+
+class Workers:
+    """Starts worker processes, and makes sure that none is left."""
+
+    def __init__(self, directory: Path) -> None:
+        self.evidence = directory / "evidence"
+        self.output = directory / "workers.log"
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """A worker with a lease of one second and four threads, unless the arguments say otherwise."""
+        defaults = ["--lease", "1", "--poll-interval", "0.2", "--concurrency", "4", "-v", "0"]
+        with self.output.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "manage.py", "runworkflows", *defaults, *arguments],
+                cwd=ROOT,
+                env={
+                    **process_environment(),
+                    "DJANGO_SETTINGS_MODULE": "tests.faults.settings",
+                    **evidence.environment(self.evidence),
+                    **(environment or {}),
+                },
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        self._started.append(process)
+        return process
+
+    def stop(self) -> None:
+        """SIGTERM to all that still run, which has to end them in good order."""
+        running = [process for process in self._started if process.poll() is None]
+        for process in running:
+            process.send_signal(signal.SIGTERM)
+        codes = {process.wait(30) for process in running}
+        assert codes <= {0, -signal.SIGTERM}, self.log()  # the latter before Python was ready for signals
+
+    def assert_none_died(self) -> None:
+        """That none has ended by itself: those that were killed from outside don't count."""
+        died = [process.returncode for process in self._started if process.poll() not in (None, -signal.SIGKILL)]
+        assert not died, f"workers ended with {died}:\n{self.log()}"
+
+    def log(self) -> str:
+        return self.output.read_text() if self.output.exists() else ""
+
+    def end(self) -> None:
+        """Kill whatever is left, stopped processes too."""
+        for process in self._started:
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGCONT)
+                process.kill()
+            process.wait(10)

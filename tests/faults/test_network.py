@@ -1,0 +1,68 @@
+"""A worker without network to the database for longer than its lease, then back."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from django_steps.models import Worker as WorkerRow
+from django_steps.models import WorkflowRun
+from tests.conftest import wait_until
+
+from . import evidence
+from .expectations import KINDS, writing_kind
+from .proxies import Proxy, proxy  # noqa: F401
+
+PLAIN, ATOMIC = KINDS[0], KINDS[1]
+
+
+@pytest.mark.parametrize("way", ["cut", "freeze"])
+def test_worker_cut_off_past_its_lease_is_replaced_and_goes_on_later(way, proxy, workers, started):  # noqa: F811
+    """Cut: connections are reset and refused. Frozen: what is sent doesn't arrive, and nobody is told."""
+    cut_off = workers.start(environment=proxy.environment())
+    started.pause = 0.1
+    for _ in range(2):
+        started.start(PLAIN)
+        started.start(ATOMIC)
+    wait_until(lambda: evidence.read(started.path))  # it is in the middle of them
+    getattr(proxy, way)()
+    other = workers.start()
+    wait_until(started.are_finished)
+    other.terminate()
+    assert other.wait(15) == 0
+
+    proxy.mend()
+    later = started.start(ATOMIC)
+    wait_until(lambda: WorkflowRun.objects.get(pk=later.pk).is_finished)
+    assert cut_off.poll() is None
+    workers.stop()
+    started.check()
+
+
+def test_network_that_comes_and_goes_costs_time_only(proxy, workers, started, chance):  # noqa: F811
+    """Nobody else is there to take over: the one worker does it all, in spite of its connections."""
+    outages(proxy, workers, started, chance, count=4, runs=4)
+
+
+@pytest.mark.faults
+def test_a_hundred_outages_of_the_network_lose_nothing(proxy, workers, started, chance, report):  # noqa: F811
+    tally = outages(proxy, workers, started, chance, count=100, runs=100)
+    report("network", outages=100, runs=tally.runs, steps=tally.steps, repeated=tally.repeated)
+
+
+def outages(proxy, workers, started, chance, *, count, runs):  # noqa: F811
+    workers.start(environment=proxy.environment())
+    wait_until(WorkerRow.objects.exists)  # one that never had a connection doesn't start
+    for number in range(count):
+        for _ in range(runs * (number + 1) // count - len(started.kinds)):
+            started.start(writing_kind(20), steps=20)
+        down, up = chance.uniform(0, 0.5), chance.uniform(0.1, 0.6)
+        time.sleep(up)
+        chance.choice([proxy.cut, proxy.freeze])()
+        time.sleep(down)
+        proxy.mend()
+    wait_until(started.are_finished, timeout=60)
+    workers.assert_none_died()
+    workers.stop()
+    return started.check()

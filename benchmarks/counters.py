@@ -56,7 +56,7 @@ class Counters:
 
     def _number(self, connection: psycopg.Connection[Any], query: str, *parameters: str) -> int | None:
         try:
-            row = connection.execute(query, parameters).fetchone()  # type: ignore[call-overload]
+            row = connection.execute(query, parameters).fetchone()
         except psycopg.errors.UndefinedColumn:
             return None
         return int(row[0]) if row else None

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from . import probes
 from .install import Runtime
-from .peers import PEERS, Peer, Setting
+from .peers import OURS, PEERS, Peer, Setting
 from .postgres import SUPERUSER, Cluster
 from .processes import ROOT, PeerFailed, WorkerProcess, call
 
@@ -45,9 +45,7 @@ class Lab:
 
     def reset(self, peer: Peer, suffix: str = "") -> None:
         """Give the peer empty tables, and forget its notes. `suffix` keeps a second database beside the usual one."""
-        if peer.key not in self._migrated:
-            self._migrate(peer)
-            self._migrated.add(peer.key)
+        self._prepare(peer)
         self.drop(peer, suffix)
         if peer.database == "postgresql":
             with self._admin() as connection:
@@ -65,6 +63,12 @@ class Lab:
                 connection.execute(f'DROP DATABASE IF EXISTS "{peer.key}{suffix}" WITH (FORCE)')
         else:
             _remove(self._file(peer, suffix))
+
+    def _prepare(self, peer: Peer) -> None:
+        """Have the peer's empty tables as a template."""
+        if peer.key not in self._migrated:
+            self._migrate(peer)
+            self._migrated.add(peer.key)
 
     def _migrate(self, peer: Peer) -> None:
         if peer.database == "sqlite":
@@ -167,11 +171,10 @@ class Lab:
         """The raw limit of PostgreSQL now; None where there is none."""
         if self.cluster is None:
             return None
-        ours = next(peer for peer in PEERS if peer.key == "ours")
         if "raw" not in self._migrated:
-            self.reset(ours)
+            self._prepare(OURS)
             with self._admin() as connection:
-                connection.execute(f'CREATE DATABASE raw TEMPLATE "{ours.key}-template"')
+                connection.execute(f'CREATE DATABASE raw TEMPLATE "{OURS.key}-template"')
             self._migrated.add("raw")
         with self._cluster.connect("raw") as connection:
             return probes.postgresql(connection, seconds)
@@ -181,7 +184,7 @@ class Lab:
         ours = next(peer for peer in PEERS if peer.key == "ours-sqlite")
         path = self._file(ours, "-raw")
         if not path.exists():
-            self.reset(ours)
+            self._prepare(ours)
             shutil.copyfile(self._file(ours, "-template"), path)
         return probes.sqlite(path, synchronous, seconds)
 

@@ -6,7 +6,7 @@ How they are installed is in `install.py`, what is done with them in `workloads.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Database = Literal["postgresql", "sqlite"]
@@ -45,24 +45,7 @@ class Peer:
         return self.name if self.database == "postgresql" else f"{self.name}-{self.database}"
 
 
-_OURS = {"name": "ours", "title": "django-steps", "runtime": "here", "package": "django-steps", "driver": "ours.py"}
-_DBOS = {"name": "dbos", "title": "DBOS", "runtime": "venv", "package": "dbos", "driver": "dbos_driver.py"}
-_OPENWORKFLOW = {
-    "name": "ow",
-    "title": "OpenWorkflow",
-    "runtime": "node",
-    "package": "openworkflow",
-    "driver": "openworkflow_driver.mjs",
-}
-_TASKS = {
-    "name": "django-tasks",
-    "title": "django-tasks-db (a queue)",
-    "runtime": "venv",
-    "package": "django-tasks-db",
-    "driver": "django_tasks_driver.py",
-    "has_steps": False,
-}
-
+_EPOCH = ("EXTRACT(EPOCH FROM ", ")")  # what makes seconds of PostgreSQL's timestamps
 _OURS_FINISHED = (
     "SELECT id, {0}started_at{1}, {0}finished_at{1} FROM django_steps_workflowrun WHERE status = 'succeeded'"
 )
@@ -81,82 +64,94 @@ _ABSURD_FINISHED = (
 _TASKS_FINISHED = (
     "SELECT id, {0}started_at{1}, {0}finished_at{1} FROM django_tasks_database_dbtaskresult WHERE status = 'SUCCESSFUL'"
 )
-_EPOCH = ("EXTRACT(EPOCH FROM ", ")")
 
 # The concurrency with which ours is fastest on this class of machine.
 BEST = 32
 
+OURS = Peer(
+    name="ours",
+    title="django-steps",
+    database="postgresql",
+    runtime="here",
+    package="django-steps",
+    driver="ours.py",
+    finished=_OURS_FINISHED.format(*_EPOCH),
+    best=Setting(f"{BEST} threads", {"concurrency": BEST}),
+)
+ABSURD = Peer(
+    name="absurd",
+    title="Absurd",
+    database="postgresql",
+    runtime="venv",
+    package="absurd-sdk",
+    driver="absurd_driver.py",
+    finished=_ABSURD_FINISHED,
+    best=Setting("async, 8 at a time", {"concurrency": 8, "is_async": True}),
+    quickest_to_notice=Setting("poll 0.05 s", {"poll": 0.05}),
+)
+OPENWORKFLOW = Peer(
+    name="ow",
+    title="OpenWorkflow",
+    database="postgresql",
+    runtime="node",
+    package="openworkflow",
+    driver="openworkflow_driver.mjs",
+    finished=_OPENWORKFLOW_FINISHED.format("openworkflow.", *_EPOCH),
+    default=Setting("default", share=0.1),  # one at a time, with a pause after each
+    best=Setting("64 at a time", {"concurrency": 64}),
+    most_steps=990,  # its limit is 1,000 attempts a run
+)
+DBOS = Peer(
+    name="dbos",
+    title="DBOS",
+    database="postgresql",
+    runtime="venv",
+    package="dbos",
+    driver="dbos_driver.py",
+    finished=_DBOS_FINISHED.format("dbos."),
+    quickest_to_notice=Setting("poll 0.05 s", {"poll": 0.05}),
+)
+DJANGO_ABSURD = Peer(
+    name="django-absurd",
+    title="django-absurd",
+    database="postgresql",
+    runtime="venv-3.12",
+    package="django-absurd",
+    driver="django_absurd_driver.py",
+    finished=_ABSURD_FINISHED,
+    best=Setting("8 at a time", {"concurrency": 8}),
+)
+DJANGO_TASKS = Peer(
+    name="django-tasks",
+    title="django-tasks-db (a queue)",
+    database="postgresql",
+    runtime="venv",
+    package="django-tasks-db",
+    driver="django_tasks_driver.py",
+    finished=_TASKS_FINISHED.format(*_EPOCH),
+    quickest_to_notice=Setting("poll 0.05 s", {"interval": 0.05}),
+    has_steps=False,
+)
+
 PEERS = (
-    Peer(
-        **_OURS,
-        database="postgresql",
-        finished=_OURS_FINISHED.format(*_EPOCH),
-        best=Setting(f"{BEST} threads", {"concurrency": BEST}),
-    ),
-    Peer(
-        name="absurd",
-        title="Absurd",
-        database="postgresql",
-        runtime="venv",
-        package="absurd-sdk",
-        driver="absurd_driver.py",
-        finished=_ABSURD_FINISHED,
-        best=Setting("async, 8 at a time", {"concurrency": 8, "is_async": True}),
-        quickest_to_notice=Setting("poll 0.05 s", {"poll": 0.05}),
-    ),
-    Peer(
-        **_OPENWORKFLOW,
-        database="postgresql",
-        finished=_OPENWORKFLOW_FINISHED.format("openworkflow.", *_EPOCH),
-        default=Setting("default", share=0.1),  # one at a time, with a pause after each
-        best=Setting("64 at a time", {"concurrency": 64}),
-        most_steps=990,  # its limit is 1,000 attempts a run
-    ),
-    Peer(
-        **_DBOS,
-        database="postgresql",
-        finished=_DBOS_FINISHED.format("dbos."),
-        quickest_to_notice=Setting("poll 0.05 s", {"poll": 0.05}),
-    ),
-    Peer(
-        name="django-absurd",
-        title="django-absurd",
-        database="postgresql",
-        runtime="venv-3.12",
-        package="django-absurd",
-        driver="django_absurd_driver.py",
-        finished=_ABSURD_FINISHED,
-        best=Setting("8 at a time", {"concurrency": 8}),
-    ),
-    Peer(
-        **_TASKS,
-        database="postgresql",
-        finished=_TASKS_FINISHED.format(*_EPOCH),
-        quickest_to_notice=Setting("poll 0.05 s", {"interval": 0.05}),
-    ),
-    Peer(
-        **_OURS,
+    OURS,
+    ABSURD,
+    OPENWORKFLOW,
+    DBOS,
+    DJANGO_ABSURD,
+    DJANGO_TASKS,
+    replace(
+        OURS,
         database="sqlite",
         finished=_OURS_FINISHED.format("", ""),
-        best=Setting(f"{BEST} threads", {"concurrency": BEST}),
         more=(Setting(f"{BEST} threads, synchronous=FULL", {"concurrency": BEST}, synchronous="FULL"),),
     ),
-    Peer(
-        **_OPENWORKFLOW,
+    replace(
+        OPENWORKFLOW,
         database="sqlite",
         finished=_OPENWORKFLOW_FINISHED.format("", "", ""),
-        default=Setting("default", share=0.1),
         best=Setting("8 at a time", {"concurrency": 8}),
-        most_steps=990,
     ),
-    Peer(
-        **_DBOS,
-        database="sqlite",
-        finished=_DBOS_FINISHED.format(""),
-    ),
-    Peer(
-        **_TASKS,
-        database="sqlite",
-        finished=_TASKS_FINISHED.format("", ""),
-    ),
+    replace(DBOS, database="sqlite", finished=_DBOS_FINISHED.format(""), quickest_to_notice=None),
+    replace(DJANGO_TASKS, database="sqlite", finished=_TASKS_FINISHED.format("", ""), quickest_to_notice=None),
 )

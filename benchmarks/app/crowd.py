@@ -44,7 +44,7 @@ def make(count: int) -> dict[str, int]:
         "finished_at": new["finished_at"],
         "available_at": "available_at + n * CAST(1000000 AS bigint)",
     }
-    columns = [field.column for field in WorkflowRun._meta.concrete_fields]
+    columns = [str(field.column) for field in WorkflowRun._meta.concrete_fields]
     selected = ", ".join(values.get(column, column) for column in columns)
     with connection.cursor() as cursor:
         cursor.execute(

@@ -5,36 +5,36 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.drivers import protocol
-from django_steps import RetryPolicy, workflow
+from django_steps import RetryPolicy, Step, workflow
 
 
 @workflow
-def steps(input, step):
+def steps(input: dict[str, int], step: Step) -> dict[str, int]:
     for number in range(input["size"]):
         step.define(f"step-{number}", do_nothing).run(number)
     return {"done": input["size"]}
 
 
 @workflow
-def sleeper(input, step):
+def sleeper(input: dict[str, int], step: Step) -> dict[str, int]:
     step.sleep("nap", input["size"])
     step.define("after", do_nothing).run(0)
     return {"done": 1}
 
 
 @workflow(retry=RetryPolicy(max_attempts=2, initial_interval="1ms", jitter=False))
-def resume(input, step):
+def resume(input: dict[str, int], step: Step) -> dict[str, int]:
     """Its last step fails once, and the run is tried again by itself."""
     return fail_at_the_end(input, step)
 
 
 @workflow
-def resume_elsewhere(input, step):
+def resume_elsewhere(input: dict[str, int], step: Step) -> dict[str, int]:
     """The same, but somebody has to retry it; another worker goes on with it."""
     return fail_at_the_end(input, step)
 
 
-def fail_at_the_end(input: Any, step: Any) -> Any:
+def fail_at_the_end(input: dict[str, int], step: Step) -> dict[str, int]:
     protocol.note("entered")
     for number in range(input["size"]):
         step.define(f"step-{number}", do_nothing).run(number)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import django
 
+from .policy import POLICY
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 DEBUG = os.environ.get("DEBUG", "") == "1"
@@ -58,18 +60,12 @@ TEMPLATES = [
     },
 ]
 
-if django.VERSION >= (6, 0):  # no inline script or style, on any page
+SECURE_CSP = POLICY
+if django.VERSION >= (6, 0):
     MIDDLEWARE.insert(1, "django.middleware.csp.ContentSecurityPolicyMiddleware")
     TEMPLATES[0]["OPTIONS"]["context_processors"].append("django.template.context_processors.csp")
-    SECURE_CSP = {
-        "default-src": ["'self'"],
-        "script-src": ["'self'", "<CSP_NONCE_SENTINEL>"],
-        "style-src": ["'self'", "<CSP_NONCE_SENTINEL>"],
-        "object-src": ["'none'"],
-        "base-uri": ["'none'"],
-        "frame-ancestors": ["'none'"],
-        "form-action": ["'self'"],
-    }
+else:
+    MIDDLEWARE.insert(1, "testproject.policy.strict_policy")
 
 DATABASE = os.environ.get("DATABASE", "sqlite")
 DATABASE_NAME = os.environ.get("DATABASE_NAME", "")

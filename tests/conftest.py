@@ -143,6 +143,10 @@ def quick_flush() -> None:
     if connection.vendor == "postgresql":
 
         def sql_flush(style: Any, tables: list[str], **options: Any) -> list[str]:
-            return [f"DELETE FROM {connection.ops.quote_name(table)}" for table in tables]
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT relname FROM pg_class WHERE relkind = 'r' AND pg_relation_size(oid) > 8000000")
+                large = {name for (name,) in cursor.fetchall()}
+            quoted = [(connection.ops.quote_name(table), table in large) for table in tables]
+            return [f"TRUNCATE {name} CASCADE" if is_large else f"DELETE FROM {name}" for name, is_large in quoted]
 
         connection.ops.sql_flush = sql_flush  # type: ignore[method-assign]

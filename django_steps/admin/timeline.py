@@ -21,9 +21,10 @@ from .display import clipped, duration, local_time
 from .scale import Scale
 
 MOST_ROWS = 40
-ROW_HEIGHT = 30
+ROW_HEIGHT = 34
 TOP, BOTTOM = 22, 26
 _NARROWEST = 0.4  # percent
+_EDGE = 0.8  # percent that a mark is wide to each side
 _CLOSE = 0.5  # percent: what lies closer together is drawn as one
 
 
@@ -235,7 +236,7 @@ def _marks(spans: Iterable[Span], scale: Scale) -> Iterator[float]:
     for span in sorted((span for span in spans if span.kind == "failed"), key=lambda span: span.end):
         x = scale.percent(span.end)
         if x - last >= _CLOSE:
-            yield round(x, 2)
+            yield round(min(max(x, _EDGE), 100 - _EDGE), 2)
             last = x
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
+from django.test import Client
 
 # Playwright's synchronous interface keeps an event loop running in this thread, which Django takes for async code.
 os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
@@ -93,16 +95,15 @@ def admin_user(transactional_db: None) -> User:
 
 
 @pytest.fixture
-def log_in(open_page: Callable[..., Any], admin_user: User) -> Callable[..., Any]:
-    """A window in which the operator has logged in through the form."""
+def log_in(open_page: Callable[..., Any], admin_user: User, live_server: Any) -> Callable[..., Any]:
+    """A window in which the operator is logged in already."""
 
     def log_in(**options: Any) -> Any:
+        client = Client()
+        client.force_login(admin_user)
         page = open_page(**options)
-        page.goto("/admin/")
-        page.get_by_label("Username").fill("operator")
-        page.get_by_label("Password").fill("night shift")
-        page.get_by_role("button", name="Log in").click()
-        page.get_by_role("link", name="Workflow runs").first.wait_for()
+        cookie = client.cookies[settings.SESSION_COOKIE_NAME]
+        page.context.add_cookies([{"name": cookie.key, "value": cookie.value, "url": live_server.url}])
         return page
 
     return log_in

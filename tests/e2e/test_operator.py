@@ -57,10 +57,14 @@ def failed_orders(worker):
     return start
 
 
-def test_one_order_failed_and_is_fixed_from_the_admin(log_in, failed_orders):
+def test_one_order_failed_and_is_fixed_from_the_admin(open_page, admin_user, failed_orders):
     (run,) = failed_orders()
     three_steps.start({}).result(timeout=10)
-    page = log_in()
+    page = open_page()
+    page.goto("/admin/")
+    page.get_by_label("Username").fill("operator")
+    page.get_by_label("Password").fill("night shift")
+    page.get_by_role("button", name="Log in").click()
     page.get_by_role("link", name="Workflow runs").first.click()
     page.get_by_role("link", name="failed", exact=True).click()
     rows = page.locator("#result_list tbody tr")

@@ -31,7 +31,7 @@ ONLY_SHOWN = {"ini", "dockerfile", "cron", "yaml", "diff"}
 
 _FENCE = re.compile(r"^(?P<fence>```+)(?P<language>[\w-]+)\n(?P<text>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# (?P<path>[\w./-]+\.(py|html|toml))(?P<more>, at the end)?\n")
-_TIMEOUT = 60
+_TIMEOUT = 30  # seconds; less than a lease and what comes after it, which none of these commands should wait for
 
 _CHANGING = [
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "<id>"),

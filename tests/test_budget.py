@@ -242,7 +242,7 @@ def test_claim_of_sleepers_that_are_due_is_at_most_four_statements(pass_time):
     with counted(connection) as wire:
         claimed = claim(40)
     assert len(claimed) == 40
-    assert wire.statements <= (5 if connection.vendor == "sqlite" else 4)  # which looks first, without the lock
+    assert wire.statements <= 4
     assert wire.transactions <= (2 if connection.vendor == "sqlite" else 1)
 
 

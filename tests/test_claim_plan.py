@@ -49,6 +49,11 @@ def fill() -> None:
             f" 1, 0, 0, 0, {yes}, '', '' FROM (SELECT {_NUMBERS} AS n FROM {_TABLES}) n WHERE n.n < {ENDED + ASLEEP}",
             [sql.date_value(connection, time.time_ns() // 1000)] * 2,
         )
+
+
+def analyze() -> None:
+    """Let the database know what is in the table, as it does by itself before long."""
+    with connection.cursor() as cursor:
         if connection.vendor == "mysql":
             cursor.execute(f"ANALYZE TABLE {sql.RUN}")
             cursor.fetchall()
@@ -127,9 +132,10 @@ def test_claim_among_hundreds_of_thousands_uses_its_indexes_and_looks_at_few_row
         worker_id=1, kinds=[(item.name, item.version) for item in registered()], lease=30_000_000, max_recoveries=3
     )
     fill()
-    body.start_many([None] * 40)
+    body.start_many([None] * 2000)
     body.start_many([None] * 5, delay="1s")
     body.start_many([None] * 20, queue="bulk")
+    analyze()
     pass_time("2s")
 
     with rows_looked_at() as looked_at, recorded_statements() as statements:

@@ -59,8 +59,11 @@ def claim(connection: BaseDatabaseWrapper, terms: Terms, limit: int, *, wakes: b
 
     `wakes`: first make ready what is due. Without it the claim is quicker.
     """
-    if connection.vendor == "sqlite" and not _is_anything_due(connection):
-        return Claimed([], [])  # a claim takes the write lock, and an idle worker has no business holding it
+    found = None
+    if connection.vendor == "sqlite":
+        is_ready, found = due.look(connection)
+        if not is_ready and not found:
+            return Claimed([], [])  # a claim takes the write lock, and an idle worker has no business holding it
     token = random_token()
     claimed = Claimed([], [])
 
@@ -72,7 +75,7 @@ def claim(connection: BaseDatabaseWrapper, terms: Terms, limit: int, *, wakes: b
             return
         with sql.writing(connection):
             if wakes:
-                claimed.died.extend(due.wake(connection, terms))
+                claimed.died.extend(due.wake(connection, terms, found))
             claimed.runs.extend(_take(connection, terms, limit, token))
 
     try:
@@ -83,16 +86,6 @@ def claim(connection: BaseDatabaseWrapper, terms: Terms, limit: int, *, wakes: b
             raise
         return Claimed(adopted, claimed.died)
     return claimed
-
-
-def _is_anything_due(connection: BaseDatabaseWrapper) -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT EXISTS (SELECT 1 FROM {RUN} WHERE phase = {READY})"
-            f" OR EXISTS (SELECT 1 FROM {RUN} WHERE phase = {TIMED} AND available_at <= {sql.now(connection)})",
-            [],
-        )
-        return bool(cursor.fetchone()[0])
 
 
 def _take(connection: BaseDatabaseWrapper, terms: Terms, limit: int, token: int) -> list[Claim]:

@@ -28,8 +28,8 @@ HAS_COMPILER = shutil.which("cc") is not None
 # What needs a server that can be reached, restarted or cut off is no question to SQLite, and the other way round.
 collect_ignore = {
     "sqlite": ["test_network.py", "test_clocks.py", "test_restarts.py"],
-    "postgresql": ["test_sqlite.py"],
-    "mysql": ["test_sqlite.py", "test_restarts.py"],
+    "postgresql": ["test_sqlite_full.py", "test_sqlite_locked.py"],
+    "mysql": ["test_sqlite_full.py", "test_sqlite_locked.py", "test_restarts.py"],
 }[settings.DATABASE]
 if not HAS_COMPILER:
     collect_ignore.append("test_clocks.py")

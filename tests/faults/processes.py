@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.conftest import ROOT, process_environment
+from django_steps.models import Worker as WorkerRow
+from tests.conftest import ROOT, process_environment, wait_until
 
 from . import evidence
 
@@ -39,6 +40,16 @@ class Workers:
             )
         self._started.append(process)
         return process
+
+    def start_registered(self, count: int, environment: dict[str, str] | None = None) -> None:
+        """Start workers and wait until they are ready: one that can't register doesn't start."""
+        for _ in range(count):
+            self.start(environment=environment)
+        wait_until(lambda: WorkerRow.objects.count() == count)
+
+    def running(self) -> list[int]:
+        """The process ids of those that still run."""
+        return [process.pid for process in self._started if process.poll() is None]
 
     def stop(self) -> None:
         """SIGTERM to all that still run, which has to end them in good order."""

@@ -14,9 +14,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from django.core.management import call_command
-from django.db import connections
-
 
 class Cluster:
     """Starts, stops and kills the server. Its WAL writer sleeps: what no COMMIT has flushed is gone after a crash."""
@@ -70,23 +67,13 @@ class Cluster:
         with contextlib.suppress(subprocess.CalledProcessError):
             self.stop("immediate")
 
-    def environment(self) -> dict[str, str]:
-        """What makes a worker process use this server."""
-        return {"POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": str(self.port), "DATABASE_NAME": "postgres"}
+    def settings(self) -> dict[str, str]:
+        """What leads Django to this server."""
+        return {"HOST": "127.0.0.1", "PORT": str(self.port), "NAME": "postgres", "USER": "postgres", "PASSWORD": ""}
 
-    @contextlib.contextmanager
-    def used_by_this_process(self) -> Iterator[None]:
-        """Make this server's database the default one of this process."""
-        connections["default"].close()
-        settings = connections.databases["default"]
-        before = dict(settings)
-        settings.update({"HOST": "127.0.0.1", "PORT": str(self.port), "NAME": "postgres"})
-        try:
-            call_command("migrate", verbosity=0, interactive=False, run_syncdb=True)
-            yield
-        finally:
-            connections["default"].close()
-            settings.update(before)
+    def environment(self) -> dict[str, str]:
+        """The same for a worker process."""
+        return {"POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": str(self.port), "POSTGRES_USER": "postgres"}
 
     def _run(self, program: str, *arguments: str) -> None:
         # Output to a file: the server that pg_ctl starts keeps what it was given open.

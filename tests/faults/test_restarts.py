@@ -14,6 +14,7 @@ from django_steps.models import Worker as WorkerRow
 from tests.conftest import wait_until
 
 from . import evidence
+from .databases import default_database
 from .expectations import Started, Tally, check_seen, writing_kind
 from .processes import Workers
 from .servers import Cluster, private_cluster
@@ -24,7 +25,7 @@ STEPS = 20
 @pytest.fixture
 def cluster(django_db_blocker, tmp_path) -> Iterator[Cluster]:
     """A server of its own, as the default database of this process and of its workers."""
-    with django_db_blocker.unblock(), private_cluster() as running, running.used_by_this_process():
+    with django_db_blocker.unblock(), private_cluster() as running, default_database(**running.settings()):
         yield running
 
 

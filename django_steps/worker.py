@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import queue
-import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -18,20 +16,18 @@ from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError, connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.utils import timezone
 
-from . import events, wakeups
+from . import events, registration, wakeups
 from .commits import CommitQueue
 from .conf import conf
 from .definitions import registered
 from .endings import Ended, Ending, Limits
+from .history_cache import HistoryCache, load_histories
 from .housekeeping import Housekeeping
-from .jobs import HistoryCache, Job, WorkerHost, load_histories
+from .jobs import Job, WorkerHost
 from .keeper import Keeper
-from .ledger import claims, due, endings, parking, sql, workers
+from .ledger import claims, due, endings, sql, workers
 from .ledger.claims import Claim
-from .ledger.terms import Terms
-from .models import Worker as WorkerRow
 from .models import WorkflowRun
 from .wakeups import LOOK_AGAIN_AFTER, Watcher
 
@@ -92,7 +88,13 @@ class Worker:
 
     def run(self) -> bool:
         """Work until stopped (or idle); whether everything that ran came to an end or was given back."""
-        self._register()
+        self._terms = registration.register(
+            connections[self.alias],
+            kinds=self._kinds,
+            queues=self.queues,
+            concurrency=self.concurrency,
+            lease=int(self.lease * 1_000_000),
+        )
         self._keeper = Keeper(self.alias, self._terms.worker_id, self.lease, self._held)
         self._keeper.start()
         self._watcher.start()
@@ -105,7 +107,7 @@ class Worker:
             housekeeping.stop()
             self._watcher.stop()
             self._keeper.stop()
-            self._unregister()
+            registration.unregister(connections[self.alias], self._terms.worker_id)
 
     def stop(self) -> None:
         """Claim nothing more, let each running step end, give the runs back. From any thread, not in a signal handler:
@@ -300,38 +302,3 @@ class Worker:
     def _held(self) -> dict[UUID, Job]:
         with self._lock:
             return dict(self._jobs)
-
-    # -- The worker's own row -------------------------------------------------------------------
-
-    def _register(self) -> None:
-        connection = connections[self.alias]
-        workers.forget_old(connection)
-        while parking.unpark(connection, self._kinds):
-            pass
-        lease = int(self.lease * 1_000_000)
-        row = WorkerRow.objects.using(self.alias).create(
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            queues=self.queues,
-            workflows=sorted(self._kinds),
-            concurrency=self.concurrency,
-            lease=lease,
-            started_at=timezone.now(),
-            last_seen=sql.read_clock(connection),
-        )
-        self._terms = Terms(
-            worker_id=row.pk,
-            kinds=self._kinds,
-            queues=self.queues,
-            lease=lease,
-            max_recoveries=conf.max_recoveries,
-        )
-
-    def _unregister(self) -> None:
-        for _ in range(2):  # the first one may find a connection that was closed long ago
-            try:
-                workers.say_stopped(connections[self.alias], self._terms.worker_id)
-                break
-            except (DatabaseError, InterfaceError):
-                logger.debug("The worker's row could not be brought up to date.", exc_info=True)
-                sql.drop(connections[self.alias])

@@ -22,7 +22,7 @@ from ..durations import Duration, to_microseconds
 from ..endings import Ended, Limits
 from ..errors import StepsError
 from ..history import History
-from ..jobs import HistoryCache, load_histories
+from ..history_cache import HistoryCache, load_histories
 from ..ledger import claims, due, histories, parking, sql
 from ..ledger.claims import Claim
 from ..ledger.terms import Kind, Terms

@@ -162,7 +162,8 @@ class WorkflowRun(_Run[R]):
         ]
         constraints = [models.UniqueConstraint(fields=["workflow", "key"], name="django_steps_run_key")]
         indexes = [
-            PartialIndex(fields=["phase", "-priority", "id"], where=Q(phase=0), name="django_steps_ready"),
+            # Also for the parked runs, so that looking for one to bring back doesn't walk over all that have ended.
+            PartialIndex(fields=["phase", "-priority", "id"], where=Q(phase=0) | Q(phase=3), name="django_steps_ready"),
             PartialIndex(fields=["phase", "queue", "-priority", "id"], where=Q(phase=0), name="django_steps_queue"),
             PartialIndex(fields=["phase", "available_at"], where=Q(phase=1), name="django_steps_timed"),
             PartialIndex(fields=["phase", "finished_at"], where=Q(phase=2), name="django_steps_ended"),

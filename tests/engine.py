@@ -144,6 +144,7 @@ class LostAnswers:
     def __init__(self, nth: int | None) -> None:
         self.nth, self.seen, self.what = nth, 0, ""
         self._lock = threading.Lock()
+        self._written: set[BaseDatabaseWrapper] = set()  # those with a transaction that wrote something
 
     def __enter__(self) -> LostAnswers:
         kind = type(connection._connections[connection._alias])
@@ -152,7 +153,9 @@ class LostAnswers:
 
         def commit(wrapper: BaseDatabaseWrapper) -> None:
             lost._commit(wrapper)
-            lost.count(wrapper, "COMMIT")
+            if wrapper in lost._written:  # a claim that finds nothing has nothing to lose
+                lost._written.discard(wrapper)
+                lost.count(wrapper, "COMMIT")
 
         kind._commit = commit
         connection.execute_wrappers.append(self._execute)
@@ -172,6 +175,8 @@ class LostAnswers:
         result = execute(statement, parameters, many, context)
         is_write = not statement.lstrip().startswith(("SELECT", "BEGIN", "SET", "PRAGMA", "SAVEPOINT", "RELEASE"))
         if is_write and "django_steps_" in statement and sql.WORKER not in statement:
+            if context["connection"].in_atomic_block:
+                self._written.add(context["connection"])
             self.count(context["connection"], statement)
         return result
 

@@ -13,7 +13,8 @@ from django_steps import RetryPolicy, workflow
 from django_steps.commits import CommitQueue
 from django_steps.definitions import registered
 from django_steps.endings import Ended, Ending, Limits
-from django_steps.history_cache import HistoryCache, Job, WorkerHost, load_histories
+from django_steps.history_cache import HistoryCache, load_histories
+from django_steps.jobs import Job, WorkerHost
 from django_steps.keeper import Keeper
 from django_steps.ledger import claims, leases
 from django_steps.ledger.claims import Claim

@@ -15,7 +15,6 @@ import pytest
 
 from tests.docs.story import ROOT, Block, Story, blocks
 
-NOT_SHIPPED = {"__pycache__", ".DS_Store"}
 SOURCES = [
     *("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"),
     *("Makefile", "manage.py", "tox.ini", "ruff.toml", "compose.yaml"),
@@ -23,13 +22,26 @@ SOURCES = [
 
 
 @pytest.fixture(scope="module")
-def distributions(tmp_path_factory):
-    """The sdist, and the wheel that is built from it, of a copy of the sources."""
-    copy, built = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("built")
+def copy(tmp_path_factory):
+    """A copy of what a clone has, since building leaves files behind."""
+    copy = tmp_path_factory.mktemp("sources")
     for name in SOURCES:
         shutil.copy(ROOT / name, copy)
     for name in ("benchmarks", "django_steps", "docs", "testproject", "tests"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "_build", "*.sqlite3*"))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def sources(copy):
+    """The files of the package, as paths in a wheel."""
+    return {str(path.relative_to(copy)) for path in (copy / "django_steps").rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def distributions(copy, sources, tmp_path_factory):
+    """The sdist, and the wheel that is built from it."""
+    built = tmp_path_factory.mktemp("built")
     done = subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(built), str(copy)],
         capture_output=True,
@@ -47,15 +59,9 @@ def wheel(distributions):
         yield archive
 
 
-def sources():
-    """The files of the package, as paths in a wheel."""
-    files = (path for path in (ROOT / "django_steps").rglob("*") if path.is_file())
-    return {str(path.relative_to(ROOT)) for path in files if not NOT_SHIPPED.intersection(path.parts)}
-
-
-def test_the_wheel_has_all_of_the_package_and_nothing_else(wheel):
+def test_the_wheel_has_all_of_the_package_and_nothing_else(wheel, sources):
     shipped = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert shipped == sources()
+    assert shipped == sources
 
 
 def test_the_wheel_has_what_is_no_python(wheel):
@@ -84,7 +90,7 @@ def test_the_entry_point_is_the_pytest_plugin(wheel):
     }
 
 
-def test_the_sdist_can_be_tested(distributions):
+def test_the_sdist_can_be_tested(distributions, sources):
     with tarfile.open(distributions[0]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {
@@ -95,7 +101,7 @@ def test_the_sdist_can_be_tested(distributions):
         "tox.ini",
         "LICENSE",
     } <= names
-    assert sources() <= names
+    assert sources <= names
 
 
 def test_the_readme_works_with_the_wheel_in_an_empty_environment(distributions, tmp_path):

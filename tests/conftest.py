@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if os.environ.get("DATABASE", "sqlite") != "sqlite":
     collect_ignore = [
         "docs",
+        "e2e",
         "typing",
         "testing/test_pytest_plugin.py",
         "test_metadata.py",

@@ -111,3 +111,36 @@ def test_runs_that_no_worker_knows_are_listed_and_linked(root, page):
     found = root.get(url("changelist"), {"status__exact": "parked"}).content.decode()
     assert "from_the_future" in found
     assert "no worker knows it" in found
+
+
+def test_overview_stands_above_the_page_of_the_app_for_those_who_may_see_runs(root, staff):
+    make_run("failed")
+    title = "Runs that ended in the last 24 hours"
+    page = root.get("/admin/django_steps/").content.decode()
+    assert title in page
+    assert page.index(title) < page.index('id="content-main"')
+    others = staff("view").get("/admin/django_steps/")
+    assert title in others.content.decode()
+
+
+def test_number_of_queries_does_not_depend_on_the_number_of_runs(root, django_assert_max_num_queries):
+    counts = []
+    for number in (1, 20):
+        for _run in range(number):
+            worker = make_worker()
+            ended("failed", 1, workflow=f"workflow_{number}")
+            make_run("running", worker=worker, available_at=microseconds() + LEASE)
+            make_run("pending", phase=WorkflowRun.Phase.PARKED)
+        with django_assert_max_num_queries(30) as queries:
+            root.get(url("overview"))
+        counts.append(len(queries))
+    assert counts[0] == counts[1]
+
+
+def test_odd_names_are_shown_escaped(root):
+    name = "<script>alert(1)</script>"
+    worker = make_worker(host=name, queues=[name])
+    make_run("running", workflow=name, worker=worker, available_at=microseconds() + LEASE, current_step=name)
+    make_run("pending", workflow=name, version=name, phase=WorkflowRun.Phase.PARKED)
+    ended("failed", 1, workflow=name)
+    assert "<script>alert" not in root.get(url("overview")).content.decode()

@@ -71,7 +71,8 @@ def test_app_works_without_the_admin():
     code = """
 from django.conf import settings
 settings.configure(INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "django_steps"],
-    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}, USE_TZ=True)
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}, USE_TZ=True,
+    TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}])
 import django, sys
 django.setup()
 from django.core.management import call_command
@@ -79,7 +80,9 @@ call_command("migrate", verbosity=0)
 from django_steps import workflow
 @workflow
 def hello(input, step): pass
-print(hello.start({"a": 1}).status, "django_steps.admin" in sys.modules, "django.contrib.admin" in sys.modules)
+from django.template import engines
+print(engines["django"].from_string("{{ a }}").render({"a": hello.start({"a": 1}).status}))
+print("django_steps.admin" in sys.modules, "django.contrib.admin" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout.split(), done.returncode) == (["pending", "False", "False"], 0), done.stderr

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         installed = install.prepare(options.home, peers, _say)
         peers = [peer for peer in peers if peer.package in installed.versions]
         lab = Lab(stack.enter_context(_scratch()), cluster, installed.runtimes)
-        store = Store(BUILD / "results.jsonl", resume=options.resume)
+        store = Store(BUILD / "results.jsonl", resume=options.resume, sizes="quick" if options.quick else "full")
         about = machine.describe(installed, cluster)
         deadline = time.monotonic() + 60 * options.minutes
         plan = list(measurements(options.workloads, peers, options.rounds))

@@ -20,16 +20,18 @@ _COST = (
     ("transactions/step", "transactions_per_step"),
     ("log flushes/step", "flushes_per_step"),
 )
-_DRAIN: tuple[Column, ...] = (("steps/s", "steps_per_second"), ("× raw", "steps_per_second_x_raw"), *_COST)
+_RAW = ("raw/s", "raw_limit")
+_DRAIN: tuple[Column, ...] = (("steps/s", "steps_per_second"), ("× raw", "steps_per_second_x_raw"), _RAW, *_COST)
 _COLUMNS: dict[str, tuple[Column, ...]] = {
     "W1": _DRAIN,
     "W1x2": _DRAIN,
-    "W2": (("ms/step", "ms_per_step"), ("raw commits/step", "raw_commits_per_step"), *_COST),
+    "W2": (("ms/step", "ms_per_step"), ("raw commits/step", "raw_commits_per_step"), _RAW, *_COST),
     "W3": (
         ("one at a time/s", "singly_per_second"),
         ("× raw", "singly_per_second_x_raw"),
         ("in bulk/s", "together_per_second"),
         ("× raw", "together_per_second_x_raw"),
+        _RAW,
     ),
     "W4": (("p50 ms", "p50_ms"), ("p95 ms", "p95_ms"), ("max ms", "max_ms")),
     "W5": (

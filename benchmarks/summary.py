@@ -64,7 +64,7 @@ def _with_ratios(line: dict[str, Any]) -> dict[str, Any]:
     ratios = {f"{name}_x_raw": line[name] / raw for name in _RATES if name in line}
     if "ms_per_step" in line:
         ratios["raw_commits_per_step"] = line["ms_per_step"] / 1000 * raw
-    return {**line, **ratios}
+    return {**line, **ratios, "raw_limit": raw}
 
 
 _RATES = ("steps_per_second", "singly_per_second", "together_per_second")

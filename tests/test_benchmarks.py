@@ -65,15 +65,16 @@ def test_an_interrupted_run_goes_on_where_it_ended(tmp_path):
     options = parse(["--quick", "--peers", "ours", "--databases", "sqlite", "--workloads", "W1"])
     plan = list(measurements(options.workloads, chosen_peers(options), options.rounds))
     first, second, third = plan
-    store = Store(tmp_path / "results.jsonl", resume=False)
+    store = Store(tmp_path / "results.jsonl", resume=False, sizes="quick")
     store.add(first, {"steps_per_second": 1})
     store.add(second, {"error": "no room"})
-    resumed = Store(tmp_path / "results.jsonl", resume=True)
+    resumed = Store(tmp_path / "results.jsonl", resume=True, sizes="quick")
     assert [resumed.has(measurement) for measurement in plan] == [True, False, False]
     resumed.add(second, {"steps_per_second": 2})
-    again = Store(tmp_path / "results.jsonl", resume=True)
+    again = Store(tmp_path / "results.jsonl", resume=True, sizes="quick")
     assert [again.has(measurement) for measurement in (first, second, third)] == [True, True, False]
-    assert Store(tmp_path / "results.jsonl", resume=False).lines == []
+    assert Store(tmp_path / "results.jsonl", resume=True, sizes="full").lines == []
+    assert Store(tmp_path / "results.jsonl", resume=False, sizes="quick").lines == []
 
 
 def test_an_alternative_that_cannot_be_installed_is_reported_and_left_out(tmp_path, monkeypatch):

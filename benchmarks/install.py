@@ -117,11 +117,12 @@ def _python(folder: Path) -> Path:
 
 
 def _newer_python() -> str:
-    candidates = [sys.executable, *(shutil.which(f"python3.{minor}") for minor in (14, 13, 12))]
-    for candidate in filter(None, candidates):
+    of_pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob("versions/3.*/bin/python")
+    on_path = [shutil.which(f"python3.{minor}") for minor in (14, 13, 12)]
+    for candidate in filter(None, [sys.executable, *on_path, *map(str, of_pyenv)]):
         code = "import sys, venv; sys.exit(sys.version_info < (3, 12))"
         if subprocess.run([candidate, "-c", code], capture_output=True, check=False).returncode == 0:
-            return str(candidate)
+            return candidate
     raise LookupError("It needs Python 3.12 or later, and none was found.")
 
 

@@ -76,7 +76,7 @@ class WorkflowRunAdmin(RunColumns, admin.ModelAdmin):  # type: ignore[type-arg]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         csp.lend_nonce(request)
-        extra = {"steps": self, "strip": overview.strip(self), **(extra_context or {})}
+        extra = {"strip": overview.strip(self), **(extra_context or {})}
         return super().changelist_view(request, extra)
 
     def change_view(

@@ -26,10 +26,8 @@ _AT_MOST = 200
 
 def by_id_or_key(term: str) -> Q:
     """Runs with this key, or with this id: all of it, its beginning, or the end that the list shows."""
-    # Named with its workflow, a key is found through the unique index; looked up apart, the list's own order can't
-    # make the database prefer another way.
-    names = reports.workflow_names(sql.connection_for(router.db_for_read(WorkflowRun)))
-    return Q(pk__in=_ids(Q(workflow__in=names, key=term))) | _by_id(term)
+    connection = sql.connection_for(router.db_for_read(WorkflowRun))
+    return Q(pk__in=reports.find_by_key(connection, term)) | _by_id(term)
 
 
 def in_text(term: str) -> Q:

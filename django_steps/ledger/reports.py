@@ -18,15 +18,29 @@ _FINISHED = ("succeeded", "failed", "canceled")
 _READY_LOOKED_AT = 100_000
 
 
+# The names of the workflows in the table: one jump through an index for each.
+_NAMES = (
+    f"WITH RECURSIVE found (name) AS (SELECT MIN(workflow) FROM {RUN} UNION ALL"
+    f" SELECT (SELECT MIN(workflow) FROM {RUN} WHERE workflow > found.name) FROM found WHERE found.name IS NOT NULL)"
+)
+
+
 def workflow_names(connection: BaseDatabaseWrapper, limit: int = 200) -> list[str]:
-    """The first names of workflows in the table: one jump through an index for each."""
+    """The first names of workflows in the table."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"{_NAMES} SELECT name FROM found WHERE name IS NOT NULL LIMIT {int(limit)}")
+        return [row[0] for row in cursor.fetchall()]
+
+
+def find_by_key(connection: BaseDatabaseWrapper, key: str, limit: int = 200) -> list[UUID]:
+    """The runs that have a key, whatever their workflow: looked up for one workflow after the other."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"WITH RECURSIVE found (name) AS (SELECT MIN(workflow) FROM {RUN} UNION ALL"
-            f" SELECT (SELECT MIN(workflow) FROM {RUN} WHERE workflow > found.name) FROM found"
-            f" WHERE found.name IS NOT NULL) SELECT name FROM found WHERE name IS NOT NULL LIMIT {int(limit)}"
+            f"{_NAMES} SELECT r.id FROM found CROSS JOIN {RUN} r WHERE r.workflow = found.name"
+            f" AND r.{connection.ops.quote_name('key')} = %s LIMIT {int(limit)}",
+            [key],
         )
-        return [row[0] for row in cursor.fetchall()]
+        return [sql.run_id(row[0]) for row in cursor.fetchall()]
 
 
 def count_by_status(connection: BaseDatabaseWrapper, cap: int) -> dict[str, int]:

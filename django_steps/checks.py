@@ -164,20 +164,19 @@ def _check_mysql_isolation(connection: BaseDatabaseWrapper) -> list[CheckMessage
 
 
 def _check_postgresql(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
-    if connection.Database.__name__ != "psycopg":
+    driver = connection.Database  # type: ignore[attr-defined]
+    if driver.__name__ != "psycopg":
         return [
             Error(
-                f"Database {connection.alias!r} is used through {connection.Database.__name__}; "
-                "django_steps needs psycopg 3.",
+                f"Database {connection.alias!r} is used through {driver.__name__}; django_steps needs psycopg 3.",
                 hint="Install it: pip install 'django-steps[postgresql]'. Django prefers it to psycopg2 where it finds both.",
                 id="django_steps.E008",
             )
         ]
-    return [*_check_postgresql_isolation(connection), *_check_pool(connection)]
+    return [*_check_postgresql_isolation(connection, driver.IsolationLevel), *_check_pool(connection)]
 
 
-def _check_postgresql_isolation(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
-    levels = connection.Database.IsolationLevel
+def _check_postgresql_isolation(connection: BaseDatabaseWrapper, levels: Any) -> list[CheckMessage]:
     # READ UNCOMMITTED is another name for READ COMMITTED there.
     fine = (levels.READ_UNCOMMITTED, levels.READ_COMMITTED)
     level = connection.settings_dict["OPTIONS"].get("isolation_level", levels.READ_COMMITTED)

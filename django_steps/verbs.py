@@ -42,7 +42,8 @@ def result(self: WorkflowRun[R], timeout: float | None = None) -> R:
 async def aresult(self: WorkflowRun[R], timeout: float | None = None) -> R:
     """`result()` for async code; other code of the same event loop goes on meanwhile, and may use the database."""
     pauses = _pauses(self, timeout)
-    while (pause := await sync_to_async(next)(pauses, None)) is not None:
+    look = sync_to_async(lambda: next(pauses, None))
+    while (pause := await look()) is not None:
         await asyncio.sleep(pause)
     returned: R = await sync_to_async(_returned)(self)
     return returned

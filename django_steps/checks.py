@@ -24,8 +24,8 @@ from .models import StepRecord, Worker, WorkflowRun
 TAG = "django_steps"
 VENDORS = ("sqlite", "postgresql", "mysql")
 
-# A worker's threads, the one that renews their leases, and the one that claims.
-_MORE_THAN_THREADS = 2
+# Besides a worker's threads: the one that claims, the one that renews the leases, and the one for housekeeping.
+_MORE_THAN_THREADS = 3
 # The size of psycopg's pool where none is given.
 _DEFAULT_POOL = 4
 # Python's own default for SQLite; less gives up while another process is only writing.
@@ -84,7 +84,7 @@ def check_admin(**options: Any) -> list[CheckMessage]:
 
 
 def check_database_settings(**options: Any) -> list[CheckMessage]:
-    """E002, E003, E004, W001, W002: the settings of the database that keeps the runs."""
+    """E002, E003, E004, E007, E008, W001, W002: the settings of the database that keeps the runs."""
     connection = _connection()
     if connection.vendor not in VENDORS:
         return [
@@ -94,7 +94,7 @@ def check_database_settings(**options: Any) -> list[CheckMessage]:
                 id="django_steps.E004",
             )
         ]
-    of_vendor = {"sqlite": _check_sqlite, "postgresql": _check_pool, "mysql": _check_isolation}
+    of_vendor = {"sqlite": _check_sqlite, "postgresql": _check_postgresql, "mysql": _check_mysql_isolation}
     return [*_check_autocommit(connection), *of_vendor[connection.vendor](connection)]
 
 
@@ -149,7 +149,7 @@ def _check_sqlite(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
     ]
 
 
-def _check_isolation(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
+def _check_mysql_isolation(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
     level = connection.settings_dict["OPTIONS"].get("isolation_level", "read committed")
     if str(level).lower() == "read committed":
         return []
@@ -159,6 +159,39 @@ def _check_isolation(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
             "than they take then, and wait for each other.",
             hint=f'Set DATABASES[{connection.alias!r}]["OPTIONS"]["isolation_level"] = "read committed", Django\'s default.',
             id="django_steps.W002",
+        )
+    ]
+
+
+def _check_postgresql(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
+    driver = connection.Database  # type: ignore[attr-defined]
+    if driver.__name__ != "psycopg":
+        return [
+            Error(
+                f"Database {connection.alias!r} is used through {driver.__name__}; django_steps needs psycopg 3.",
+                hint="Install it: pip install 'django-steps[postgresql]'. Django prefers it to psycopg2 where it finds both.",
+                id="django_steps.E008",
+            )
+        ]
+    return [*_check_postgresql_isolation(connection, driver.IsolationLevel), *_check_pool(connection)]
+
+
+def _check_postgresql_isolation(connection: BaseDatabaseWrapper, levels: Any) -> list[CheckMessage]:
+    # READ UNCOMMITTED is another name for READ COMMITTED there.
+    fine = (levels.READ_UNCOMMITTED, levels.READ_COMMITTED)
+    level = connection.settings_dict["OPTIONS"].get("isolation_level", levels.READ_COMMITTED)
+    if level in fine:
+        return []
+    name = levels(level).name.replace("_", " ") if level in list(levels) else repr(level)
+    return [
+        Error(
+            f"Database {connection.alias!r} uses the isolation level {name}. A step with atomic=True that takes longer than "
+            "the renewal of its lease could never commit then.",
+            hint=(
+                f'Remove "isolation_level" from DATABASES[{connection.alias!r}]["OPTIONS"] (READ COMMITTED is Django\'s '
+                "default), or route django_steps to another alias of the same database."
+            ),
+            id="django_steps.E007",
         )
     ]
 

@@ -173,10 +173,7 @@ class UnknownStep(StepsError, LookupError):
 
 
 class RunFailed(StepsError):
-    """`result()` of a run that failed; `run` is the run, `error` its recorded error.
-
-    Raised in a step, it reaches the body with `error` only: a record keeps no instances.
-    """
+    """`result()` of a run that failed; `run` is the run, `error` its recorded error."""
 
     def __init__(self, run: Any) -> None:
         self.run, self.error = run, run.error or {}
@@ -190,7 +187,7 @@ class RunCanceled(StepsError):
 
 
 class ResultUnavailable(StepsError):
-    """`result()` was called where waiting could never end."""
+    """`result()` was called where it can't wait: inside `atomic()`, a body or a step."""
 
 
 class StartOutsideStep(StepsError):

@@ -152,8 +152,7 @@ def _instance(new: NewRun, alias: str) -> WorkflowRun:
 def _first_with_key(new: NewRun, connection: Any) -> WorkflowRun | None:
     """The run that has the key; None if it is gone since."""
     assert new.key is not None
-    run_id = starts.find_by_key(connection, new.workflow, new.key)
-    run = WorkflowRun.objects.using(connection.alias).filter(pk=run_id).first() if run_id else None
+    run = starts.find_by_key(connection, WorkflowRun, new.workflow, new.key)
     if run is None:
         return None
     run.created = False

@@ -5,8 +5,10 @@ Each refreshes the instance and wakes the workers; the writes are in `ledger/`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
@@ -28,32 +30,23 @@ def result(self: WorkflowRun[R], timeout: float | None = None) -> R:
     """Wait for the end of the run and return what its body returned.
 
     `timeout` is in seconds; None waits for ever. Raises `RunFailed`, `RunCanceled`, `TimeoutError`, and
-    `ResultUnavailable` at once inside `atomic()` (no worker can see the run before the commit) and inside a body.
+    `ResultUnavailable` at once inside `atomic()` (no worker can see the run before the commit), a body or a step.
 
     >>> process_order.start({"order_id": 7}).result(timeout=30)  # doctest: +SKIP
     """
-    connection = sql.connection_for(self._state.db or router.db_for_write(type(self)))
-    if active_pass.get() is not None:
-        raise ResultUnavailable("result() in a body would hold its worker. Start the run in a step and end the body.")
-    deadline = None if timeout is None else time.monotonic() + timeout
-    pause = _FIRST_LOOK
-    self.refresh_from_db()
-    while not self.is_finished:
-        if connection.in_atomic_block:
-            raise ResultUnavailable(
-                "result() inside atomic() would wait for ever: workers see the run after the commit."
-            )
-        remaining = None if deadline is None else deadline - time.monotonic()
-        if remaining is not None and remaining <= 0:
-            raise TimeoutError(f"Run {self.pk} has not ended within {timeout:g} seconds; it is {self.status}.")
-        time.sleep(pause if remaining is None else min(pause, remaining))
-        pause = min(pause * 1.5, _LAST_LOOK)
-        self.refresh_from_db()
-    if self.status == self.Status.FAILED:
-        raise RunFailed(self)
-    if self.status == self.Status.CANCELED:
-        raise RunCanceled(f"Run {self.pk} of {self.workflow!r} was canceled.")
-    return self.output  # type: ignore[no-any-return]
+    for pause in _pauses(self, timeout):
+        time.sleep(pause)
+    return _returned(self)
+
+
+async def aresult(self: WorkflowRun[R], timeout: float | None = None) -> R:
+    """`result()` for async code; other code of the same event loop goes on meanwhile, and may use the database."""
+    pauses = _pauses(self, timeout)
+    look = sync_to_async(lambda: next(pauses, None))
+    while (pause := await look()) is not None:
+        await asyncio.sleep(pause)
+    returned: R = await sync_to_async(_returned)(self)
+    return returned
 
 
 def retry(self: WorkflowRun, from_step: str | None = None) -> None:
@@ -125,11 +118,6 @@ def set_progress(self: WorkflowRun, done: int, total: int) -> None:
     self.progress_done, self.progress_total = current.progress = done, total
 
 
-async def aresult(self: WorkflowRun[R], timeout: float | None = None) -> R:
-    """`result()` for async code."""
-    return await sync_to_async(self.result)(timeout)
-
-
 async def aretry(self: WorkflowRun, from_step: str | None = None) -> None:
     """`retry()` for async code."""
     await sync_to_async(self.retry)(from_step)
@@ -153,6 +141,37 @@ def refuse_outside_step(verb: str) -> None:
             f"{verb}() in a body starts a run on every pass over it. Wrap it in a step: "
             f'step.define("start_other", lambda: str(other.{verb}(…).pk)).run()'
         )
+
+
+def _pauses(run: WorkflowRun[Any], timeout: float | None) -> Iterator[float]:
+    """Look for the end of a run until it has come; gives the seconds to wait before the next look."""
+    if active_pass.get() is not None:
+        raise ResultUnavailable(
+            "result() in a body or a step would hold its worker. Start the run in a step and end the body."
+        )
+    connection = sql.connection_for(run._state.db or router.db_for_write(type(run)))
+    deadline = None if timeout is None else time.monotonic() + timeout
+    pause = _FIRST_LOOK
+    run.refresh_from_db()
+    while not run.is_finished:
+        if connection.in_atomic_block:
+            raise ResultUnavailable(
+                "result() inside atomic() would wait for ever: workers see the run after the commit."
+            )
+        remaining = None if deadline is None else deadline - time.monotonic()
+        if remaining is not None and remaining <= 0:
+            raise TimeoutError(f"Run {run.pk} has not ended within {timeout:g} seconds; it is {run.status}.")
+        yield pause if remaining is None else min(pause, remaining)
+        pause = min(pause * 1.5, _LAST_LOOK)
+        run.refresh_from_db()
+
+
+def _returned(run: WorkflowRun[R]) -> R:
+    if run.status == run.Status.FAILED:
+        raise RunFailed(run)
+    if run.status == run.Status.CANCELED:
+        raise RunCanceled(f"Run {run.pk} of {run.workflow!r} was canceled.")
+    return run.output  # type: ignore[no-any-return]
 
 
 def _connection(run: WorkflowRun) -> Any:

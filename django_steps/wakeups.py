@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 from django.db import connections, transaction
@@ -105,9 +106,8 @@ class Watcher:
 
     def _ping(self, connection: BaseDatabaseWrapper) -> None:
         """Notify ourselves, from another connection: a pooler passes on what a client tells itself, and drops the rest."""
-        with connection.cursor() as cursor:
-            cursor.execute(f"NOTIFY {CHANNEL}")
-        connection.close()
+        with closing(_plain_psycopg_connection(connection)) as raw:
+            raw.execute(f"NOTIFY {CHANNEL}")
 
     def _poll_file(self, connection: BaseDatabaseWrapper) -> None:
         """The version of a SQLite file changes when another connection commits; asking costs microseconds."""

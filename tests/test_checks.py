@@ -11,6 +11,7 @@ from django.core.management import call_command
 from django.db import connection, connections
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.utils import ConnectionHandler
+from psycopg import IsolationLevel
 
 from django_steps import checks
 
@@ -139,19 +140,38 @@ class TestDatabaseSettings:
         use_mysql(**options)
         assert ids() == []
 
-    @pytest.mark.parametrize("pool", [True, {}, {"min_size": 2, "max_size": 9}, {"min_size": 9}])
+    @pytest.mark.parametrize("pool", [True, {}, {"min_size": 2, "max_size": 10}, {"min_size": 10}])
     def test_pool_smaller_than_a_worker_needs(self, use_database, settings, pool):
         settings.DJANGO_STEPS = {"CONCURRENCY": 8}
         use_database(POSTGRESQL, OPTIONS={"pool": pool or {"min_size": 1}})
         (message,) = found()
         assert message.id == "django_steps.E003"
-        assert '{"max_size": 10}' in message.hint
+        assert '{"max_size": 11}' in message.hint
 
-    @pytest.mark.parametrize("pool", [False, None, {"max_size": 10}, {"min_size": 10}])
+    @pytest.mark.parametrize("pool", [False, None, {"max_size": 11}, {"min_size": 11}])
     def test_pool_that_is_large_enough_or_none(self, use_database, settings, pool):
         settings.DJANGO_STEPS = {"CONCURRENCY": 8}
         use_database(POSTGRESQL, OPTIONS={"pool": pool})
         assert ids() == []
+
+    @pytest.mark.parametrize("level", [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE, "serializable"])
+    def test_postgresql_isolation_level_under_which_long_atomic_steps_never_commit(self, use_database, level):
+        use_database(POSTGRESQL, OPTIONS={"isolation_level": level})
+        (message,) = found()
+        assert (message.id, message.level) == ("django_steps.E007", ERROR)
+        assert str(getattr(level, "name", level)).replace("_", " ") in message.msg
+
+    @pytest.mark.parametrize("level", [IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED])
+    def test_postgresql_with_the_right_isolation_level_is_fine(self, use_database, level):
+        use_database(POSTGRESQL, OPTIONS={"isolation_level": level})
+        assert ids() == []
+
+    def test_postgresql_through_psycopg2_is_refused(self, use_database, monkeypatch):
+        use_database(POSTGRESQL, OPTIONS={"isolation_level": IsolationLevel.SERIALIZABLE})
+        monkeypatch.setattr(checks.connections["default"], "Database", SimpleNamespace(__name__="psycopg2"))
+        (message,) = found()
+        assert (message.id, message.level) == ("django_steps.E008", ERROR)
+        assert "needs psycopg 3" in message.msg
 
 
 class ToAnotherDatabase:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,7 +17,7 @@ from typing import Any, TypedDict
 
 import pydantic
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connection, connections, transaction
 from django.test import override_settings
 from pydantic import BaseModel, field_validator
@@ -29,6 +31,7 @@ from tests.app import effects
 from tests.app.models import Person
 from tests.app.workflows import three_steps
 from tests.conftest import ROOT, process_environment
+from tests.engine import Background
 
 
 @pytest.fixture
@@ -482,6 +485,23 @@ def test_key_works_inside_a_transaction_that_goes_on(echo):
     assert Person.objects.count() == 1
 
 
+def test_key_taken_after_the_snapshot_of_a_transaction_gives_that_run(transactional_db, echo):
+    with connection.cursor() as cursor:
+        if connection.vendor == "mysql":  # the others have no snapshot here
+            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    try:
+        with contextlib.nullcontext() if connection.vendor == "sqlite" else transaction.atomic():
+            assert not WorkflowRun.objects.exists()
+            first = Background(lambda: echo.start({"n": 1}, key="k", delay="1h")).result()
+            again = echo.start({"n": 1}, key="k")
+            assert (again.pk, again.created, again._state.db) == (first.pk, False, "default")
+            assert (again.input, again.available_at > 0, again.phase) == ({"n": 1}, True, first.phase)
+            assert again.created_at == first.created_at
+            assert not again.get_deferred_fields()
+    finally:
+        connection.close()  # and its isolation level with it
+
+
 @pytest.mark.django_db
 def test_key_whose_run_is_pruned_between_two_looks_starts_a_new_one(echo, monkeypatch):
     """Another process deletes the run after the INSERT was refused: the race is brought about, not waited for."""
@@ -688,6 +708,7 @@ def test_result_in_a_body_raises_at_once(work, echo):
     for run in runs:
         run.refresh_from_db()
         assert run.error["type"] == "django_steps.errors.ResultUnavailable"
+        assert "in a body or a step" in run.error["message"]
 
 
 def test_result_times_out_with_the_status_in_the_message(transactional_db, echo):
@@ -701,6 +722,29 @@ def test_result_of_a_canceled_run_raises(transactional_db, echo):
     run.cancel()
     with pytest.raises(RunCanceled, match=str(run.pk)):
         run.result(timeout=0)
+
+
+def test_waiting_for_a_result_leaves_the_database_to_other_async_code(transactional_db, echo):
+    async def both() -> None:
+        run = await echo.astart(1)
+        waiting = asyncio.create_task(run.aresult(timeout=10))
+        await asyncio.sleep(0.05)
+        began = time.monotonic()
+        other = await WorkflowRun.objects.aget(pk=run.pk)
+        await other.acancel()
+        assert time.monotonic() - began < 5
+        with pytest.raises(RunCanceled):
+            await waiting
+
+    async_to_sync(both)()
+
+
+def test_async_result_times_out_and_refuses_where_result_does(transactional_db, echo):
+    run = echo.start(1)
+    with pytest.raises(TimeoutError, match="pending"):
+        async_to_sync(run.aresult)(timeout=0.01)
+    with transaction.atomic(), pytest.raises(ResultUnavailable, match="commit"):
+        async_to_sync(run.aresult)(timeout=30)
 
 
 def test_result_waits_for_the_end(work, echo):

@@ -1,10 +1,12 @@
 """How an idle worker learns of work: at once where the database can tell, by looking elsewhere."""
 
+import threading
 import time
 
 import pytest
 from django.conf import settings
 from django.db import connection, transaction
+from django.db.backends.signals import connection_created
 
 from django_steps import wakeups
 from django_steps.worker import Worker
@@ -106,6 +108,22 @@ if settings.DATABASE == "postgresql":
                 assert wakeups._last_sent == {}
 
         assert len(sent(start)) == 1
+
+    def test_listening_takes_no_connection_from_a_pool():
+        connected = []
+
+        def note(**given):
+            connected.append(threading.current_thread().name)
+
+        watcher = wakeups.Watcher("default", lambda: None)
+        connection_created.connect(note)
+        try:
+            watcher.start()
+            eventually(lambda: watcher.is_reliable)
+        finally:
+            watcher.stop()
+            connection_created.disconnect(note)
+        assert "django-steps-wakeups" not in connected
 
     def test_a_pooler_that_drops_notifications_is_noticed(monkeypatch, caplog):
         original = wakeups._plain_psycopg_connection

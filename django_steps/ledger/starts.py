@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Model
 
 from ..ids import uuid7
 from . import sql
 from .sql import READY, RUN, STEP, TIMED
+
+M = TypeVar("M", bound=Model)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,15 +79,12 @@ def insert_many(connection: BaseDatabaseWrapper, runs: Sequence[NewRun]) -> None
             _execute(connection, f"INSERT INTO {RUN} ({_columns(connection)}) VALUES {values}", parameters)
 
 
-def find_by_key(connection: BaseDatabaseWrapper, workflow: str, key: str) -> UUID | None:
-    """The run that holds a key. Reads past the snapshot of the caller's transaction where there is one."""
+def find_by_key(connection: BaseDatabaseWrapper, model: type[M], workflow: str, key: str) -> M | None:
+    """The run that holds a key, as an instance of `model`. Reads past the snapshot of the caller's transaction where
+    there is one: nothing but this very statement sees the row then."""
     lock = sql.sharing(connection) if connection.vendor == "mysql" else ""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT id FROM {RUN} WHERE workflow = %s AND {_quoted_key(connection)} = %s{lock}", [workflow, key]
-        )
-        row = cursor.fetchone()
-    return sql.run_id(row[0]) if row else None
+    statement = f"SELECT * FROM {RUN} WHERE workflow = %s AND {_quoted_key(connection)} = %s{lock}"
+    return next(iter(model._base_manager.using(connection.alias).raw(statement, [workflow, key])), None)
 
 
 def copy_steps(connection: BaseDatabaseWrapper, source: UUID, target: UUID, before: int) -> None:

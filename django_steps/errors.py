@@ -199,3 +199,7 @@ class PassEnded(BaseException):
 
     A `BaseException`, so that `except Exception` in a body lets it through. Never catch it to stay.
     """
+
+
+class ClaimLost(PassEnded):
+    """The run is another worker's by now, or the database can't be told otherwise: nothing more is written."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.db import router
 
 from . import signals
+from .context import active_pass
 from .endings import Ended, Ending
 from .ledger import sql
 from .ledger.claims import Claim
@@ -16,6 +18,8 @@ from .models import WorkflowRun
 
 if TYPE_CHECKING:
     from django.dispatch import Signal
+
+logger = logging.getLogger("django_steps")
 
 _OF_ENDING = {
     Ended.SUCCEEDED: signals.run_succeeded,
@@ -45,8 +49,8 @@ def run_instance(claim: Claim, alias: str, **known: Any) -> WorkflowRun:
 
 
 def run_claimed(claim: Claim) -> None:
-    """A run was claimed for the first time."""
-    if not claim.has_history:
+    """The body of a run is about to be called; told the first time."""
+    if claim.is_first:
         _send(signals.run_first_claimed, claim)
 
 
@@ -71,14 +75,25 @@ def step_ended(claim: Claim, write: StepWrite, error: BaseException | None) -> N
     _send(signal, claim, step=write.name)
 
 
-def run_died(run_id: UUID) -> None:
-    """A run failed because its workers kept dying."""
-    if signals.run_failed.has_listeners(WorkflowRun):
-        run = WorkflowRun.objects.using(router.db_for_write(WorkflowRun)).get(pk=run_id)
-        signals.run_failed.send_robust(sender=WorkflowRun, run=run)
+def run_ended(run_id: UUID) -> None:
+    """A run ended without a pass: its workers kept dying, or the one that should have let go of it did."""
+    alias = router.db_for_write(WorkflowRun)
+    run = WorkflowRun.objects.using(alias).filter(pk=run_id).first()
+    if run is not None:
+        _tell(signals.run_canceled if run.status == WorkflowRun.Status.CANCELED else signals.run_failed, run)
 
 
 def _send(signal: Signal, claim: Claim, known: dict[str, Any] | None = None, **details: Any) -> None:
     if signal.has_listeners(WorkflowRun):
-        run = run_instance(claim, router.db_for_write(WorkflowRun), **(known or {}))
+        _tell(signal, run_instance(claim, router.db_for_write(WorkflowRun), **(known or {})), **details)
+
+
+def _tell(signal: Signal, run: WorkflowRun, **details: Any) -> None:
+    """Send a signal. A receiver is no part of the body: it may start runs, and whatever it raises stays here."""
+    token = active_pass.set(None)
+    try:
         signal.send_robust(sender=WorkflowRun, run=run, **details)
+    except BaseException:  # what `send_robust` lets through: SystemExit, say
+        logger.exception("A receiver of a signal about run %s broke off.", run.pk)
+    finally:
+        active_pass.reset(token)

@@ -6,6 +6,8 @@ doesn't matter, because bodies turn the signal into return values and other exce
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NoReturn
 
@@ -14,7 +16,7 @@ from .blame import Blame
 from .context import active_pass
 from .definitions import Workflow
 from .endings import Ended, Ending, Host
-from .errors import PassEnded, RecordedInstanceGone, StepNotRun, UnserializableValue, ValueTooLarge
+from .errors import ClaimLost, PassEnded, RecordedInstanceGone, StepNotRun, UnserializableValue, ValueTooLarge
 from .guard import Guard
 from .history import History, as_recorded
 from .ledger import endings, leases
@@ -24,7 +26,7 @@ from .ledger.histories import Recorded
 from .ledger.records import Outcome, StepWrite
 from .retries import ONE_ATTEMPT, RetryPolicy
 from .step import Call, Step
-from .step_execution import Attempt, ClaimLost, execute
+from .step_execution import Attempt, execute
 from .workflow_logger import WorkflowLogger
 
 CANCELED, LOST, STOPPING = Ended.CANCELED, Ended.LOST, Ended.GIVEN_BACK
@@ -69,12 +71,16 @@ class Pass:
         recorded = self.history.look_up(call.name, "step")
         if recorded is not None and recorded.is_final:
             return self._replay(recorded)
-        return self._execute(call, args, kwargs, recorded)
+        with self._ending_if_lost():
+            return self._execute(call, args, kwargs, recorded)
 
     def sleep(self, name: str, duration: int | None, until: int | None) -> None:
         """Wait until a recorded time; short waits in place, long ones by putting the run down."""
         self._check(name)
-        name = self.history.reserve_sleep(name)
+        with self._ending_if_lost():
+            self._sleep(self.history.reserve_sleep(name), duration, until)
+
+    def _sleep(self, name: str, duration: int | None, until: int | None) -> None:
         recorded = self.history.look_up(name, "sleep")
         if recorded is not None:
             self._wait_for(recorded.wake_at or 0)
@@ -174,9 +180,10 @@ class Pass:
     def _settled(self) -> Ending:
         """Let go of the run, if it is still this pass's to let go of."""
         ending = self.ending or Ending(LOST)
-        if ending.how in (CANCELED, STOPPING, LOST):
-            self.host.write(lambda: endings.give_back(self.host.connection(), self.run_id, self.claim.token))
-        return ending
+        if ending.how not in (CANCELED, STOPPING, LOST):
+            return ending
+        has_ended = self.host.write(lambda: endings.give_back(self.host.connection(), self.run_id, self.claim.token))
+        return Ending(CANCELED) if has_ended else ending
 
     def _error_text(self, error: BaseException, steps: list[str]) -> str:
         """The record of the error; where it is a step's own, the step's record, which has the whole traceback."""
@@ -205,6 +212,13 @@ class Pass:
         if self.interrupt is not None:
             self._end(Ending(self.interrupt))
 
+    @contextmanager
+    def _ending_if_lost(self) -> Iterator[None]:
+        try:
+            yield
+        except ClaimLost:
+            self._end(Ending(LOST))
+
     def _end(self, ending: Ending) -> NoReturn:
         self.ending = ending
         raise PassEnded(ending.how.value)
@@ -230,10 +244,7 @@ class Pass:
             self.current_step = call.name
             if self._is_careful:
                 self._enter(call.name)
-            try:
-                write, error = execute(attempt)
-            except ClaimLost:
-                self._end(Ending(LOST))
+            write, error = execute(attempt)
             if write.status == "retrying":
                 self._try_later(write, error)
                 attempt.count(write)

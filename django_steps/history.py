@@ -6,8 +6,10 @@ Nothing is written here. The database's part of reading is in `ledger/histories.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 
 from .errors import DuplicateStepName, HistoryMismatch
+from .ledger import sql
 from .ledger.histories import Recorded
 from .ledger.records import StepWrite
 
@@ -82,7 +84,9 @@ class History:
         return [record.name for record in sorted(found, key=lambda record: record.position)]
 
     def add(self, record: Recorded) -> None:
-        """Remember what this pass has just recorded."""
+        """Remember what this pass has just recorded; a long output only by name, since nobody asks for it again."""
+        if len(record.output or "") > sql.LONG_VALUE:
+            record = replace(record, output=None, is_long=True)
         self._records[record.name] = record
 
     def records(self) -> list[Recorded]:

@@ -24,25 +24,27 @@ class HistoryCache:
     Short ones are cheaper to load than to keep.
     """
 
-    _WORTH_KEEPING, _ROWS_KEPT = 64, 20_000
+    _WORTH_KEEPING = 64  # records
+    _KEPT = 8_000_000  # characters, a record counting for some more than it holds
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[UUID, tuple[int, list[Recorded]]] = OrderedDict()
-        self._rows = 0
+        self._kept: OrderedDict[UUID, tuple[int, list[Recorded], int]] = OrderedDict()
+        self._size = 0
         self._lock = threading.Lock()
 
     def keep(self, claim: Claim, recorded: list[Recorded]) -> None:
         """Keep what a run had recorded when it was put down."""
         with self._lock:
             self._forget(claim.run_id)
-            if not self._WORTH_KEEPING <= len(recorded) <= self._ROWS_KEPT:
+            size = _size(recorded)
+            if len(recorded) < self._WORTH_KEEPING or size > self._KEPT:
                 return
             # Positions without a gap, so that "all after the last" is all that is missing.
             if recorded[-1].position != len(recorded) - 1:
                 return
-            self._kept[claim.run_id] = (claim.generation, recorded)
-            self._rows += len(recorded)
-            while self._rows > self._ROWS_KEPT:
+            self._kept[claim.run_id] = (claim.generation, recorded, size)
+            self._size += size
+            while self._size > self._KEPT:
                 self._forget(next(iter(self._kept)))
 
     def take(self, claims: Collection[Claim]) -> dict[UUID, list[Recorded]]:
@@ -50,7 +52,7 @@ class HistoryCache:
         with self._lock:
             found = {}
             for claim in claims:
-                generation, recorded = self._kept.get(claim.run_id, (-1, []))
+                generation, recorded, _ = self._kept.get(claim.run_id, (-1, [], 0))
                 self._forget(claim.run_id)
                 if generation == claim.generation:
                     found[claim.run_id] = recorded
@@ -59,7 +61,11 @@ class HistoryCache:
     def _forget(self, run_id: UUID) -> None:
         kept = self._kept.pop(run_id, None)
         if kept is not None:
-            self._rows -= len(kept[1])
+            self._size -= kept[2]
+
+
+def _size(recorded: Sequence[Recorded]) -> int:
+    return sum(400 + len(item.output or "") + len(item.error or "") + len(item.attempt_log) for item in recorded)
 
 
 def load_histories(

@@ -18,7 +18,7 @@ from . import events, failures
 from .commits import CommitQueue
 from .definitions import get_workflow
 from .endings import Ended, Ending, Limits
-from .errors import UnserializableResult, ValueTooLarge
+from .errors import ClaimLost, UnserializableResult, ValueTooLarge
 from .execution import Pass
 from .history import History
 from .ledger import endings, histories, leases, records, sql
@@ -33,12 +33,17 @@ logger = logging.getLogger("django_steps")
 T = TypeVar("T")
 
 _LONGEST_PAUSE = 1.0  # seconds between two attempts to reach the database
+# How long a pass that was told to end goes on trying; its run is taken over then.
+_LONGEST_GOODBYE = 5.0
 # A run that has waited for a thread for so many seconds may have been canceled or lost meanwhile.
 _LONG_WAIT = 0.2
 
 
 class WorkerHost:
-    """Where the passes of a worker run: commits are shared, outages survived, waits interrupted."""
+    """Where the passes of a worker run: commits are shared, outages survived, waits interrupted.
+
+    Raises `ClaimLost` where an outage outlasts the worker's stop.
+    """
 
     puts_down_always = False
 
@@ -68,6 +73,7 @@ class WorkerHost:
         """Write until the database answers. How long that takes doesn't matter: the fence tells whether the claim still
         stood. Only a long value that closes two new connections is given up: the database doesn't take it."""
         pause, closings, is_new = 0.02, 0, False
+        began = time.monotonic()
         while True:
             try:
                 return statement()
@@ -77,6 +83,8 @@ class WorkerHost:
                 connection = self.connection()
                 if connection.in_atomic_block:
                     raise
+                if self._is_interrupted and time.monotonic() - began > _LONGEST_GOODBYE:
+                    raise ClaimLost from error
                 logger.warning("The database could not be written to, trying again: %s", error)
                 is_closed = not sql.is_transient(error) and not _is_usable(connection)
                 closings += is_closed and is_new
@@ -118,7 +126,8 @@ def _reopen(connection: BaseDatabaseWrapper) -> bool:
 
 
 def _size(write: StepWrite | Finish) -> int:
-    return len(write.output or "") + len(write.error or "")
+    log = write.attempt_log if isinstance(write, StepWrite) else ""
+    return len(write.output or "") + len(write.error or "") + len(log)
 
 
 class Job:
@@ -137,7 +146,9 @@ class Job:
         """Go over the run once. Never raises: what goes wrong here is the run's failure, or the next claim's affair."""
         self.has_begun = True
         try:
-            ending = self._give_back() if self._is_unwanted() else self._go_over()
+            ending = self._left_untouched() if self._is_unwanted() else self._go_over()
+        except ClaimLost:
+            ending = Ending(Ended.LOST)
         except Exception as error:
             logger.exception("The pass over run %s broke off.", self.claim.run_id)
             ending = self._fail(error)
@@ -150,6 +161,11 @@ class Job:
         if self._pass is not None:
             self._pass.interrupt = self.interrupt
         self._host.interrupt()
+
+    def give_back(self, connection: BaseDatabaseWrapper) -> None:
+        """Let go of a run that has found no thread. Raises what the database raises."""
+        if self._let_go(connection):
+            events.pass_ended(self.claim, Ending(Ended.CANCELED))
 
     def holding(self) -> Holding:
         """What the renewal of the lease writes about the run."""
@@ -170,10 +186,13 @@ class Job:
                 self.stop(Ended.CANCELED)
         return self.interrupt is not None
 
-    def _give_back(self) -> Ending:
-        claim, host = self.claim, self._host
-        host.write(lambda: endings.give_back(host.connection(), claim.run_id, claim.token))
-        return Ending(self.interrupt or Ended.GIVEN_BACK)
+    def _left_untouched(self) -> Ending:
+        has_ended = self._host.write(lambda: self._let_go(self._host.connection()))
+        return Ending(Ended.CANCELED if has_ended else self.interrupt or Ended.GIVEN_BACK)
+
+    def _let_go(self, connection: BaseDatabaseWrapper) -> bool:
+        claim = self.claim
+        return endings.give_back(connection, claim.run_id, claim.token, is_untouched=claim.is_first)
 
     def _go_over(self) -> Ending:
         claim, host = self.claim, self._host
@@ -202,7 +221,7 @@ class Job:
         )
         try:
             outcome = self._host.finish(end)
-        except Exception:
+        except (Exception, ClaimLost):
             logger.exception("Run %s could not be ended; it is taken over when its lease runs out.", end.run_id)
             return Ending(Ended.LOST)
         return Ending(Ended.FAILED, finish=end) if outcome is Outcome.WRITTEN else Ending(Ended.LOST)

@@ -70,7 +70,10 @@ class Keeper:
             jobs[run_id].claim.held_until = asked_on + self._lease / 1_000_000
         leases.beat(connection, self._worker_id)
         _interrupt(jobs, found)
-        return found.renewed | found.lost == holdings.keys()
+        is_complete = found.renewed | found.lost == holdings.keys()
+        if not is_complete:
+            self._check(connection)  # which also tells the deleted from the locked
+        return is_complete
 
     def _check(self, connection: BaseDatabaseWrapper) -> None:
         jobs = self._jobs()

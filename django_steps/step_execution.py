@@ -18,6 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from . import failures, hygiene, values
 from .context import StepContext, active_step
 from .errors import (
+    ClaimLost,
     NestedStep,
     PassEnded,
     StepInTransaction,
@@ -45,10 +46,6 @@ _PASS_THROUGH = (PassEnded, KeyboardInterrupt, GeneratorExit)
 _DATABASE_ATTEMPTS, _FIRST_DATABASE_PAUSE, _LAST_DATABASE_PAUSE = 60, 0.02, 0.5
 
 Executed = tuple[StepWrite, BaseException | None]
-
-
-class ClaimLost(BaseException):
-    """Rolls back an atomic step whose run is another's by now."""
 
 
 class Attempt:
@@ -118,7 +115,7 @@ def execute(attempt: Attempt) -> Executed:
             if attempt.call.atomic:
                 return _execute_atomic(attempt), None
             return attempt.succeeded(_call(attempt)), None
-    except (*_PASS_THROUGH, ClaimLost):
+    except _PASS_THROUGH:
         raise
     except BaseException as error:
         return attempt.failed(error), error
@@ -164,7 +161,7 @@ def _execute_atomic(attempt: Attempt) -> StepWrite:
                     raise StepInTransaction(f"Step {write.name!r} left a transaction open, so that it can't commit.")
                 attempt.outcome = _record(attempt, write)
             return write
-        except (*_PASS_THROUGH, ClaimLost):
+        except _PASS_THROUGH:
             raise
         except BaseException as error:
             is_ours = not is_begun or write is not None  # an error of our own statements, not of the step's

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import operator
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from .ledger import verbs as ledger
 if TYPE_CHECKING:
     from .models import R, WorkflowRun
 
+_MOST_PROGRESS = 2**63 - 1  # what a column holds: the renewal that carries it is all runs'
 _FIRST_LOOK, _LAST_LOOK = 0.005, 0.25  # seconds between two looks for the end of a run
 
 
@@ -108,10 +110,12 @@ def restart(self: WorkflowRun[R], from_step: str | None = None) -> WorkflowRun[R
 def set_progress(self: WorkflowRun, done: int, total: int) -> None:
     """Say from a body how far it is, such as 37 of 100. Costs no write: the renewal of the lease carries it.
 
-    Raises `ValueError` unless 0 <= done <= total, and `ResultUnavailable` outside the body of this run.
+    Raises `TypeError` for what is no whole number, `ValueError` unless 0 <= done <= total < 2**63, and
+    `ResultUnavailable` outside the body of this run.
     """
-    if not 0 <= done <= total:
-        raise ValueError(f"Progress needs 0 <= done <= total, got {done!r} of {total!r}.")
+    done, total = operator.index(done), operator.index(total)
+    if not 0 <= done <= total <= _MOST_PROGRESS:
+        raise ValueError(f"Progress needs whole numbers with 0 <= done <= total < 2**63, got {done!r} of {total!r}.")
     current = active_pass.get()
     if current is None or current.run_id != self.pk:
         raise ResultUnavailable("set_progress() is for the body of this run: take `run` as its argument.")

@@ -26,7 +26,7 @@ from .history_cache import HistoryCache, load_histories
 from .housekeeping import Housekeeping
 from .jobs import Job, WorkerHost
 from .keeper import Keeper
-from .ledger import claims, due, endings, sql, workers
+from .ledger import claims, due, sql, workers
 from .ledger.claims import Claim
 from .models import WorkflowRun
 from .wakeups import LOOK_AGAIN_AFTER, Watcher
@@ -169,8 +169,8 @@ class Worker:
         claimed = claims.claim(connection, self._terms, room, wakes=self._looks_for_due())
         if claimed.runs:
             self._hand_out(claimed.runs, connection)
-        for run_id in claimed.died:
-            events.run_died(run_id)
+        for run_id in claimed.ended:
+            events.run_ended(run_id)
         return len(claimed.runs)
 
     def _hand_out(self, claimed: Sequence[Claim], connection: BaseDatabaseWrapper) -> None:
@@ -256,7 +256,7 @@ class Worker:
             began = time.monotonic()
             try:
                 self._left(job, job.run())
-            except Exception:
+            except BaseException:  # a thread that ends takes its share of the concurrency with it
                 logger.exception("Run %s is left to others when its lease runs out.", job.claim.run_id)
             last_job = time.monotonic()
             self._forget(job, is_quick=last_job - began < _QUICK_PASS)
@@ -290,7 +290,7 @@ class Worker:
         with suppress(queue.Empty):
             while (job := self._waiting.get_nowait()) is not None:
                 try:
-                    endings.give_back(connection, job.claim.run_id, job.claim.token)
+                    job.give_back(connection)
                 except (DatabaseError, InterfaceError) as error:
                     logger.warning("A run could not be given back, trying again: %s", error)
                     sql.drop(connection)

@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 
 from django_steps.housekeeping import Housekeeping
-from django_steps.ledger import parking, pruning, sql, workers
+from django_steps.ledger import claims, parking, pruning, sql, workers
 from django_steps.models import StepRecord, Worker, WorkflowRun
 from tests.app.workflows import sleeper, three_steps, tiny
 from tests.engine import Background, claim, eventually, locked, make_terms
@@ -132,15 +132,17 @@ def test_housekeeping_stops_between_two_batches(monkeypatch, settings):
     assert len(batches) == count
 
 
-def test_rows_of_workers_that_are_long_gone_are_forgotten_unless_they_hold_something(pass_time):
-    gone, holding = make_terms(), make_terms()
+def test_rows_of_workers_that_are_long_gone_are_forgotten_and_what_they_held_is_taken_over(pass_time):
+    make_terms()
     run = tiny.start({})
-    claim(run, holding)
+    claim(run, make_terms())
     pass_time("8d")
     alive = make_terms()
     workers.forget_old(connection)
-    assert set(Worker.objects.values_list("pk", flat=True)) == {holding.worker_id, alive.worker_id}
-    assert gone
+    assert set(Worker.objects.values_list("pk", flat=True)) == {alive.worker_id}
+    assert not claims.claim(connection, alive, 1).runs  # only suspected so far
+    pass_time("1m")
+    assert [found.run_id for found in claims.claim(connection, alive, 1).runs] == [run.pk]
 
 
 def test_workers_that_stopped_or_fell_silent_know_nothing(pass_time):

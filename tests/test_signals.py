@@ -9,7 +9,10 @@ import pytest
 from django.db import connection
 
 from django_steps import RetryPolicy, signals, workflow
+from django_steps.ledger import endings
 from django_steps.models import WorkflowRun
+from tests.app.workflows import tiny
+from tests.engine import claim
 
 ALL = {
     name: getattr(signals, name)
@@ -131,3 +134,70 @@ def test_receiver_that_raises_is_logged_and_harms_nothing(work, caplog):
             signal.disconnect(receive)
     assert run.result(timeout=0) == 1
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_receiver_that_exits_harms_neither_the_run_nor_the_worker(work, caplog):
+    def leave(sender: Any, run: WorkflowRun, **known: Any) -> None:
+        raise SystemExit("as call_command() may")
+
+    @workflow
+    def noticed(input, step):
+        step.define("one", lambda: 1).run()
+        return "done"
+
+    for name in ("step_succeeded", "run_succeeded"):
+        ALL[name].connect(leave, sender=WorkflowRun)
+    try:
+        runs = noticed.start_many([{}, {}])
+        work(concurrency=1)
+    finally:
+        for name in ("step_succeeded", "run_succeeded"):
+            ALL[name].disconnect(leave, sender=WorkflowRun)
+    assert [run.result(timeout=1) for run in runs] == ["done", "done"]
+    assert "A receiver of a signal" in caplog.text
+
+
+def test_receiver_of_a_step_may_start_a_run(work):
+    @workflow
+    def alert(input):
+        return input
+
+    @workflow
+    def watched(input, step):
+        step.define("one", lambda: 1).run()
+
+    def start_alert(sender: Any, run: WorkflowRun, step: str, **known: Any) -> None:
+        if run.workflow == "watched":
+            alert.start(step, key=f"alert-{run.pk}")
+
+    signals.step_succeeded.connect(start_alert, sender=WorkflowRun)
+    try:
+        watched.start({})
+        work()
+    finally:
+        signals.step_succeeded.disconnect(start_alert, sender=WorkflowRun)
+    assert WorkflowRun.objects.get(workflow="alert").result(timeout=1) == "one"
+
+
+def test_first_claim_is_told_when_the_body_is_called_for_the_first_time(transactional_db, work, sent):
+    run = tiny.start({})
+    claimed = claim(run)
+    assert endings.give_back(connection, run.pk, claimed.token, is_untouched=claimed.is_first) is False
+    work()
+    copy = run.restart(from_step=run.steps.get().name)
+    work()
+    assert [event for event in sent if event[0] == "run_first_claimed"] == [
+        ("run_first_claimed", run.pk),
+        ("run_first_claimed", copy.pk),
+    ]
+
+
+def test_cancel_is_told_also_when_the_worker_that_held_the_run_is_dead(transactional_db, work, pass_time, sent):
+    run = tiny.start({})
+    claim(run)
+    run.cancel()
+    assert sent == []
+    for _ in range(2):  # a suspicion first
+        pass_time("1m")
+        work()
+    assert sent == [("run_canceled", run.pk)]

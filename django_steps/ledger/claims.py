@@ -33,6 +33,7 @@ class Claim:
     recoveries: int
     generation: int
     has_history: bool
+    is_first: bool  # nobody had begun the run
     worker_id: int
     started_at: int  # when the run was claimed for the first time, microseconds
     claimed_at: int  # the database's time, microseconds
@@ -45,10 +46,10 @@ class Claim:
 
 
 class Claimed(NamedTuple):
-    """What a claim brought: the runs taken, and those that failed because their workers kept dying."""
+    """What a claim brought: the runs taken, and those that ended because their worker died."""
 
     runs: list[Claim]
-    died: list[UUID]
+    ended: list[UUID]
 
 
 _READ = "id, workflow, version, queue, input, attempts, recoveries, generation, has_history, started_at"
@@ -69,13 +70,13 @@ def claim(connection: BaseDatabaseWrapper, terms: Terms, limit: int, *, wakes: b
 
     def attempt() -> None:
         claimed.runs.clear()
-        claimed.died.clear()
+        claimed.ended.clear()
         if connection.vendor == "postgresql" and not wakes:
             claimed.runs.extend(_take(connection, terms, limit, token))
             return
         with sql.writing(connection):
             if wakes:
-                claimed.died.extend(due.wake(connection, terms, found))
+                claimed.ended.extend(due.wake(connection, terms, found))
             claimed.runs.extend(_take(connection, terms, limit, token))
 
     try:
@@ -84,7 +85,7 @@ def claim(connection: BaseDatabaseWrapper, terms: Terms, limit: int, *, wakes: b
         adopted = _adopt(connection, terms, token)
         if not adopted:
             raise
-        return Claimed(adopted, claimed.died)
+        return Claimed(adopted, claimed.ended)
     return claimed
 
 
@@ -171,6 +172,7 @@ def _claims(
             generation=row[7],
             has_history=bool(row[8]),
             worker_id=terms.worker_id,
+            is_first=row[9] is None,
             started_at=sql.read_date(connection, row[9]) or int(row[10]),
             claimed_at=int(row[10]),
             claimed_on=claimed_on,

@@ -39,7 +39,7 @@ def wake(connection: BaseDatabaseWrapper, terms: Terms, found: Sequence[Due] | N
     """Make the timed runs that are due ready; those held under an expired lease are suspected, then taken over.
 
     Happens in the caller's transaction; `found` is what a look without a lock has just shown. Returns the runs that
-    failed because their workers kept dying.
+    ended because their worker died.
     """
     due = _lock_due(connection) if found is None else found
     asleep = [run.id for run in due if run.worker_id is None]

@@ -123,23 +123,33 @@ def attempt_again(
     return outcome
 
 
-def give_back(connection: BaseDatabaseWrapper, run_id: UUID, token: int) -> None:
+def give_back(connection: BaseDatabaseWrapper, run_id: UUID, token: int, *, is_untouched: bool = False) -> bool:
     """Let go of a run: a running one is ready for others at once, a canceled one has ended, and a retry that waited
-    for this goes ahead."""
+    for this goes ahead. Returns whether it has ended.
 
-    def statement() -> None:
+    `is_untouched`: it was claimed for the first time, and its body was not called.
+    """
+    never_started = ", started_at = NULL" if is_untouched else ""
+    key = sql.key(connection, run_id)
+
+    def statement() -> bool:
         with connection.cursor() as cursor:
             cursor.execute(
                 # MySQL evaluates assignments from left to right: `phase` reads the status before it changes.
                 f"UPDATE {RUN} SET phase = CASE WHEN status = 'canceled' THEN {ENDED} ELSE {READY} END,"
                 " claim_token = CASE WHEN status = 'canceled' THEN claim_token END,"
                 " status = CASE WHEN status = 'running' THEN 'pending' ELSE status END,"
-                " worker_id = NULL, suspect_since = NULL, current_step = ''"
+                f" worker_id = NULL, suspect_since = NULL, current_step = ''{never_started}"
                 f" WHERE id = %s AND claim_token = %s AND phase = {TIMED}",
-                [sql.key(connection, run_id), token],
+                [key, token],
             )
+            if not cursor.rowcount:
+                return False
+            # Only a canceled run keeps the token.
+            cursor.execute(f"SELECT 1 FROM {RUN} WHERE id = %s AND claim_token = %s", [key, token])
+            return cursor.fetchone() is not None
 
-    sql.retrying(connection, statement)
+    return sql.retrying(connection, statement)
 
 
 def _finish(connection: BaseDatabaseWrapper, end: Finish) -> bool:

@@ -15,12 +15,30 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from . import sql
 from .sql import STEP
 
+_LATEST_KEPT = 29
+_LONGEST_MESSAGE, _LONGEST_TRACEBACK = 2000, 8000
+
 
 def append_attempt(log: str, number: int, started_at: int | None, finished_at: int | None, error: str | None) -> str:
-    """The text of an attempt log with one more entry; times in microseconds, `error` as `failures` records it."""
+    """The text of an attempt log with one more entry; times in microseconds, `error` as `failures` records it.
+
+    The log is for people to read: of many attempts it keeps the first and the latest, of an error what they are shown.
+    """
     entries: list[dict[str, Any]] = json.loads(log) if log else []
-    entries.append({"attempt": number, "started_at": started_at, "finished_at": finished_at, "error": error})
-    return json.dumps(entries)
+    shown = None if error is None else _shown(error)
+    entries.append({"attempt": number, "started_at": started_at, "finished_at": finished_at, "error": shown})
+    return json.dumps([*entries[:1], *entries[1:][-_LATEST_KEPT:]])
+
+
+def _shown(error: str) -> str:
+    try:
+        record = json.loads(error)
+        message, traceback = record["message"][:_LONGEST_MESSAGE], record["traceback"][-_LONGEST_TRACEBACK:]
+        return json.dumps(
+            {**{key: record.get(key) for key in ("type", "step")}, "message": message, "traceback": traceback}
+        )
+    except (ValueError, KeyError, TypeError):
+        return error[:_LONGEST_MESSAGE]
 
 
 def forget_failures(connection: BaseDatabaseWrapper, run_id: UUID, steps: Sequence[str]) -> None:

@@ -15,7 +15,6 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from . import sql
 from .sql import STEP
 
-LONG_OUTPUT = 64 * 1024
 _ROWS_AT_ONCE = 4000
 
 
@@ -79,8 +78,8 @@ def _select(connection: BaseDatabaseWrapper, known: Mapping[UUID, int], limit: i
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT run_id, name, kind, position, status, attempts,"
-            f" CASE WHEN LENGTH(output) <= {LONG_OUTPUT} THEN output END, error, attempt_log, wake_at,"
-            f" LENGTH(output) > {LONG_OUTPUT} FROM {STEP} WHERE {' OR '.join(conditions)} ORDER BY run_id, position"
+            f" CASE WHEN LENGTH(output) <= {sql.LONG_VALUE} THEN output END, error, attempt_log, wake_at,"
+            f" LENGTH(output) > {sql.LONG_VALUE} FROM {STEP} WHERE {' OR '.join(conditions)} ORDER BY run_id, position"
             + (f" LIMIT {limit}" if limit else ""),
             parameters,
         )

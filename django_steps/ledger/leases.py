@@ -89,6 +89,8 @@ def _look(
             ids,
         )
         rows = cursor.fetchall()
+    if not lock:  # what a lock passes over is missing, too
+        found.lost |= holdings.keys() - {sql.run_id(row[0]) for row in rows}
     for value, token, status, phase in rows:
         run_id = sql.run_id(value)
         if token != holdings[run_id].token or phase != TIMED:

@@ -31,7 +31,9 @@ class Statement:
 
 def execute(connection: BaseDatabaseWrapper, cursor: Any, statement: Statement, parameters: Sequence[Any]) -> None:
     """Execute a statement on a cursor of the connection."""
-    if connection.vendor != "postgresql" or connection.in_atomic_block:
+    # EXECUTE takes no parameters that are bound by the server.
+    is_bound = getattr(connection.features, "uses_server_side_binding", False)
+    if connection.vendor != "postgresql" or is_bound or connection.in_atomic_block:
         cursor.execute(statement.text, parameters)
         return
     known = _known(connection)

@@ -39,7 +39,7 @@ def suspect(connection: BaseDatabaseWrapper, ids: Sequence[Any], lease: int) -> 
 def take_over(connection: BaseDatabaseWrapper, ids: Sequence[Any], terms: Terms) -> list[UUID]:
     """Take runs from workers that did not object: ready again, or failed where that happened too often.
 
-    Returns those that failed.
+    Returns those that ended: failed, or canceled while that worker held them.
     """
     if not ids:
         return []
@@ -59,7 +59,7 @@ def _take_over_one(connection: BaseDatabaseWrapper, row: Sequence[Any], terms: T
     run_id, status, recoveries, mark, current_step, takeovers, host, pid, progress, now = row
     if status != "running":  # canceled, or to be retried, and its worker died before it let go
         _let_go(connection, run_id, status)
-        return True
+        return bool(status != "canceled")
     # Only a run whose history stands still counts its recoveries: one that gets on may be taken over any number of times.
     recoveries = recoveries + 1 if mark == int(progress) else 1
     worker = f"{host}:{pid}" if host else "a worker"

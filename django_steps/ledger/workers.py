@@ -13,6 +13,7 @@ from .terms import Kind, kinds_condition
 
 # How long a live worker may not be heard of: so many of its leases, and so many microseconds.
 _QUIET_LEASES, _QUIET_FOR = 3, 60_000_000
+_LONGEST_SUSPICION = 3600 * 1_000_000
 _KEPT_FOR = 7 * 24 * 3600 * 1_000_000  # microseconds that the row of a dead worker is kept
 
 
@@ -41,11 +42,10 @@ def say_stopped(connection: BaseDatabaseWrapper, worker_id: int) -> None:
 
 
 def forget_old(connection: BaseDatabaseWrapper) -> None:
-    """Delete the rows of workers that were not heard of for a week and hold nothing."""
+    """Delete the rows of workers that were not heard of for a week; what they held is taken over without them, too."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"DELETE FROM {WORKER} WHERE last_seen < {sql.now(connection)} - %s AND NOT EXISTS"
-            f" (SELECT 1 FROM {RUN} r WHERE r.phase = {TIMED} AND r.worker_id = {WORKER}.id)",
+            f"DELETE FROM {WORKER} WHERE last_seen < {sql.now(connection)} - %s",
             [_KEPT_FOR],
         )
 
@@ -63,8 +63,9 @@ def is_anything_left(
         cursor.execute(
             f"SELECT EXISTS (SELECT 1 FROM {RUN} WHERE phase = {READY} AND {condition}) OR EXISTS (SELECT 1 FROM {RUN}"
             f" WHERE phase = {TIMED} AND available_at <= {now} + %s AND worker_id IS NULL AND {condition})"
+            # A suspect is due again within half of its holder's lease; the bound keeps the look from walking all sleepers.
             f" OR EXISTS (SELECT 1 FROM {RUN} WHERE phase = {TIMED} AND worker_id IS NOT NULL AND {condition}"
-            f" AND (suspect_since IS NOT NULL OR available_at <= {now}))",
-            [*parameters, horizon, *parameters, *parameters],
+            f" AND available_at <= {now} + %s AND (suspect_since IS NOT NULL OR available_at <= {now}))",
+            [*parameters, horizon, *parameters, *parameters, _LONGEST_SUSPICION],
         )
         return bool(cursor.fetchone()[0])

@@ -101,11 +101,11 @@ class Session:
     def _go_over_one(self, run_id: UUID | None = None) -> bool:
         """Claim one run, or this one, and go over it; whether there was one."""
         claimed = claims.claim(self._connection(), self._terms(run_id), limit=1)
-        for died in claimed.died:
-            events.run_died(died)
+        for ended in claimed.ended:
+            events.run_ended(ended)
         for claim in claimed.runs:
             self._go_over(claim)
-        return bool(claimed.runs or claimed.died)
+        return bool(claimed.runs or claimed.ended)
 
     def _go_over(self, claim: Claim) -> None:
         self._count_run(claim)

@@ -18,7 +18,7 @@ from . import events, failures
 from .commits import CommitQueue
 from .definitions import get_workflow
 from .endings import Ended, Ending, Limits
-from .errors import UnserializableResult, ValueTooLarge
+from .errors import UnserializableResult
 from .execution import Pass
 from .history import History
 from .ledger import endings, histories, leases, records, sql
@@ -67,7 +67,7 @@ class WorkerHost:
     def _persist(self, statement: Callable[[], T], size: int) -> T:
         """Write until the database answers. How long that takes doesn't matter: the fence tells whether the claim still
         stood. Only a long value that closes two new connections is given up: the database doesn't take it."""
-        pause, closings, is_new = 0.02, 0, False
+        pause, closings, is_new = 0.02, sql.Closings(), False
         while True:
             try:
                 return statement()
@@ -79,9 +79,8 @@ class WorkerHost:
                     raise
                 logger.warning("The database could not be written to, trying again: %s", error)
                 is_closed = not sql.is_transient(error) and not _is_usable(connection)
-                closings += is_closed and is_new
-                if closings > 1 and size > sql.LONG_VALUE:
-                    raise ValueTooLarge(f"The database closed the connection on this value twice: {error}") from error
+                if is_closed and is_new:
+                    closings.count(size, error)
                 is_new = is_closed and _reopen(connection)
             time.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)

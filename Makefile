@@ -10,7 +10,7 @@ DEMO := build/demo
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo serve test bench matrix docs messages lint format
+.PHONY: help venv demo serve test faults soak bench matrix docs messages lint format
 
 help:
 	@echo "make demo     a shop's workflows in action: failures, a killed worker, a retry (under a minute)"
@@ -20,6 +20,9 @@ help:
 	@echo "make matrix   the tests with every supported Python and Django that is found here, on SQLite"
 	@echo "make docs     the documentation, in docs/_build/html; a warning is an error"
 	@echo "make messages collect the messages that can be translated"
+	@echo "make faults   the long tests of what can go wrong, and their figures in docs/reliability.md (20 minutes;"
+	@echo "              FAULTS_SEED=n repeats the random choices of an earlier run)"
+	@echo "make soak     memory, connections and threads under a steady load for ten minutes (or SOAK_MINUTES=n)"
 	@echo "make bench    what a step costs, beside the alternatives (25 minutes; ARGS=--quick about 4)"
 	@echo "make lint     check style and formatting"
 	@echo "make format   fix style and formatting"
@@ -51,6 +54,14 @@ docs: $(VENV)/ready-for-docs
 messages: $(VENV)/ready
 	@cd django_steps && ../$(BIN)/python -m django makemessages --all --no-location --no-wrap
 	@cd django_steps && ../$(BIN)/python -m django compilemessages
+
+faults: $(VENV)/ready-to-test
+	@JOBS=1 $(BIN)/python tests/run.py -m faults tests/faults tests/test_model.py $(ARGS)
+	@$(BIN)/python -m tests.faults.report
+
+soak: $(VENV)/ready-to-test
+	@$(BIN)/python tests/run.py -m soak tests/faults $(ARGS)
+	@$(BIN)/python -m tests.faults.report
 
 bench: $(VENV)/ready-to-test
 	@$(BIN)/python -m benchmarks $(ARGS)

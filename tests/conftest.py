@@ -16,6 +16,7 @@ from django.db import connection
 
 from django_steps import definitions
 from django_steps.durations import to_microseconds
+from django_steps.jobs import WorkerHost
 from django_steps.ledger import sql
 from django_steps.worker import Worker
 
@@ -34,8 +35,40 @@ if os.environ.get("DATABASE", "sqlite") != "sqlite":
     ]
 
 
+# The tests of steps are executed a second time, with the run put down after every step and its body replayed.
+STEP_TESTS = {
+    "test_atomic_steps",
+    "test_context",
+    "test_failures_replayed",
+    "test_history",
+    "test_hygiene",
+    "test_misplaced_steps",
+    "test_retries",
+    "test_run_retries",
+    "test_sleep",
+    "test_step_names",
+    "test_steps",
+    "test_targets",
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    module, test = metafunc.module.__name__.rpartition(".")[2], metafunc.definition
+    if module not in STEP_TESTS or "puts_down_always" not in metafunc.fixturenames:
+        return
+    if test.get_closest_marker("counts_passes") is None:
+        ids = ["straight through", "put down always"]
+        metafunc.parametrize("puts_down_always", [False, True], ids=ids, indirect=True)
+
+
 @pytest.fixture
-def work(transactional_db: None) -> Callable[..., None]:
+def puts_down_always(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the workers of `work` put a run down after every step that they execute."""
+    monkeypatch.setattr(WorkerHost, "puts_down_always", getattr(request, "param", False))
+
+
+@pytest.fixture
+def work(transactional_db: None, puts_down_always: None) -> Callable[..., None]:
     """Execute what is due with a real worker in this process, until nothing is left: `work(concurrency=2)`."""
 
     def run(**options: Any) -> None:

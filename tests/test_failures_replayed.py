@@ -138,6 +138,7 @@ def test_after_charge_and_a_failed_shipment_only_the_refund_follows(work, pass_t
     assert executed == ["charge", "ship", "refund"]
 
 
+@pytest.mark.counts_passes
 def test_optional_step_that_failed_executes_once_also_after_a_sleep(work, pass_time):
     executed: list[str] = []
 
@@ -195,6 +196,7 @@ def described(error: BaseException) -> Any:
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.counts_passes
 def test_body_catches_the_same_exception_on_every_pass(work, pass_time):
     passes: list[list[Any]] = []
 

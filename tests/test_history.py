@@ -181,6 +181,7 @@ def test_record_that_cannot_be_read_any_more_is_a_clear_failure(work, pass_time)
 # -- Many steps --------------------------------------------------------------------------------------
 
 
+@pytest.mark.counts_passes
 def test_a_thousand_steps_execute_and_are_passed_over(work, pass_time):
     executed: list[int] = []
 
@@ -223,6 +224,7 @@ def give_history(run: WorkflowRun, count: int) -> None:
     WorkflowRun.objects.filter(pk=run.pk).update(has_history=True)
 
 
+@pytest.mark.counts_passes
 def test_run_of_ten_thousand_steps_is_resumed_quickly_by_one_query(work):
     seconds: list[float] = []
     queries: list[int] = []

@@ -143,6 +143,7 @@ def test_sleep_until_a_datetime(work, pass_time):
     assert run.result(timeout=0) == "new day"
 
 
+@pytest.mark.counts_passes
 def test_wake_up_time_is_fixed_when_the_sleep_is_first_reached(work, pass_time):
     """Neither a failure before the wake-up nor a retry long after it begins the sleep anew."""
     broken = [True]

@@ -147,7 +147,7 @@ class Pass:
         steps = self._blame.steps_of(error)
         text = failures.with_steps(self._error_text(error, steps), steps)
         policy: RetryPolicy | None = self.workflow.retry
-        delay = policy.delay_after(self.claim.attempts, error) if policy else None
+        delay = policy.delay_after(self.claim.attempts, error) if policy and failures.is_retryable(text) else None
         if delay is not None and self._may_forget(steps):
             due_at = self.claim.now() + delay // timedelta(microseconds=1)
             outcome = self.host.write(
@@ -226,8 +226,11 @@ class Pass:
     def _replay(self, recorded: Recorded) -> Any:
         if recorded.status == "failed":
             self._raise_recorded(recorded)
+        output = self.history.output_of(recorded)
+        if output is None:
+            self._end(Ending(LOST))
         try:
-            return values.decode(self.history.output_of(recorded))
+            return values.decode(output)
         except RecordedInstanceGone as error:
             raise RecordedInstanceGone(error.model, error.pk, recorded.name) from None
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import StepFailed
+from .errors import NonRetryableError, StepFailed
 from .exception_builder import build
 from .exception_nodes import describe, text_of, type_name
 
@@ -28,7 +28,13 @@ _OWN_FILES = f"{Path(__file__).parent}{os.sep}"
 
 def record(exc: BaseException) -> str:
     """The exception as JSON text of at most 256 KiB: `type`, `message`, `traceback`, and what rebuilding needs."""
-    shown = {"type": _type(exc), "message": _message(exc, _MAX_MESSAGE_BYTES), "traceback": _traceback(exc)}
+    shown: dict[str, Any] = {
+        "type": _type(exc),
+        "message": _message(exc, _MAX_MESSAGE_BYTES),
+        "traceback": _traceback(exc),
+    }
+    if issubclass(type(exc), NonRetryableError):  # what takes its place where it can't be rebuilt is none
+        shown["retryable"] = False
     for chain in (True, False):
         try:
             nodes = describe(exc, lambda nested: _message(nested, _MAX_NESTED_MESSAGE_BYTES), chain=chain)
@@ -54,6 +60,14 @@ def rebuild(text: str) -> BaseException:
         return build([first | shown, *others])[0]
     except Exception:
         return StepFailed(shown["type"], shown["message"])
+
+
+def is_retryable(text: str) -> bool:
+    """Whether a retry policy is to be asked at all: not about the record of a `NonRetryableError`."""
+    try:
+        return json.loads(text).get("retryable") is not False
+    except Exception:
+        return True
 
 
 def summary(text: str | None) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ class History:
 
     __slots__ = ("_ahead", "_load_long", "_next_position", "_records", "_reserved", "_sleeps")
 
-    def __init__(self, records: Iterable[Recorded] = (), load_long: Callable[[str], str] | None = None) -> None:
+    def __init__(self, records: Iterable[Recorded] = (), load_long: Callable[[str], str | None] | None = None) -> None:
         self._records = {record.name: record for record in records}
         self._ahead = set(self._records)
         self._load_long = load_long
@@ -63,8 +63,8 @@ class History:
             )
         return record
 
-    def output_of(self, record: Recorded) -> str:
-        """The recorded output, as encoded text."""
+    def output_of(self, record: Recorded) -> str | None:
+        """The recorded output, as encoded text; None if the record was forgotten since it was loaded."""
         if record.is_long and self._load_long is not None:
             return self._load_long(record.name)
         return record.output if record.output is not None else "null"

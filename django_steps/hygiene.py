@@ -35,16 +35,16 @@ def is_deeper(before: dict[str, int]) -> bool:
 
 
 @contextmanager
-def tidied(what: str) -> Iterator[dict[str, int]]:
+def tidied(what: str) -> Iterator[None]:
     """Whatever is executed here leaves no open transaction and no broken connection; `what` names it in the log.
 
-    Gives the depths at the beginning. A connection with an open `atomic()` block of the caller's is left alone.
+    A connection with an open `atomic()` block of the caller's is left alone.
     """
     before = atomic_depths()
     _drop_dead()
     with _watching_transactions():
         try:
-            yield before
+            yield
         finally:
             for connection in connections.all(initialized_only=True):
                 if connection.connection is not None and not before.get(connection.alias):

@@ -18,7 +18,11 @@ from . import events, failures
 from .commits import CommitQueue
 from .definitions import get_workflow
 from .endings import Ended, Ending, Limits
+<<<<<<< HEAD
 from .errors import ClaimLost, UnserializableResult, ValueTooLarge
+=======
+from .errors import UnserializableResult
+>>>>>>> 27d17345749d17a1e07a2ae849df4faf10150f6a
 from .execution import Pass
 from .history import History
 from .ledger import endings, histories, leases, records, sql
@@ -72,8 +76,12 @@ class WorkerHost:
     def _persist(self, statement: Callable[[], T], size: int) -> T:
         """Write until the database answers. How long that takes doesn't matter: the fence tells whether the claim still
         stood. Only a long value that closes two new connections is given up: the database doesn't take it."""
+<<<<<<< HEAD
         pause, closings, is_new = 0.02, 0, False
         began = time.monotonic()
+=======
+        pause, closings, is_new = 0.02, sql.Closings(), False
+>>>>>>> 27d17345749d17a1e07a2ae849df4faf10150f6a
         while True:
             try:
                 return statement()
@@ -87,9 +95,8 @@ class WorkerHost:
                     raise ClaimLost from error
                 logger.warning("The database could not be written to, trying again: %s", error)
                 is_closed = not sql.is_transient(error) and not _is_usable(connection)
-                closings += is_closed and is_new
-                if closings > 1 and size > sql.LONG_VALUE:
-                    raise ValueTooLarge(f"The database closed the connection on this value twice: {error}") from error
+                if is_closed and is_new:
+                    closings.count(size, error)
                 is_new = is_closed and _reopen(connection)
             time.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)

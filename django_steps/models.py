@@ -166,7 +166,10 @@ class WorkflowRun(_Run[R]):
             PartialIndex(fields=["phase", "-priority", "id"], where=Q(phase=0) | Q(phase=3), name="django_steps_ready"),
             PartialIndex(fields=["phase", "queue", "-priority", "id"], where=Q(phase=0), name="django_steps_queue"),
             PartialIndex(fields=["phase", "available_at"], where=Q(phase=1), name="django_steps_timed"),
-            PartialIndex(fields=["phase", "finished_at"], where=Q(phase=2), name="django_steps_ended"),
+            # What ended when, by status: for pruning, and for the admin's list, counts and chart.
+            PartialIndex(
+                fields=["status", "finished_at"], where=Q(finished_at__isnull=False), name="django_steps_ended"
+            ),
             PartialIndex(fields=["restart_of"], where=Q(restart_of__isnull=False), name="django_steps_restarts"),
         ]
 

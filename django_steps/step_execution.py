@@ -145,7 +145,7 @@ async def _awaited(awaitable: Any) -> Any:
 
 def _execute_atomic(attempt: Attempt) -> StepWrite:
     """Execute the step and record it in one transaction; again, if the database broke the transaction off."""
-    host, pause, refusals = attempt.owner.host, _FIRST_DATABASE_PAUSE, 0
+    host, pause, closings = attempt.owner.host, _FIRST_DATABASE_PAUSE, sql.Closings()
     for _ in range(_DATABASE_ATTEMPTS):
         write: StepWrite | None = None
         is_begun = False
@@ -173,10 +173,8 @@ def _execute_atomic(attempt: Attempt) -> StepWrite:
             attempt.outcome = None
             if not is_broken_off:
                 raise
-            if write is not None and not sql.is_transient(error) and len(write.output or "") > sql.LONG_VALUE:
-                refusals += 1
-                if refusals > 1:
-                    raise ValueTooLarge(f"The database closed the connection on this value twice: {error}") from error
+            if write is not None and not sql.is_transient(error):
+                closings.count(len(write.output or ""), error)
             logger.warning("The database broke off step %r, which is executed again: %s", attempt.call.name, error)
             host.wait(pause)
             _ensure_held(attempt)

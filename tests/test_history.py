@@ -22,9 +22,11 @@ from pydantic import BaseModel
 from django_steps import workflow
 from django_steps.errors import DuplicateStepName, HistoryMismatch
 from django_steps.history import History
+from django_steps.ledger import histories, sql
 from django_steps.ledger.histories import Recorded
 from django_steps.models import StepRecord, WorkflowRun
 from tests.app import effects
+from tests.app.workflows import tiny
 
 
 class Color(enum.Enum):
@@ -273,6 +275,51 @@ def test_run_of_many_sleeps_loads_only_what_is_newer_each_time(work):
 
 
 # -- The class by itself -----------------------------------------------------------------------------
+
+
+def test_histories_in_a_truncated_answer_are_complete_by_their_order_in_it(transactional_db, monkeypatch):
+    runs = [tiny.start() for _ in range(4)]
+    for run in runs[:3]:
+        give_history(run, 3)
+    # As a MariaDB orders them whose native UUIDs don't begin with their time.
+    select = histories._select
+    monkeypatch.setattr(histories, "_ROWS_AT_ONCE", 8)
+
+    def select_backwards(connection: Any, known: Any, limit: int | None) -> list[Any]:
+        rows = sorted(select(connection, known, None), key=lambda row: sql.run_id(row[0]), reverse=True)
+        return rows[:limit]
+
+    monkeypatch.setattr(histories, "_select", select_backwards)
+    found = histories.load(connection, {run.pk: -1 for run in runs})
+    assert {run_id: len(records) for run_id, records in found.items()} == {runs[2].pk: 3, runs[1].pk: 3}
+
+
+def test_histories_in_a_complete_answer_are_all_there(transactional_db):
+    runs = [tiny.start() for _ in range(2)]
+    give_history(runs[0], 3)
+    found = histories.load(connection, {run.pk: -1 for run in runs})
+    assert {run_id: len(records) for run_id, records in found.items()} == {runs[0].pk: 3, runs[1].pk: 0}
+
+
+def test_record_that_is_forgotten_while_a_pass_is_to_read_it_ends_the_pass(work, pass_time):
+    passes: list[str] = []
+
+    @workflow
+    def forgotten(step, run):
+        passes.append("began")
+        if len(passes) == 3:  # the second pass
+            StepRecord.objects.filter(run_id=run.pk, name="large").delete()
+        large = step.define("large", lambda: "x" * 2 * histories.LONG_OUTPUT).run()
+        passes.append("read")
+        step.sleep("nap", "1h")
+        return len(large)
+
+    run = forgotten.start()
+    work()
+    pass_time("2h")
+    work()
+    assert run.result(timeout=0) == 2 * histories.LONG_OUTPUT
+    assert passes == ["began", "read", "began", "began", "read"]
 
 
 def recorded(name: str, position: int = 0, kind: str = "step", status: str = "succeeded", **known: Any) -> Recorded:

@@ -3,7 +3,7 @@
 import pytest
 from django.db import connection
 
-from django_steps import NonRetryableError, RetryAfter, RetryPolicy, signals, workflow
+from django_steps import NonRetryableError, RetryAfter, RetryPolicy, StepFailed, signals, workflow
 from django_steps.ledger import sql
 from tests.app import effects
 from tests.engine import SECOND, claim, status_of, take_over
@@ -226,3 +226,25 @@ def test_only_the_final_failure_is_told(work):
     finally:
         signals.run_failed.disconnect(hear)
     assert heard == [(run.pk, "failed")]
+
+
+def test_a_failure_that_is_never_retried_is_not_either_if_it_cannot_be_rebuilt(work):
+    class Refused(NonRetryableError):
+        """Local, so that the body gets a `StepFailed` in its place."""
+
+    def refuse():
+        raise Refused("for good")
+
+    @workflow(name="refused_for_good", retry=RetryPolicy(max_attempts=3, initial_interval=0))
+    def refused_for_good(input, step):
+        try:
+            step.define("refuse", refuse).run()
+        except StepFailed as error:
+            if input == "wrapped":
+                raise RuntimeError("something else") from error
+            raise
+
+    run, wrapped = refused_for_good.start("as it is"), refused_for_good.start("wrapped")
+    work()
+    assert status_of(run) == "failed" and run.attempts == 1
+    assert status_of(wrapped) == "failed" and wrapped.attempts == 3  # what the body raised may be tried again

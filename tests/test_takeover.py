@@ -74,6 +74,7 @@ def test_a_step_that_kills_each_worker_fails_its_run_until_it_is_repaired(start_
     with pytest.raises(RunFailed, match="deadly"):
         run.result(timeout=20)
     assert run.error["type"].endswith("WorkerDied") and run.error["step"] == "deadly"
+    assert json.loads(run.error_text)["steps"] == []  # it has no record of a failure
     assert effects.names(run) == ["before", "deadly", "deadly"]
     (tmp_path / "alive").touch()
     run.retry()

@@ -47,22 +47,25 @@ def load(connection: BaseDatabaseWrapper, known: Mapping[UUID, int]) -> dict[UUI
     if not known:
         return {}
     rows = _select(connection, known, limit=_ROWS_AT_ONCE if len(known) > 1 else None)
-    found: dict[UUID, list[Recorded]] = {run_id: [] for run_id in known}
+    found: dict[UUID, list[Recorded]] = {}
     for row in rows:
-        found[sql.run_id(row[0])].append(_recorded(row))
+        found.setdefault(sql.run_id(row[0]), []).append(_recorded(row))
     if len(known) > 1 and len(rows) >= _ROWS_AT_ONCE:
-        last = sql.run_id(rows[-1][0])
-        found = {run_id: records for run_id, records in found.items() if run_id < last}
-    return found
+        # Of the last run there may be more, and of those that are not among the rows. Their ids tell nothing: not every
+        # version of MariaDB orders them as Python does.
+        found.popitem()
+        return found
+    return {run_id: found.get(run_id, []) for run_id in known}
 
 
-def long_output(connection: BaseDatabaseWrapper, run_id: UUID, name: str) -> str:
-    """The output of a step that was too long to be loaded with the others."""
+def long_output(connection: BaseDatabaseWrapper, run_id: UUID, name: str) -> str | None:
+    """The output of a step that was too long to be loaded with the others; None if its record is gone since."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT output FROM {STEP} WHERE run_id = %s AND name = %s", [sql.key(connection, run_id), name]
         )
-        return str(cursor.fetchone()[0])
+        row = cursor.fetchone()
+    return row[0] if row else None
 
 
 def _select(connection: BaseDatabaseWrapper, known: Mapping[UUID, int], limit: int | None) -> list[tuple[Any, ...]]:

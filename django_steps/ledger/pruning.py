@@ -11,18 +11,14 @@ from . import sql
 from .sql import ENDED, RUN, STEP
 
 BATCH = 200
+FINISHED = ("succeeded", "failed", "canceled")
 STEPS_AT_ONCE = 5000  # a batch whose runs have more steps than this is made smaller
 
 
 def prune(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str] = (), limit: int = BATCH) -> int:
     """Delete up to `limit` runs that ended before a machine time; how many. Their keys are free again."""
-    condition, parameters = _condition(connection, before, statuses)
     with sql.writing(connection), connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT id FROM {RUN} WHERE {condition} ORDER BY finished_at LIMIT {int(limit)}{sql.locking(connection)}",
-            parameters,
-        )
-        ids = _few_enough(connection, [row[0] for row in cursor.fetchall()])
+        ids = _few_enough(connection, _oldest(connection, before, statuses or FINISHED, limit))
         if ids:
             marks = sql.marks(ids)
             cursor.execute(f"DELETE FROM {STEP} WHERE run_id IN ({marks})", ids)
@@ -33,10 +29,24 @@ def prune(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str] 
 
 def count(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str] = ()) -> int:
     """How many runs `prune` would delete in the end."""
-    condition, parameters = _condition(connection, before, statuses)
+    condition, parameters = _condition(connection, before, statuses or FINISHED)
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT COUNT(*) FROM {RUN} WHERE {condition}", parameters)
         return int(cursor.fetchone()[0])
+
+
+def _oldest(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str], limit: int) -> list[Any]:
+    """Runs of the first status that has any: one status at a time, as the index has them."""
+    for status in statuses:
+        condition, parameters = _condition(connection, before, [status])
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT id FROM {RUN} WHERE {condition} ORDER BY finished_at LIMIT {int(limit)}{sql.locking(connection)}",
+                parameters,
+            )
+            if rows := cursor.fetchall():
+                return [row[0] for row in rows]
+    return []
 
 
 def _few_enough(connection: BaseDatabaseWrapper, ids: list[Any]) -> list[Any]:
@@ -56,9 +66,6 @@ def _few_enough(connection: BaseDatabaseWrapper, ids: list[Any]) -> list[Any]:
 
 
 def _condition(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str]) -> tuple[str, list[Any]]:
-    condition = f"phase = {ENDED} AND finished_at < %s"
-    parameters: list[Any] = [sql.date_value(connection, before)]
-    if statuses:
-        condition += f" AND status IN ({sql.marks(statuses)})"
-        parameters += statuses
-    return condition, parameters
+    # A canceled run that a worker still holds has not ended yet: its phase says so.
+    condition = f"status IN ({sql.marks(statuses)}) AND finished_at < %s AND phase = {ENDED}"
+    return condition, [*statuses, sql.date_value(connection, before)]

@@ -27,7 +27,8 @@ class Outcome(Enum):
     """What became of a fenced write."""
 
     WRITTEN = "written"
-    NOT_RUNNING = "not running"  # written, but the run was canceled meanwhile: its pass has to let go
+    # The run was canceled meanwhile: its pass has to let go. The record of a step is written all the same, nothing else.
+    NOT_RUNNING = "not running"
     LOST = "lost"  # nothing written: the claim is another's by now, or the run is gone
     TAKEN = "taken"  # nothing written: that name holds another record already
 
@@ -233,11 +234,11 @@ def _replace(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
         status = hold(connection, write.run_id, write.token)
         if status is None:
             return Outcome.LOST
-        replace_held(connection, write)
+        _replace_held(connection, write)
     return Outcome.WRITTEN if status == "running" else Outcome.NOT_RUNNING
 
 
-def replace_held(connection: BaseDatabaseWrapper, write: StepWrite) -> None:
+def _replace_held(connection: BaseDatabaseWrapper, write: StepWrite) -> None:
     """Bring the row of a step that was tried before up to date; the caller holds the run."""
     assignments = ", ".join(f"{column} = %s" for column in _CHANGING)
     with connection.cursor() as cursor:

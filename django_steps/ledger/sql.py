@@ -1,7 +1,8 @@
 """What differs between SQLite, PostgreSQL and MySQL/MariaDB, and the names of the tables.
 
 Machine times are whole microseconds since 1970 in UTC, always from the database's clock: `now()` gives the SQL
-expression. No other module decides by vendor what a statement looks like.
+expression. Where a database needs other statements altogether, and not only other words, the module of those statements
+decides that by vendor.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
+from ..errors import ValueTooLarge
+
 T = TypeVar("T")
 
 RUN = "django_steps_workflowrun"
@@ -29,7 +32,7 @@ WORKER = "django_steps_worker"
 # The phases of a run, apart from its status: they alone decide where a claim looks for it.
 READY, TIMED, ENDED, PARKED = 0, 1, 2, 3
 
-LONG_VALUE = 64 * 1024  # characters; no database closes a connection because of a shorter one
+_LONG_VALUE = 64 * 1024  # characters; no database closes a connection because of a shorter one
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -186,6 +189,24 @@ def retrying(connection: BaseDatabaseWrapper, statement: Callable[[], T], attemp
             if connection.in_atomic_block or not is_transient(error):
                 raise
     return statement()
+
+
+class Closings:
+    """Counts how often the database closed its connection on one long value: twice, and it doesn't take the value."""
+
+    def __init__(self) -> None:
+        self._times = 0
+
+    def count(self, size: int, error: BaseException) -> None:
+        """The connection was closed on a value of `size` characters; `ValueTooLarge` if it was not for the first time.
+
+        A short value is never the reason, however often it happens.
+        """
+        if size <= _LONG_VALUE:
+            return
+        self._times += 1
+        if self._times > 1:
+            raise ValueTooLarge(f"The database closed the connection on this value twice: {error}") from error
 
 
 def drop(connection: BaseDatabaseWrapper) -> None:

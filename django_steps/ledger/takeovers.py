@@ -107,5 +107,11 @@ def _died_error(times: int, step: str, worker: str) -> str:
         "Look for what ends the process (memory, a crash in C code, os._exit), then retry the run."
     )
     return json.dumps(
-        {"type": "django_steps.errors.WorkerDied", "message": message, "traceback": "", "step": step or None}
+        {
+            "type": "django_steps.errors.WorkerDied",
+            "message": message,
+            "traceback": "",
+            "step": step or None,
+            "steps": [],  # none has failed: there is no failure to forget
+        }
     )

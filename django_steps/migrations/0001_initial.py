@@ -200,7 +200,9 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="workflowrun",
             index=django_steps.fields.PartialIndex(
-                fields=["phase", "finished_at"], name="django_steps_ended", where=models.Q(("phase", 2))
+                fields=["status", "finished_at"],
+                name="django_steps_ended",
+                where=models.Q(("finished_at__isnull", False)),
             ),
         ),
         migrations.AddIndex(

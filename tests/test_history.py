@@ -301,6 +301,7 @@ def test_histories_in_a_complete_answer_are_all_there(transactional_db):
     assert {run_id: len(records) for run_id, records in found.items()} == {runs[0].pk: 3, runs[1].pk: 0}
 
 
+@pytest.mark.counts_passes
 def test_record_that_is_forgotten_while_a_pass_is_to_read_it_ends_the_pass(work, pass_time):
     passes: list[str] = []
 

@@ -18,11 +18,7 @@ from . import events, failures
 from .commits import CommitQueue
 from .definitions import get_workflow
 from .endings import Ended, Ending, Limits
-<<<<<<< HEAD
-from .errors import ClaimLost, UnserializableResult, ValueTooLarge
-=======
-from .errors import UnserializableResult
->>>>>>> 27d17345749d17a1e07a2ae849df4faf10150f6a
+from .errors import ClaimLost, UnserializableResult
 from .execution import Pass
 from .history import History
 from .ledger import endings, histories, leases, records, sql
@@ -76,12 +72,8 @@ class WorkerHost:
     def _persist(self, statement: Callable[[], T], size: int) -> T:
         """Write until the database answers. How long that takes doesn't matter: the fence tells whether the claim still
         stood. Only a long value that closes two new connections is given up: the database doesn't take it."""
-<<<<<<< HEAD
-        pause, closings, is_new = 0.02, 0, False
-        began = time.monotonic()
-=======
         pause, closings, is_new = 0.02, sql.Closings(), False
->>>>>>> 27d17345749d17a1e07a2ae849df4faf10150f6a
+        began = time.monotonic()
         while True:
             try:
                 return statement()

@@ -32,7 +32,7 @@ WORKER = "django_steps_worker"
 # The phases of a run, apart from its status: they alone decide where a claim looks for it.
 READY, TIMED, ENDED, PARKED = 0, 1, 2, 3
 
-_LONG_VALUE = 64 * 1024  # characters; no database closes a connection because of a shorter one
+LONG_VALUE = 64 * 1024  # characters; no database closes a connection because of a shorter one
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -202,7 +202,7 @@ class Closings:
 
         A short value is never the reason, however often it happens.
         """
-        if size <= _LONG_VALUE:
+        if size <= LONG_VALUE:
             return
         self._times += 1
         if self._times > 1:

@@ -149,13 +149,13 @@ def _execute_atomic(attempt: Attempt) -> StepWrite:
     for _ in range(_DATABASE_ATTEMPTS):
         write: StepWrite | None = None
         is_begun = False
-        connection = host.connection()
+        connection, raw = host.connection(), None
         is_nested = connection.in_atomic_block
         try:
             with transaction.atomic(using=connection.alias):
                 if connection.vendor == "sqlite":
                     _hold(attempt)
-                depths, is_begun = hygiene.atomic_depths(), True
+                depths, is_begun, raw = hygiene.atomic_depths(), True, connection.connection
                 write = attempt.succeeded(_call(attempt))
                 if hygiene.is_deeper(depths):
                     raise StepInTransaction(f"Step {write.name!r} left a transaction open, so that it can't commit.")
@@ -165,8 +165,8 @@ def _execute_atomic(attempt: Attempt) -> StepWrite:
             raise
         except BaseException as error:
             is_ours = not is_begun or write is not None  # an error of our own statements, not of the step's
-            # To be judged before anything connects again.
-            is_broken_off = not is_nested and _was_broken_off(connection, error, is_ours)
+            # To be judged before anything else connects again.
+            is_broken_off = not is_nested and _was_broken_off(connection, raw, error, is_ours)
             if write is not None and not is_nested and _is_recorded(attempt, write):
                 logger.exception("Step %r is done and recorded, but an error came after its commit.", write.name)
                 return write
@@ -209,8 +209,11 @@ def _is_recorded(attempt: Attempt, write: StepWrite) -> bool:
     return host.write(lambda: records.is_recorded(host.connection(), write))
 
 
-def _was_broken_off(connection: BaseDatabaseWrapper, error: BaseException, is_ours: bool) -> bool:
-    """Whether the database, not the step, is why a transaction came to nothing."""
+def _was_broken_off(connection: BaseDatabaseWrapper, raw: Any, error: BaseException, is_ours: bool) -> bool:
+    """Whether the database, not the step, is why a transaction on the connection `raw` came to nothing."""
     if not isinstance(error, (OperationalError, InterfaceError)):
         return False
-    return is_ours or sql.is_transient(error) or connection.connection is None or not connection.is_usable()
+    if is_ours or sql.is_transient(error) or connection.connection is None:
+        return True
+    # The end of atomic() connects again where it finds the connection closed.
+    return connection.connection is not raw or not connection.is_usable()

@@ -6,8 +6,10 @@ import time
 
 import pytest
 
+from django_steps import workflow
 from django_steps.models import Worker as WorkerRow
 from django_steps.models import WorkflowRun
+from tests.app.models import Effect
 from tests.conftest import wait_until
 
 from . import evidence
@@ -38,6 +40,31 @@ def test_worker_cut_off_past_its_lease_is_replaced_and_goes_on_later(way, proxy,
     assert cut_off.poll() is None
     workers.stop()
     started.check()
+
+
+def test_step_whose_connection_is_reset_in_its_transaction_is_executed_again(proxy, work):  # noqa: F811
+    """Also where the next connection comes about at once: the step has no retries, and needs none."""
+    executed = []
+
+    @workflow(name="reset")
+    def reset(step):
+        step.define("write", write, atomic=True).run()
+
+    def write():
+        executed.append("write")
+        Effect.objects.create(name="first", pid=0, at=0)
+        if len(executed) == 1:
+            proxy.cut()
+            proxy.mend()
+        Effect.objects.create(name="second", pid=0, at=0)
+
+    run = reset.start()
+    with proxy.used_by_new_connections():
+        work()
+    run.refresh_from_db()
+    assert run.status == "succeeded", run.error
+    assert executed == ["write", "write"]
+    assert list(Effect.objects.order_by("id").values_list("name", flat=True)) == ["first", "second"]
 
 
 def test_network_that_comes_and_goes_costs_time_only(proxy, workers, started, chance):  # noqa: F811

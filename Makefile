@@ -56,7 +56,7 @@ messages: $(VENV)/ready
 	@cd django_steps && ../$(BIN)/python -m django compilemessages
 
 faults: $(VENV)/ready-to-test
-	@JOBS=1 $(BIN)/python tests/run.py -m faults tests/faults tests/test_model.py $(ARGS)
+	@JOBS=1 $(BIN)/python tests/run.py -m faults tests/faults $(ARGS)
 	@$(BIN)/python -m tests.faults.report
 
 soak: $(VENV)/ready-to-test

@@ -7,6 +7,7 @@ The passes are a worker's own, with its commits, but on this thread, so that the
 from __future__ import annotations
 
 import contextvars
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -93,7 +94,7 @@ class Peril:
 
     def __init__(self, point: int | None = None, interrupt: Callable[[], None] = lambda: None) -> None:
         self._left, self._interrupt = point, interrupt
-        self.is_dead = False
+        self.is_over = self.is_dead = False
         self.is_stale = False  # somebody else has taken the run over
 
     def reach(self) -> None:
@@ -102,7 +103,7 @@ class Peril:
         if self._left is not None:
             self._left -= 1
             if self._left < 0:
-                self._left = None
+                self._left, self.is_over = None, True
                 self._interrupt()
 
     def kill(self) -> None:
@@ -191,12 +192,14 @@ class Modelled(RuleBasedStateMachine):
 
     workflow: Any
     terms: Terms
+    counts: Counter[str]
 
     @initialize(program=programs)
     def start(self, program: list[tuple[str, int]]) -> None:
         self.program, self.repaired = program, set[str]()
         self.run: WorkflowRun = self.workflow.start(program)
         self.histories = HistoryCache()
+        self.counts["runs"] += 1
 
     @precondition(lambda self: self.status == "succeeded")
     @rule(program=programs)
@@ -307,6 +310,8 @@ class Modelled(RuleBasedStateMachine):
             ending = job.run()
         except Killed:
             return
+        finally:
+            self.counts["interruptions"] += peril.is_over
         if ending.how is Ended.PUT_DOWN:
             self.histories.keep(claim, job.recorded)
 
@@ -335,12 +340,12 @@ class Modelled(RuleBasedStateMachine):
 @pytest.fixture
 def machine(transactional_db: None) -> Any:
     """The class of the machine, with a workflow and a worker."""
-    modelled = define_modelled()
     terms = make_terms(lease=LEASE, max_recoveries=1000)
-    return type("Modelled", (Modelled,), {"workflow": modelled, "terms": terms})
+    return type("Modelled", (Modelled,), {"workflow": define_modelled(), "terms": terms, "counts": Counter()})
 
 
 def check(machine: Any, examples: int) -> None:
+    """Let the machine go through so many sequences of rules."""
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -354,8 +359,4 @@ def check(machine: Any, examples: int) -> None:
 
 def test_interruptions_at_any_point_leave_no_trace_in_any_history(machine):
     check(machine, examples=25)
-
-
-@pytest.mark.faults
-def test_interruptions_at_any_point_leave_no_trace_in_a_thousand_histories(machine):
-    check(machine, examples=1000)
+    assert machine.counts["interruptions"] > 25

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.db import connection
 
 from . import evidence
 from .expectations import Started
@@ -82,7 +83,15 @@ def report(seed: int) -> Callable[..., None]:
     def keep(test: str, **figures: Any) -> None:
         print(f"{test}: {figures}")
         FIGURES.mkdir(parents=True, exist_ok=True)
-        figures = {"database": settings.DATABASE, "seed": seed, **figures}
+        figures = {"version": version(), "seed": seed, **figures}
         (FIGURES / f"{test}-{settings.DATABASE}.json").write_text(json.dumps(figures))
 
     return keep
+
+
+def version() -> str:
+    """The database and its version."""
+    if connection.vendor == "sqlite":
+        return f"SQLite {connection.Database.sqlite_version}"
+    major, minor, *_ = connection.get_database_version()
+    return f"{connection.display_name} {major}.{minor}"

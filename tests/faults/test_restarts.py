@@ -106,7 +106,7 @@ def crash(cluster: Cluster, workers: Workers, started: Started, environment: dic
     Leaves the server stopped.
     """
     started.pause = 0
-    for _ in range(8):
+    for _ in range(8 - started.unfinished()):
         started.start(writing_kind(STEPS * 10), steps=STEPS * 10)
     already = sum(map(len, evidence.read(started.path).values()))
     process = workers.start(environment={**cluster.environment(), **(environment or {})})
@@ -132,6 +132,6 @@ def restart_and_finish(cluster: Cluster, workers: Workers, started: Started) -> 
     """Start the server again, and let new workers do the rest."""
     cluster.start()
     workers.start("--concurrency", "8", environment=cluster.environment())
-    wait_until(started.are_finished, timeout=60)
+    wait_until(started.are_finished, timeout=90)
     workers.stop()
     return started.check()

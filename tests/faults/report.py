@@ -1,0 +1,78 @@
+"""Writes the figures of the last long tests into `docs/reliability.md`: `python -m tests.faults.report`."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FIGURES, PAGE = ROOT / "build" / "faults", ROOT / "docs" / "reliability.md"
+BEGIN, END = "<!-- figures of the last long tests -->\n", "<!-- end of the figures -->\n"
+# What each test is called on the page, in this order; what is not a figure of its own comes after them.
+TITLES = {
+    "kills": "Workers killed at random moments",
+    "network": "The network gone at random moments",
+    "lost-answers": "A commit whose answer was lost, at every write",
+    "restarts": "PostgreSQL restarted: fast, immediate, killed, in turn",
+    "crashes": "PostgreSQL killed, and what bodies saw compared with what it recovered",
+    "locked": "SQLite locked by somebody else",
+    "full-SmallFileSystem": "SQLite on a full disk",
+    "full-LimitedFiles": "SQLite with files that may not grow",
+    "model": "Random workflows, interrupted at random points, against the model",
+    "soak": "Steady load",
+}
+DATABASES = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MariaDB"}
+WORDS = {
+    "runs": "{:,} runs checked",
+    "steps": "{:,} attempts of steps",
+    "repeated": "{:,} of them cut short and executed again",
+    "kills": "{:,} kills",
+    "outages": "{:,} outages",
+    "lost": "{:,} answers lost",
+    "restarts": "{:,} restarts",
+    "crashes": "{:,} crashes",
+    "compared": "{:,} outcomes compared",
+    "locks": "{:,} locks",
+    "times": "full {:,} times",
+    "histories": "{:,} runs",
+    "interruptions": "{:,} interruptions",
+    "minutes": "{:g} minutes",
+    "memory": "memory of the workers {}",
+    "connections": "connections {}",
+    "threads": "threads {}",
+    "seconds": "{:,} s",
+}
+
+
+def main() -> None:
+    """Replace what is between the two marks."""
+    page = PAGE.read_text()
+    before, rest = page.split(BEGIN)
+    after = rest.split(END)[1]
+    PAGE.write_text(before + BEGIN + table() + END + after)
+
+
+def table() -> str:
+    """One row for each test and database."""
+    lines = ["", "| fault | database | figures | seed | date |", "|---|---|---|---|---|"]
+    for test, title in TITLES.items():
+        for database, name in DATABASES.items():
+            file = FIGURES / f"{test}-{database}.json"
+            if file.exists():
+                figures = json.loads(file.read_text())
+                day = datetime.fromtimestamp(file.stat().st_mtime, UTC).date()
+                lines.append(
+                    f"| {title} | {figures.get('version', name)} | {text(figures)} | {figures['seed']} | {day} |"
+                )
+    return "\n".join([*lines, "", ""])
+
+
+def text(figures: dict[str, Any]) -> str:
+    """The figures in words, the faults first."""
+    return ", ".join(WORDS[name].format(value) for name, value in figures.items() if name in WORDS)
+
+
+if __name__ == "__main__":
+    main()

@@ -71,6 +71,7 @@ class Pass:
         recorded = self.history.look_up(call.name, "step")
         if recorded is not None and recorded.is_final:
             return self._replay(recorded)
+        self.guard.check_transaction(call.name)
         with self._ending_if_lost():
             return self._execute(call, args, kwargs, recorded)
 
@@ -85,6 +86,7 @@ class Pass:
         if recorded is not None:
             self._wait_for(recorded.wake_at or 0)
             return
+        self.guard.check_transaction(name)
         now = self.claim.now()
         wake_at = until if until is not None else now + (duration or 0)
         write = StepWrite(
@@ -204,7 +206,6 @@ class Pass:
         self.guard.check(name)
         if self.ending is not None:
             raise PassEnded(self.ending.how.value)
-        self.guard.check_transaction(name)
         self.end_if_interrupted()
 
     def end_if_interrupted(self) -> None:

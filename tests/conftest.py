@@ -52,6 +52,12 @@ STEP_TESTS = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "start_worker" in getattr(item, "fixturenames", ()):
+            item.add_marker("processes")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     module, test = metafunc.module.__name__.rpartition(".")[2], metafunc.definition
     if module not in STEP_TESTS or "puts_down_always" not in metafunc.fixturenames:

@@ -23,7 +23,8 @@ def main(pytest_arguments: list[str]) -> int:
     found = {version: interpreter(version) for version in sorted({python for python, _ in pairs()}, key=number)}
     directories = dict.fromkeys(str(Path(path).parent) for path in found.values() if path)
     environments = [f"py{python}-django{django}" for python, django in pairs() if found[python]]
-    command = [sys.executable, "-m", "tox", "run", "-e", ",".join(environments), "--", *pytest_arguments]
+    parallel = ["run-parallel", "--parallel", str(os.cpu_count() or 1)]
+    command = [sys.executable, "-m", "tox", *parallel, "-e", ",".join(environments), "--", *pytest_arguments]
     done = subprocess.run(
         command,
         cwd=ROOT,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -15,7 +16,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
 
 from ..ids import uuid7
-from . import sql
+from . import prepared, sql
+from .prepared import Statement
 from .sql import READY, RUN, STEP, TIMED
 
 M = TypeVar("M", bound=Model)
@@ -47,21 +49,18 @@ _COLUMNS = (
     "id, workflow, version, queue, priority, status, phase, key, input, input_search, created_at, available_at,"
     " restart_of_id, attempts, recoveries, recovery_mark, generation, has_history, current_step, takeovers"
 )
+# The types of the parameters in PostgreSQL.
+_TYPES = ("uuid", "text", "text", "text", "int", "int", "text", "text", "jsonb", "timestamptz", "uuid", "boolean")
 _VALUES = "(%s, %s, %s, %s, %s, 'pending', %s, %s, %s, %s, %s, {available_at}, %s, 1, 0, 0, 0, %s, '', '')"
 
 
 def insert(connection: BaseDatabaseWrapper, run: NewRun) -> bool:
     """Insert one run; False if its key is another run's already."""
-    statement = f"INSERT INTO {RUN} ({_columns(connection)}) VALUES {_values(connection, run)}"
-    parameters = _parameters(connection, run)
-    if run.key is None:
-        _execute(connection, statement, parameters)
-        return True
-    if connection.vendor != "mysql":
-        return bool(_execute(connection, f"{statement} ON CONFLICT DO NOTHING", parameters))
+    if run.key is None or connection.vendor != "mysql":
+        return _insert(connection, run)
     try:
         with transaction.atomic(using=connection.alias):
-            return bool(_execute(connection, statement, parameters))
+            return _insert(connection, run)
     except IntegrityError:
         return False
 
@@ -100,6 +99,24 @@ def copy_steps(connection: BaseDatabaseWrapper, source: UUID, target: UUID, befo
             [sql.key(connection, target), sql.key(connection, source), before],
         )
         cursor.execute(f"UPDATE {RUN} SET has_history = %s WHERE id = %s", [True, sql.key(connection, target)])
+
+
+def _insert(connection: BaseDatabaseWrapper, run: NewRun) -> bool:
+    conflict = "" if run.key is None or connection.vendor == "mysql" else " ON CONFLICT DO NOTHING"
+    if not run.waits:
+        statement = _insertion(_columns(connection), conflict)
+        with connection.cursor() as cursor:
+            prepared.execute(connection, cursor, statement, _parameters(connection, run))
+            return bool(cursor.rowcount)
+    values = _values(connection, run)
+    text = f"INSERT INTO {RUN} ({_columns(connection)}) VALUES {values}{conflict}"
+    return bool(_execute(connection, text, _parameters(connection, run)))
+
+
+@cache
+def _insertion(columns: str, conflict: str) -> Statement:
+    """Inserts a run that is ready at once, which most are."""
+    return Statement(f"INSERT INTO {RUN} ({columns}) VALUES {_VALUES.format(available_at=0)}{conflict}", _TYPES)
 
 
 def _quoted_key(connection: BaseDatabaseWrapper) -> str:

@@ -340,8 +340,9 @@ class Modelled(RuleBasedStateMachine):
 @pytest.fixture
 def machine(transactional_db: None) -> Any:
     """The class of the machine, with a workflow and a worker."""
+    modelled = define_modelled()  # before the terms, which name the workflows that are known
     terms = make_terms(lease=LEASE, max_recoveries=1000)
-    return type("Modelled", (Modelled,), {"workflow": define_modelled(), "terms": terms, "counts": Counter()})
+    return type("Modelled", (Modelled,), {"workflow": modelled, "terms": terms, "counts": Counter()})
 
 
 def check(machine: Any, examples: int) -> None:

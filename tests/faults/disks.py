@@ -63,7 +63,7 @@ class LimitedFiles:
 
 @contextmanager
 def small_file_system(directory: Path) -> Iterator[Disk]:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(directory)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(directory)], check=True)
     try:
         yield SmallFileSystem(directory)
     finally:

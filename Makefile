@@ -41,10 +41,10 @@ serve: $(VENV)/ready
 		$(BIN)/python manage.py serve
 
 test: $(VENV)/ready-to-test
-	@$(BIN)/python tests/run.py $(ARGS)
+	@$(BIN)/python -m tests.run $(ARGS)
 
 matrix: $(VENV)/ready-for-matrix
-	@$(BIN)/python tests/matrix.py $(ARGS)
+	@$(BIN)/python -m tests.matrix $(ARGS)
 
 docs: $(VENV)/ready-for-docs
 	@$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
@@ -56,11 +56,11 @@ messages: $(VENV)/ready
 	@cd django_steps && ../$(BIN)/python -m django compilemessages
 
 faults: $(VENV)/ready-to-test
-	@JOBS=1 $(BIN)/python tests/run.py -m faults tests/faults $(ARGS)
+	@JOBS=1 $(BIN)/python -m tests.run -m faults tests/faults $(ARGS)
 	@$(BIN)/python -m tests.faults.report
 
 soak: $(VENV)/ready-to-test
-	@$(BIN)/python tests/run.py -m soak tests/faults $(ARGS)
+	@$(BIN)/python -m tests.run -m soak tests/faults $(ARGS)
 	@$(BIN)/python -m tests.faults.report
 
 bench: $(VENV)/ready-to-test

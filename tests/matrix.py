@@ -1,4 +1,4 @@
-"""Runs the tests on every supported pair of Python and Django, on SQLite: `python tests/matrix.py [pytest arguments]`.
+"""Runs the tests on every supported pair of Python and Django, on SQLite: `python -m tests.matrix [pytest arguments]`.
 
 The pairs are in `tox.ini`. Interpreters are looked for on the PATH and among pyenv's versions; those that are not found
 are named in one line at the end. The exit code is 0 if every pair that could be tested passed.

@@ -1,4 +1,4 @@
-"""Runs every check and the test suite on each database that can be reached: `python tests/run.py [pytest arguments]`.
+"""Runs every check and the test suite on each database that can be reached: `python -m tests.run [pytest arguments]`.
 
 SQLite is always there; PostgreSQL and MariaDB/MySQL are looked for where `testproject/settings.py` expects them. One
 that isn't reached is named at the end, and is a failure if REQUIRE_DATABASES=1 is set. The exit code is 0 if all

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,16 @@ def chance(seed: int) -> random.Random:
 
 
 @pytest.fixture
-def workers(transactional_db: None, tmp_path: Path) -> Iterator[Workers]:
+def directory() -> Iterator[Path]:
+    """Where the evidence goes. Not `tmp_path`, which other test runs may clear away during a long one."""
+    with tempfile.TemporaryDirectory(prefix="django-steps-faults-") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def workers(transactional_db: None, directory: Path) -> Iterator[Workers]:
     """Worker processes on the test database."""
-    started = Workers(tmp_path)
+    started = Workers(directory)
     yield started
     started.end()
     print(started.log()[-5000:])

@@ -23,15 +23,15 @@ STEPS = 20
 
 
 @pytest.fixture
-def cluster(django_db_blocker, tmp_path) -> Iterator[Cluster]:
+def cluster(django_db_blocker) -> Iterator[Cluster]:
     """A server of its own, as the default database of this process and of its workers."""
     with django_db_blocker.unblock(), private_cluster() as running, default_database(**running.settings()):
         yield running
 
 
 @pytest.fixture
-def workers(cluster, tmp_path) -> Iterator[Workers]:
-    running = Workers(tmp_path)
+def workers(cluster, directory) -> Iterator[Workers]:
+    running = Workers(directory)
     yield running
     running.end()
     print(running.log()[-5000:])

@@ -19,19 +19,19 @@ PROCESSES = 4
 
 
 @pytest.fixture(params=DISKS, ids=lambda disk: disk.__name__)
-def disk(request, tmp_path, django_db_blocker) -> Iterator[Disk]:
+def disk(request, directory, django_db_blocker) -> Iterator[Disk]:
     """A disk that holds the default database of this process and of its workers."""
-    directory = tmp_path / "disk"
-    directory.mkdir()
-    database = default_database(NAME=str(directory / "shop.sqlite3"))
-    with request.param(directory) as mounted, django_db_blocker.unblock(), database:
+    mount = directory / "disk"
+    mount.mkdir()
+    database = default_database(NAME=str(mount / "shop.sqlite3"))
+    with request.param(mount) as mounted, django_db_blocker.unblock(), database:
         yield mounted
 
 
 @pytest.fixture
-def workers(disk, tmp_path) -> Iterator[Workers]:
+def workers(disk, directory) -> Iterator[Workers]:
     """Workers on the database of the disk."""
-    running = Workers(tmp_path)
+    running = Workers(directory)
     yield running
     running.end()
     print(running.log()[-5000:])

@@ -16,7 +16,7 @@ WORKERS = 3
 
 
 def test_killed_workers_lose_nothing_and_repeat_nothing(workers, started, chance):
-    campaign(workers, started, chance, kills=5, runs=18)
+    campaign(workers, started, chance, kills=4, runs=12)
 
 
 @pytest.mark.faults

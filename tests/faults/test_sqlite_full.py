@@ -38,7 +38,7 @@ def workers(disk, directory) -> Iterator[Workers]:
 
 
 def test_full_disk_costs_time_only(disk, workers, started, chance):
-    full(disk, workers, started, chance, times=2, runs=24)
+    full(disk, workers, started, chance, times=1, runs=18)
 
 
 @pytest.mark.faults

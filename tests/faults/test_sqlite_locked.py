@@ -18,7 +18,7 @@ PROCESSES = 4
 
 
 def test_locked_database_costs_time_only(workers, started, chance):
-    locked(workers, started, chance, locks=4, runs=24)
+    locked(workers, started, chance, locks=2, runs=12)
 
 
 @pytest.mark.faults

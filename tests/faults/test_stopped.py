@@ -28,7 +28,7 @@ def test_continued_worker_writes_nothing_over_others_and_goes_on_working(workers
     wait_until(lambda: len(evidence.read(started.path)) == 4)  # it is in the middle of all of them
     stop(stopped)
     other = workers.start()
-    wait_until(started.are_finished)
+    wait_until(started.are_finished, timeout=30)
     other.terminate()
     assert other.wait(15) == 0
 

@@ -16,6 +16,7 @@ from django.db.models import Case, F, When
 from django.db.models.functions import Length
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from ..models import StepRecord, Worker, WorkflowRun
@@ -212,16 +213,16 @@ def _rows(
         .order_by("position")
     )
     retry_url = admin.url_of("retry", run.pk) if can_retry else ""
-    return [_step_row(record, mask, retry_url) for record in records]
+    return [_step_row(run, record, mask, retry_url) for record in records]
 
 
-def _step_row(record: Any, mask: display.Mask, retry_url: str) -> StepRow:
+def _step_row(run: WorkflowRun, record: Any, mask: display.Mask, retry_url: str) -> StepRow:
     row = StepRow(
         record=record,
-        status=display.status_word(record.status, record.get_status_display()),
+        status=_step_status(run, record),
         result=display.readable(record.shown_output, mask),
         started=display.moment(record.started_at),
-        took=display.duration(_took(record)),
+        took=display.duration(_took(run, record)),
         errors=_errors(record),
         retry_url=f"{retry_url}?{display.query(from_step=record.name)}" if retry_url else "",
     )
@@ -230,17 +231,40 @@ def _step_row(record: Any, mask: display.Mask, retry_url: str) -> StepRow:
     return row
 
 
-def _took(record: StepRecord) -> Any:
+def _step_status(run: WorkflowRun, record: StepRecord) -> str:
+    """A sleep is recorded as succeeded when it begins: until its time is over, it says what the run says."""
+    if _is_cut_short(run, record) and run.status in (run.Status.SLEEPING, run.Status.CANCELED):
+        return display.status_word(run.status, run.get_status_display())
+    return display.status_word(record.status, record.get_status_display())
+
+
+def _is_cut_short(run: WorkflowRun, record: StepRecord) -> bool:
+    """Whether a sleep's time was not over when the run ended, or is not yet."""
+    is_sleep = record.kind == StepRecord.Kind.SLEEP and record.wakes_at is not None
+    return is_sleep and record.wakes_at > (run.finished_at or timezone.now())
+
+
+def _took(run: WorkflowRun, record: StepRecord) -> Any:
     end = record.wakes_at if record.kind == StepRecord.Kind.SLEEP else record.finished_at
+    if run.finished_at is not None and _is_cut_short(run, record):
+        end = run.finished_at
     return end - record.started_at if end is not None else None
 
 
 def _errors(record: StepRecord) -> list[dict[str, Any]]:
-    """What went wrong in each attempt, the last one first."""
-    found = [_error(entry["error"], entry["attempt"], entry["finished_at"]) for entry in _attempts(record)]
+    """What went wrong in each attempt, the last one first.
+
+    A retry of the run counts from 1 again: attempts before it have no number that would fit the count shown.
+    """
+    found = []
+    limit = record.attempts + (record.finished_at is None)
     if record.error_text is not None:
         found.append(_error(record.error, record.attempts, record.finished_at))
-    return [error for error in reversed(found) if error]
+        limit = record.attempts
+    for entry in reversed(_attempts(record)):
+        limit = entry["attempt"] if entry["attempt"] < limit else 0
+        found.append(_error(entry["error"], limit, entry["finished_at"]))
+    return [error for error in found if error]
 
 
 def _error(error: dict[str, Any] | None, attempt: int, at: Any) -> dict[str, Any]:

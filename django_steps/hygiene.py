@@ -122,7 +122,8 @@ def _is_closed(connection: Any) -> bool:
 
 
 def _reset(connection: BaseDatabaseWrapper) -> None:
-    connection.close()
+    with suppress(DatabaseError, InterfaceError):  # the client may refuse to close what is closed
+        connection.close()
     for watch in connection.execute_wrappers:
         if isinstance(watch, _Watch):
             watch.is_open = False

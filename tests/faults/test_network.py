@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from django.db import connection
 
 from django_steps import workflow
 from django_steps.models import Worker as WorkerRow
@@ -65,6 +66,23 @@ def test_step_whose_connection_is_reset_in_its_transaction_is_executed_again(pro
     assert run.status == "succeeded", run.error
     assert executed == ["write", "write"]
     assert list(Effect.objects.order_by("id").values_list("name", flat=True)) == ["first", "second"]
+
+
+def test_step_that_finds_its_connection_closed_at_its_end_is_done(work):
+    """Closing it once more is refused by MySQL's client, which is no failure of the step."""
+
+    @workflow(name="closing")
+    def closing(step):
+        return step.define("close", close).run()
+
+    def close():
+        connection.ensure_connection()
+        connection.connection.close()
+        return "closed"
+
+    run = closing.start()
+    work()
+    assert run.result(timeout=0) == "closed"
 
 
 def test_network_that_comes_and_goes_costs_time_only(proxy, workers, started, chance):  # noqa: F811

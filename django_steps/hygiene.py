@@ -129,7 +129,7 @@ def _reset(connection: BaseDatabaseWrapper) -> None:
             watch.is_open = False
     # After an abandoned atomic() only connecting anew brings the wrapper's own bookkeeping back. Where the database is
     # away, whoever uses the connection next is told.
-    with suppress(DatabaseError, InterfaceError):
+    with suppress(DatabaseError, InterfaceError), connection.wrap_database_errors:
         connection.connect()
 
 

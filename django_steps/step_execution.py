@@ -167,6 +167,8 @@ def _execute_atomic(attempt: Attempt) -> StepWrite:
             is_ours = not is_begun or write is not None  # an error of our own statements, not of the step's
             # To be judged before anything else connects again.
             is_broken_off = not is_nested and _was_broken_off(connection, raw, error, is_ours)
+            if is_broken_off and not sql.is_transient(error):
+                sql.drop(connection)  # the end of atomic() may have left it closed, and without autocommit
             if write is not None and not is_nested and _is_recorded(attempt, write):
                 logger.exception("Step %r is done and recorded, but an error came after its commit.", write.name)
                 return write

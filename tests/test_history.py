@@ -310,7 +310,7 @@ def test_record_that_is_forgotten_while_a_pass_is_to_read_it_ends_the_pass(work,
         passes.append("began")
         if len(passes) == 3:  # the second pass
             StepRecord.objects.filter(run_id=run.pk, name="large").delete()
-        large = step.define("large", lambda: "x" * 2 * histories.LONG_OUTPUT).run()
+        large = step.define("large", lambda: "x" * 2 * sql.LONG_VALUE).run()
         passes.append("read")
         step.sleep("nap", "1h")
         return len(large)
@@ -319,7 +319,7 @@ def test_record_that_is_forgotten_while_a_pass_is_to_read_it_ends_the_pass(work,
     work()
     pass_time("2h")
     work()
-    assert run.result(timeout=0) == 2 * histories.LONG_OUTPUT
+    assert run.result(timeout=0) == 2 * sql.LONG_VALUE
     assert passes == ["began", "read", "began", "began", "read"]
 
 

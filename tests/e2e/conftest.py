@@ -51,7 +51,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(f"No Chromium was found: {count} tests in a browser were left out.")
 
 
-@pytest.fixture(scope="session")
+# Not for the session: the browser's event loop would be running on this thread for all tests that follow.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
     from playwright.sync_api import expect, sync_playwright
 

@@ -79,7 +79,8 @@ def test_a_run_in_the_middle_of_a_step_ends_with_that_step(start_worker):
     assert "Traceback" not in worker.output()
 
 
-@pytest.mark.parametrize("atomic", [False, True])
+# On SQLite an atomic step is the one writer of the file: a cancel has to wait, and comes after the step.
+@pytest.mark.parametrize("atomic", [False] if connection.vendor == "sqlite" else [False, True])
 def test_the_step_in_flight_is_recorded(transactional_db, told, atomic):
     inside, go_on = threading.Event(), threading.Event()
 
@@ -99,14 +100,8 @@ def test_the_step_in_flight_is_recorded(transactional_db, told, atomic):
     working = Background(worker.run)
     try:
         assert inside.wait(10)
-        if atomic and connection.vendor == "sqlite":  # whose one writer the step is
-            canceling = Background(lambda: WorkflowRun.objects.get(pk=run.pk).cancel())
-            canceling.join(0.2)
-            go_on.set()
-            canceling.join(10)
-        else:
-            run.cancel()
-            go_on.set()
+        run.cancel()
+        go_on.set()
         eventually(lambda: WorkflowRun.objects.get(pk=run.pk).phase == WorkflowRun.Phase.ENDED)
     finally:
         go_on.set()

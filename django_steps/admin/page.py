@@ -240,8 +240,9 @@ def _step_status(run: WorkflowRun, record: StepRecord) -> str:
 
 def _is_cut_short(run: WorkflowRun, record: StepRecord) -> bool:
     """Whether a sleep's time was not over when the run ended, or is not yet."""
-    is_sleep = record.kind == StepRecord.Kind.SLEEP and record.wakes_at is not None
-    return is_sleep and record.wakes_at > (run.finished_at or timezone.now())
+    if record.kind != StepRecord.Kind.SLEEP or record.wakes_at is None:
+        return False
+    return bool(record.wakes_at > (run.finished_at or timezone.now()))
 
 
 def _took(run: WorkflowRun, record: StepRecord) -> Any:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -35,11 +35,15 @@ class Ended(Enum):
 
 @dataclass(slots=True)
 class Ending:
-    """How a pass ended; when its run is due again (machine time), or how it was finished."""
+    """How a pass ended; when its run is due again (machine time), or how it was finished.
+
+    `forgotten`: the run is to be attempted again, for which these steps were forgotten.
+    """
 
     how: Ended
     wake_at: int | None = None
     finish: Finish | None = None
+    forgotten: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

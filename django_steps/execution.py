@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NoReturn
 
-from . import events, failures, hygiene, values
+from . import events, failures, values
 from .blame import Blame
 from .context import active_pass
 from .definitions import Workflow
@@ -19,6 +19,7 @@ from .endings import Ended, Ending, Host
 from .errors import ClaimLost, PassEnded, RecordedInstanceGone, StepNotRun, UnserializableValue, ValueTooLarge
 from .guard import Guard
 from .history import History, as_recorded
+from .hygiene import Connections
 from .ledger import endings, leases
 from .ledger.claims import Claim
 from .ledger.endings import Finish
@@ -42,7 +43,8 @@ class Pass:
         self.current_step = ""
         self.progress: tuple[int, int] | None = None
         self.ending: Ending | None = None
-        self.guard = Guard()
+        self.connections = Connections()
+        self.guard = Guard(self.connections)
         self._unrun: dict[str, Call] = {}
         self._blame = Blame()
         self._is_careful = claim.recoveries > 0
@@ -112,7 +114,7 @@ class Pass:
         """What the body returned or raised; its connections are in order by then."""
         token = active_pass.set(self)
         try:
-            with hygiene.tidied(f"The body of run {self.run_id}"):
+            with self.connections.tidied(f"The body of run {self.run_id}"):
                 return self.workflow.call_body(self._arguments()), None
         except BaseException as error:
             return None, error
@@ -157,7 +159,7 @@ class Pass:
                     self.host.connection(), self.run_id, self.claim.token, due_at, text, steps
                 )
             )
-            return self._left(outcome, Ending(Ended.PUT_DOWN, due_at))
+            return self._left(outcome, Ending(Ended.PUT_DOWN, due_at, forgotten=steps))
         return self._finish("failed", None, text)
 
     def _finish(self, status: str, output: str | None, error: str | None) -> Ending:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from . import hygiene
 from .context import active_step, thread_id
 from .errors import NestedStep, StepInTransaction, StepsError, WrongThread
+from .hygiene import Connections
 
 
 class Guard:
     """Made where the body begins; refuses the steps that could not keep their promise."""
 
-    __slots__ = ("_depths", "_misuse", "_thread")
+    __slots__ = ("_connections", "_depths", "_misuse", "_thread")
 
-    def __init__(self) -> None:
+    def __init__(self, connections: Connections) -> None:
         self._thread = thread_id()
-        self._depths = hygiene.atomic_depths()
+        self._connections, self._depths = connections, connections.depths()
         self._misuse: StepsError | None = None
 
     def check(self, name: str) -> None:
@@ -33,7 +33,7 @@ class Guard:
 
     def check_transaction(self, name: str) -> None:
         """Raise `StepInTransaction` if the body has a transaction open."""
-        if hygiene.is_deeper(self._depths):
+        if self._connections.is_deeper(self._depths):
             raise StepInTransaction(
                 f"Step {name!r} was called inside an atomic() block (or another open transaction) of the body, which can be "
                 f"rolled back after the step was done. Move it into the step's function, or give the step atomic=True."

@@ -32,8 +32,12 @@ class HistoryCache:
         self._size = 0
         self._lock = threading.Lock()
 
-    def keep(self, claim: Claim, recorded: list[Recorded]) -> None:
-        """Keep what a run had recorded when it was put down."""
+    def keep(self, claim: Claim, recorded: list[Recorded], forgotten: Collection[str] | None = None) -> None:
+        """Keep what a run had recorded when it was put down, but for what was `forgotten` for another attempt."""
+        generation = claim.generation
+        if forgotten is not None:
+            recorded = [item for item in recorded if item.name not in forgotten]
+            generation += 1
         with self._lock:
             self._forget(claim.run_id)
             size = _size(recorded)
@@ -42,7 +46,7 @@ class HistoryCache:
             # Positions without a gap, so that "all after the last" is all that is missing.
             if recorded[-1].position != len(recorded) - 1:
                 return
-            self._kept[claim.run_id] = (claim.generation, recorded, size)
+            self._kept[claim.run_id] = (generation, recorded, size)
             self._size += size
             while self._size > self._KEPT:
                 self._forget(next(iter(self._kept)))

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import re
 import select
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connections
@@ -18,51 +18,79 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 logger = logging.getLogger("django_steps")
 
-
-def atomic_depths() -> dict[str, int]:
-    """How many `atomic()` blocks are open on each connection of this thread."""
-    return {connection.alias: len(connection.atomic_blocks) for connection in connections.all(initialized_only=True)}
+_OPEN_IN_POSTGRESQL = (2, 3)  # libpq: in a transaction, in a failed one
 
 
-def is_deeper(before: dict[str, int]) -> bool:
-    """Whether an `atomic()` block was opened since `before`, or another kind of transaction, and is still open."""
-    return any(
-        len(connection.atomic_blocks) > before.get(connection.alias, 0)
-        if connection.in_atomic_block
-        else bool(_transaction_left(connection))
-        for connection in connections.all(initialized_only=True)
-    )
+class Connections:
+    """The database connections of this thread, listed once for a whole pass: that takes as long as half a step.
 
-
-@contextmanager
-def tidied(what: str) -> Iterator[None]:
-    """Whatever is executed here leaves no open transaction and no broken connection; `what` names it in the log.
-
-    A connection with an open `atomic()` block of the caller's is left alone.
+    `depths`: how many `atomic()` blocks were open on each when it was asked.
     """
-    before = atomic_depths()
-    _drop_dead()
-    with _watching_transactions():
+
+    __slots__ = ("_all",)
+
+    def __init__(self) -> None:
+        self._all: list[Any] = connections.all()
+
+    def depths(self) -> list[int]:
+        """How many `atomic()` blocks are open on each connection."""
+        return [len(connection.atomic_blocks) for connection in self._all]
+
+    def is_deeper(self, before: Sequence[int]) -> bool:
+        """Whether an `atomic()` block was opened since `before`, or another kind of transaction, and is still open."""
+        for connection, depth in zip(self._all, before, strict=True):
+            if connection.in_atomic_block:
+                if len(connection.atomic_blocks) > depth:
+                    return True
+            elif connection.connection is not None and _transaction_left(connection):
+                return True
+        return False
+
+    def tidied(self, what: str) -> _Tidied:
+        """Whatever is executed in this context leaves no open transaction and no broken connection; `what` names it in
+        the log. A connection with an open `atomic()` block of the caller's is left alone.
+        """
+        return _Tidied(self._all, what)
+
+
+class _Tidied:
+    __slots__ = ("_all", "_before", "_watched", "_what")
+
+    def __init__(self, all: list[Any], what: str) -> None:
+        self._all, self._what = all, what
+
+    def __enter__(self) -> None:
+        self._before = [bool(connection.atomic_blocks) for connection in self._all]
+        self._watched: list[tuple[Any, _Watch]] = []
+        for connection in self._all:
+            vendor = connection.vendor
+            if vendor == "sqlite":
+                continue
+            if vendor == "mysql":
+                watch = _Watch()
+                connection.execute_wrappers.append(watch)
+                self._watched.append((connection, watch))
+            if connection.connection is not None and not connection.in_atomic_block:
+                _drop_if_dead(connection)
+
+    def __exit__(self, *raised: object) -> None:
         try:
-            yield
+            for connection, is_in_atomic in zip(self._all, self._before, strict=True):
+                if connection.connection is not None and not is_in_atomic:
+                    _tidy(connection, self._what)
         finally:
-            for connection in connections.all(initialized_only=True):
-                if connection.connection is not None and not before.get(connection.alias):
-                    _tidy(connection, what)
+            for connection, watch in self._watched:
+                connection.execute_wrappers.remove(watch)
 
 
-def _drop_dead() -> None:
-    """Close the idle connections that the server has closed, after a restart for example: nothing begins on one."""
-    for connection in connections.all(initialized_only=True):
-        raw = connection.connection
-        if raw is None or connection.in_atomic_block or connection.vendor not in ("postgresql", "mysql"):
-            continue
-        with suppress(Exception):  # whoever uses it next is told
-            # Nothing was asked, so all that there can be to read is that the connection is over (or a notice).
-            waiting = select.poll()
-            waiting.register(raw.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
-            if waiting.poll(0) and not connection.is_usable():
-                connection.close()
+def _drop_if_dead(connection: Any) -> None:
+    """Close an idle connection that the server has closed, after a restart for example: nothing begins on it."""
+    with suppress(Exception):  # whoever uses it next is told
+        # Nothing was asked, so all that there can be to read is that the connection is over (or a notice).
+        waiting = select.poll()
+        waiting.register(connection.connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+        if waiting.poll(0) and not connection.is_usable():
+            connection.close()
 
 
 def _tidy(connection: BaseDatabaseWrapper, what: str) -> None:
@@ -94,7 +122,7 @@ def _is_without_autocommit(connection: Any) -> bool:
 def _in_transaction(connection: Any) -> bool:
     raw = connection.connection
     if connection.vendor == "postgresql":
-        return raw.info.transaction_status.name in ("INTRANS", "INERROR")
+        return raw.pgconn.transaction_status in _OPEN_IN_POSTGRESQL
     if connection.vendor == "sqlite":
         return bool(raw.in_transaction)
     return any(isinstance(wrapper, _Watch) and wrapper.is_open for wrapper in connection.execute_wrappers)
@@ -152,15 +180,3 @@ class _Watch:
 _CONTROL = re.compile(
     r"\s*(?:(?P<opens>BEGIN|START\s+TRANSACTION)\b|COMMIT\b|ROLLBACK\b(?!(\s+WORK)?\s+TO\b))", re.IGNORECASE
 )
-
-
-@contextmanager
-def _watching_transactions() -> Iterator[None]:
-    watched = [(connection, _Watch()) for connection in connections.all() if connection.vendor == "mysql"]
-    for connection, watch in watched:
-        connection.execute_wrappers.append(watch)
-    try:
-        yield
-    finally:
-        for connection, watch in watched:
-            connection.execute_wrappers.remove(watch)

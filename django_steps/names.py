@@ -6,6 +6,7 @@ before they reach a table. What a name means is not decided here.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Any
 
@@ -14,6 +15,8 @@ from .errors import InvalidName
 MAX_LENGTH = 255
 # Control characters, surrogates (no database takes them), and line and paragraph separators.
 _FORBIDDEN_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
+# What most names are made of: a match needs no closer look.
+_is_usual = re.compile(r"[\w.:/-]+", re.ASCII).fullmatch
 
 
 def check_name(value: Any, what: str, *, empty: bool = False, forbidden: str = "") -> str:
@@ -21,7 +24,7 @@ def check_name(value: Any, what: str, *, empty: bool = False, forbidden: str = "
 
     `what` names the identifier in the message (`"step name"`); `forbidden` lists characters it can't have.
     """
-    if type(value) is str and value.isalnum() and len(value) <= MAX_LENGTH:
+    if type(value) is str and len(value) <= MAX_LENGTH and _is_usual(value):
         return value
     if not isinstance(value, str):
         raise InvalidName(f"A {what} must be a string, got {type(value).__name__}: {value!r}.")

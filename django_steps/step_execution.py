@@ -15,7 +15,7 @@ from asgiref.sync import async_to_sync
 from django.db import InterfaceError, OperationalError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from . import failures, hygiene, values
+from . import failures, values
 from .context import StepContext, active_step
 from .errors import (
     ClaimLost,
@@ -111,7 +111,7 @@ def execute(attempt: Attempt) -> Executed:
     """Execute the step once, and return what is to be recorded, with the error if it failed."""
     attempt.started_at = attempt.owner.claim.now()
     try:
-        with hygiene.tidied(f"Step {attempt.call.name!r}"):
+        with attempt.owner.connections.tidied(f"Step {attempt.call.name!r}"):
             if attempt.call.atomic:
                 return _execute_atomic(attempt), None
             return attempt.succeeded(_call(attempt)), None
@@ -155,9 +155,9 @@ def _execute_atomic(attempt: Attempt) -> StepWrite:
             with transaction.atomic(using=connection.alias):
                 if connection.vendor == "sqlite":
                     _hold(attempt)
-                depths, is_begun, raw = hygiene.atomic_depths(), True, connection.connection
+                depths, is_begun, raw = attempt.owner.connections.depths(), True, connection.connection
                 write = attempt.succeeded(_call(attempt))
-                if hygiene.is_deeper(depths):
+                if attempt.owner.connections.is_deeper(depths):
                     raise StepInTransaction(f"Step {write.name!r} left a transaction open, so that it can't commit.")
                 attempt.outcome = _record(attempt, write)
             return write

@@ -37,9 +37,10 @@ _SHORTEST_POLL = 0.02
 # With wake-ups that work, looking without being told is only a safety net.
 _POLLS_SAVED = 10
 # A run that was claimed ahead and finds no thread for so long is given back: another worker may have one.
-_LONGEST_WAIT_FOR_THREAD = 1.0
-# Claiming ahead saves statements while passes are as quick as this; behind slower ones, runs would only wait.
-_QUICK_PASS = 0.25
+_LONGEST_WAIT_FOR_THREAD = 0.3
+# Claiming ahead saves statements: as many runs as will have begun in so many seconds, and never more than so many.
+_AHEAD_FOR, _MOST_AHEAD = 0.05, 64
+_SHORTEST_PASS = 1e-6
 _LONG_IDLE = 30.0  # seconds after which a thread's connections are closed rather than trusted
 
 
@@ -75,7 +76,7 @@ class Worker:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._looks_at = 0.0  # when the loop looks for work again, if nothing wakes it
-        self._claims_ahead = False
+        self._pass_seconds = math.inf  # how long a pass takes, rather too long than too short
         self._is_told = False  # a wake-up came since the last look
         self._not_looked_for_due_since: float | None = None
         self._is_stopping = False
@@ -184,14 +185,19 @@ class Worker:
         self._staff()
 
     def _room(self) -> int:
-        """How many runs to claim: as many as there are threads, and as many ahead where passes are quick; few at a time
+        """How many runs to claim: as many as there are threads, and some ahead where passes are quick; few at a time
         would be dear then."""
         with self._lock:
-            outstanding = len(self._jobs)
-        if outstanding > self.concurrency:
+            outstanding, most, few = len(self._jobs), *self._stock()
+        if outstanding > few:
             return 0
-        room = self.concurrency * (2 if self._claims_ahead else 1) - outstanding
-        return room if self._max_runs is None else min(room, self._max_runs - self.claimed)
+        return most - outstanding if self._max_runs is None else min(most - outstanding, self._max_runs - self.claimed)
+
+    def _stock(self) -> tuple[int, int]:
+        """How many runs to hold at most, and of how many it is time to claim more."""
+        ahead = min(int(self.concurrency * _AHEAD_FOR / self._pass_seconds), _MOST_AHEAD)
+        most = self.concurrency + ahead
+        return most, most // 2 if ahead else most - 1
 
     def _staff(self) -> None:
         """Start threads for what waits, up to the concurrency."""
@@ -259,25 +265,28 @@ class Worker:
             except BaseException:  # a thread that ends takes its share of the concurrency with it
                 logger.exception("Run %s is left to others when its lease runs out.", job.claim.run_id)
             last_job = time.monotonic()
-            self._forget(job, is_quick=last_job - began < _QUICK_PASS)
+            self._forget(job, seconds=last_job - began)
         connections.close_all()
 
     def _left(self, job: Job, ending: Ending) -> None:
         if ending.how is Ended.PUT_DOWN:
-            self._histories.keep(job.claim, job.recorded)
+            self._histories.keep(job.claim, job.recorded, ending.forgotten)
             wait = ((ending.wake_at or 0) - job.claim.now()) / 1_000_000
             if time.monotonic() + wait < self._looks_at:
                 self._wake.set()
         elif ending.how not in (Ended.SUCCEEDED, Ended.FAILED):
             wakeups.notify(connections[self.alias])  # others may go on with it at once
 
-    def _forget(self, job: Job, *, is_quick: bool) -> None:
+    def _forget(self, job: Job, *, seconds: float) -> None:
+        """A job is done, or given back, after so many seconds."""
         with self._lock:
             if self._jobs.get(job.claim.run_id) is job:
                 del self._jobs[job.claim.run_id]
-            outstanding = len(self._jobs)
-            was_ahead, self._claims_ahead = self._claims_ahead, is_quick
-        if outstanding in (0, self.concurrency) or not (was_ahead and is_quick) or self._is_stopping:
+            # One slow pass counts at once, and is forgotten only after a number of quick ones.
+            usual = seconds if math.isinf(self._pass_seconds) else self._pass_seconds * 0.8 + seconds * 0.2
+            self._pass_seconds = max(usual, seconds, _SHORTEST_PASS)
+            outstanding, (most, few) = len(self._jobs), self._stock()
+        if outstanding in (0, few) or most == self.concurrency or self._is_stopping:
             self._wake.set()
 
     def _give_back_unstarted(self, older_than: float) -> None:
@@ -296,7 +305,7 @@ class Worker:
                     sql.drop(connection)
                     self._waiting.put(job)
                     return
-                self._forget(job, is_quick=False)
+                self._forget(job, seconds=_LONGEST_WAIT_FOR_THREAD)
         wakeups.notify(connection)
 
     def _held(self) -> dict[UUID, Job]:

@@ -95,6 +95,14 @@ def insert_unlocked(connection: BaseDatabaseWrapper, write: StepWrite) -> bool:
     return _insert(connection, write, _FENCE, skip=True)
 
 
+def insert_all(connection: BaseDatabaseWrapper, writes: Sequence[StepWrite]) -> int:
+    """Write new records of several runs by one call of the client; how many are written."""
+    statement = _insertion_of_one(_FENCE, sql.sharing(connection, skip=True), connection.vendor == "mysql")
+    with connection.cursor() as cursor:
+        cursor.executemany(statement.text, [_fenced_parameters(connection, write) for write in writes])
+        return int(cursor.rowcount)
+
+
 # PostgreSQL: new records of several runs, given as one JSON text, which costs it and us less than that many parameters.
 INSERTION = Statement(
     f"INSERT INTO {STEP} (run_id, {_COLUMNS}) SELECT r.id, {', '.join(f'v.{column}' for column in _TYPES)}"
@@ -187,8 +195,15 @@ def _values(write: StepWrite) -> list[Any]:
     ]
 
 
-def _parameters(connection: BaseDatabaseWrapper, write: StepWrite) -> list[Any]:
-    return [write.name, write.kind, write.position, *_changing_parameters(connection, write)]
+def _fenced_parameters(connection: BaseDatabaseWrapper, write: StepWrite) -> list[Any]:
+    return [
+        write.name,
+        write.kind,
+        write.position,
+        *_changing_parameters(connection, write),
+        sql.key(connection, write.run_id),
+        write.token,
+    ]
 
 
 def _changing_parameters(connection: BaseDatabaseWrapper, write: StepWrite) -> list[Any]:
@@ -210,8 +225,7 @@ def _insert(connection: BaseDatabaseWrapper, write: StepWrite, fence: str, *, sk
     statement = _insertion_of_one(fence, sql.sharing(connection, skip=skip), connection.vendor == "mysql")
     with connection.cursor() as cursor:
         try:
-            parameters = [*_parameters(connection, write), sql.key(connection, write.run_id), write.token]
-            prepared.execute(connection, cursor, statement, parameters)
+            prepared.execute(connection, cursor, statement, _fenced_parameters(connection, write))
         except IntegrityError:  # MySQL has no other way to say that the name is taken
             if connection.vendor != "mysql":
                 raise

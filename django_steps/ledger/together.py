@@ -8,6 +8,7 @@ behind it meanwhile.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -31,6 +32,8 @@ def write_many(connection: BaseDatabaseWrapper, writes: Sequence[Write]) -> set[
         return {identity(writes[0])} if _write_alone(connection, writes[0]) else set()
     if connection.vendor == "postgresql":
         return _write_at_once(connection, writes)
+    if connection.vendor == "sqlite" and _write_all(connection, writes):
+        return {identity(write) for write in writes}
     with sql.writing(connection):
         return {identity(write) for write in writes if _write(connection, write)}
 
@@ -52,9 +55,28 @@ def _write(connection: BaseDatabaseWrapper, write: Write) -> bool:
     return endings.close_unlocked(connection, write)
 
 
+def _write_all(connection: BaseDatabaseWrapper, writes: Sequence[Write]) -> bool:
+    """SQLite: all of them, which is the rule, by one call for each kind; or none."""
+    steps, ends = _by_kind(writes)
+    with suppress(_Refused), sql.writing(connection):
+        written = records.insert_all(connection, steps) if steps else 0
+        written += endings.close_all(connection, ends) if ends else 0
+        if written < len(writes):
+            raise _Refused
+        return True
+    return False
+
+
+class _Refused(Exception):
+    """One of several writes was refused, and nothing tells which."""
+
+
+def _by_kind(writes: Sequence[Write]) -> tuple[list[StepWrite], list[Finish]]:
+    return [w for w in writes if isinstance(w, StepWrite)], [w for w in writes if isinstance(w, Finish)]
+
+
 def _write_at_once(connection: BaseDatabaseWrapper, writes: Sequence[Write]) -> set[Any]:
-    steps = [write for write in writes if isinstance(write, StepWrite)]
-    ends = [write for write in writes if isinstance(write, Finish)]
+    steps, ends = _by_kind(writes)
     if not ends:
         return _fetch(connection, records.INSERTION, records.insertion(steps))
     if not steps:

@@ -30,7 +30,7 @@ class Connections:
     __slots__ = ("_all",)
 
     def __init__(self) -> None:
-        self._all: list[Any] = connections.all()
+        self._all: list[Any] = list(connections.all())
 
     def depths(self) -> list[int]:
         """How many `atomic()` blocks are open on each connection."""

@@ -13,14 +13,15 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from . import records, sql
+from . import prepared, records, sql
 from .forgetting import forget_failures
 from .prepared import Statement
 from .records import Outcome, StepWrite
-from .sql import ENDED, READY, RUN, TIMED
+from .sql import ENDED, READY, RUN, STEP, TIMED
 
 # A run that nobody holds: no worker, no token, no mark of suspicion, no step it is in.
 _LET_GO = "worker_id = NULL, claim_token = NULL, suspect_since = NULL, current_step = ''"
+_SUSPENDED = f"status = 'sleeping', phase = {TIMED}, available_at = %s, {_LET_GO}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,6 +89,8 @@ def closing(ends: Sequence[Finish]) -> str:
 
 def put_down(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wake_at: int, write: StepWrite) -> Outcome:
     """Record why a run waits (a sleep, a failed attempt) and put it down until `wake_at`, in one transaction."""
+    if connection.vendor == "postgresql" and not write.replaces and _put_down_at_once(connection, wake_at, write):
+        return Outcome.WRITTEN
 
     def transaction() -> Outcome:
         with sql.writing(connection):
@@ -100,6 +103,26 @@ def put_down(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wake_at:
     if outcome is Outcome.LOST and records.is_recorded(connection, write):
         return Outcome.WRITTEN  # by the first time it was asked, which let go of the run as well
     return outcome
+
+
+# PostgreSQL: a new record and the end of the claim, by one statement.
+_PUTTING_DOWN = Statement(
+    f"WITH held AS (SELECT id FROM {RUN} WHERE {records.FENCE} FOR UPDATE),"
+    f" written AS (INSERT INTO {STEP} (run_id, {records.COLUMNS}) SELECT id, {sql.marks(records.TYPES)} FROM held"
+    f" ON CONFLICT DO NOTHING RETURNING run_id) UPDATE {RUN} r SET {_SUSPENDED} FROM written WHERE r.id = written.run_id",
+    ["uuid", "bigint", *records.TYPES.values(), "bigint"],
+)
+
+
+def _put_down_at_once(connection: BaseDatabaseWrapper, wake_at: int, write: StepWrite) -> bool:
+    parameters = [write.run_id, write.token, *records.parameters(connection, write), wake_at]
+
+    def statement() -> bool:
+        with connection.cursor() as cursor:
+            prepared.execute(connection, cursor, _PUTTING_DOWN, parameters)
+            return bool(cursor.rowcount)
+
+    return sql.retrying(connection, statement)
 
 
 def wait_again(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wake_at: int) -> Outcome:
@@ -215,8 +238,7 @@ def _why_not(connection: BaseDatabaseWrapper, run_id: UUID, token: int) -> Outco
 def _suspend(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wake_at: int) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {RUN} SET status = 'sleeping', phase = {TIMED}, available_at = %s, {_LET_GO}"
-            " WHERE id = %s AND claim_token = %s AND status = 'running'",
+            f"UPDATE {RUN} SET {_SUSPENDED} WHERE id = %s AND claim_token = %s AND status = 'running'",
             [wake_at, sql.key(connection, run_id), token],
         )
         return bool(cursor.rowcount)

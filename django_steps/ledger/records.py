@@ -55,7 +55,7 @@ class StepWrite:
 
 
 # The columns of a record, and their types in PostgreSQL.
-_TYPES = {
+TYPES = {
     "name": "text",
     "kind": "text",
     "position": "int",
@@ -70,9 +70,9 @@ _TYPES = {
     "claim_token": "bigint",
     "write_id": "bigint",
 }
-_COLUMNS = ", ".join(_TYPES)
-_CHANGING = ("status", "attempts", "output", "error", "attempt_log", *list(_TYPES)[8:])
-_FENCE = "id = %s AND claim_token = %s AND status = 'running'"
+COLUMNS = ", ".join(TYPES)
+_CHANGING = ("status", "attempts", "output", "error", "attempt_log", *list(TYPES)[8:])
+FENCE = "id = %s AND claim_token = %s AND status = 'running'"
 # A canceled run's pass may still record the step it was in the middle of; not so once the run waits for a retry, which
 # may have forgotten what came before that step.
 _HELD = f"id = %s AND claim_token = %s AND phase = {TIMED} AND status IN ('running', 'canceled')"
@@ -87,17 +87,17 @@ def record(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
 
 def insert(connection: BaseDatabaseWrapper, write: StepWrite) -> bool:
     """Write a new record, waiting for whoever has locked the run; whether it is written."""
-    return bool(sql.retrying(connection, lambda: _insert(connection, write, _FENCE)))
+    return bool(sql.retrying(connection, lambda: _insert(connection, write, FENCE)))
 
 
 def insert_unlocked(connection: BaseDatabaseWrapper, write: StepWrite) -> bool:
     """Write a new record unless somebody has locked the run; whether it is written."""
-    return _insert(connection, write, _FENCE, skip=True)
+    return _insert(connection, write, FENCE, skip=True)
 
 
 def insert_all(connection: BaseDatabaseWrapper, writes: Sequence[StepWrite]) -> int:
     """Write new records of several runs by one call of the client; how many are written."""
-    statement = _insertion_of_one(_FENCE, sql.sharing(connection, skip=True), connection.vendor == "mysql")
+    statement = _insertion_of_one(FENCE, sql.sharing(connection, skip=True), connection.vendor == "mysql")
     with connection.cursor() as cursor:
         cursor.executemany(statement.text, [_fenced_parameters(connection, write) for write in writes])
         return int(cursor.rowcount)
@@ -105,8 +105,8 @@ def insert_all(connection: BaseDatabaseWrapper, writes: Sequence[StepWrite]) -> 
 
 # PostgreSQL: new records of several runs, given as one JSON text, which costs it and us less than that many parameters.
 INSERTION = Statement(
-    f"INSERT INTO {STEP} (run_id, {_COLUMNS}) SELECT r.id, {', '.join(f'v.{column}' for column in _TYPES)}"
-    f" FROM json_to_recordset(%s) AS v (run_id uuid, {', '.join(map(' '.join, _TYPES.items()))})"
+    f"INSERT INTO {STEP} (run_id, {COLUMNS}) SELECT r.id, {', '.join(f'v.{column}' for column in TYPES)}"
+    f" FROM json_to_recordset(%s) AS v (run_id uuid, {', '.join(map(' '.join, TYPES.items()))})"
     f" JOIN {RUN} r ON r.id = v.run_id AND r.claim_token = v.claim_token AND r.status = 'running'"
     " FOR SHARE OF r SKIP LOCKED ON CONFLICT DO NOTHING RETURNING write_id",
     ["json"],
@@ -121,7 +121,7 @@ def insertion(writes: Sequence[StepWrite]) -> str:
     # In the order of the ids, as every statement that locks several runs takes them.
     ordered = sorted(writes, key=lambda write: write.run_id)
     return json.dumps(
-        [{"run_id": write.run_id.hex, **dict(zip(_TYPES, _values(write), strict=True))} for write in ordered]
+        [{"run_id": write.run_id.hex, **dict(zip(TYPES, _values(write), strict=True))} for write in ordered]
     )
 
 
@@ -195,15 +195,13 @@ def _values(write: StepWrite) -> list[Any]:
     ]
 
 
+def parameters(connection: BaseDatabaseWrapper, write: StepWrite) -> list[Any]:
+    """The values of `COLUMNS`."""
+    return [write.name, write.kind, write.position, *_changing_parameters(connection, write)]
+
+
 def _fenced_parameters(connection: BaseDatabaseWrapper, write: StepWrite) -> list[Any]:
-    return [
-        write.name,
-        write.kind,
-        write.position,
-        *_changing_parameters(connection, write),
-        sql.key(connection, write.run_id),
-        write.token,
-    ]
+    return [*parameters(connection, write), sql.key(connection, write.run_id), write.token]
 
 
 def _changing_parameters(connection: BaseDatabaseWrapper, write: StepWrite) -> list[Any]:
@@ -235,15 +233,32 @@ def _insert(connection: BaseDatabaseWrapper, write: StepWrite, fence: str, *, sk
 
 @cache
 def _insertion_of_one(fence: str, lock: str, raises_on_conflict: bool) -> Statement:
-    values = ", ".join(["%s"] * len(_TYPES))
+    values = ", ".join(["%s"] * len(TYPES))
     conflict = "" if raises_on_conflict else " ON CONFLICT DO NOTHING"
     return Statement(
-        f"INSERT INTO {STEP} (run_id, {_COLUMNS}) SELECT id, {values} FROM {RUN} WHERE {fence}{lock}{conflict}",
-        [*_TYPES.values(), "uuid", "bigint"],
+        f"INSERT INTO {STEP} (run_id, {COLUMNS}) SELECT id, {values} FROM {RUN} WHERE {fence}{lock}{conflict}",
+        [*TYPES.values(), "uuid", "bigint"],
     )
 
 
+# PostgreSQL: the row of a step that was tried before, by one statement.
+_REPLACEMENT = Statement(
+    f"WITH held AS (SELECT id, status FROM {RUN} WHERE {_HELD} FOR SHARE)"
+    f" UPDATE {STEP} s SET {', '.join(f'{column} = %s' for column in _CHANGING)}"
+    " FROM held WHERE s.run_id = held.id AND s.name = %s RETURNING held.status",
+    ["uuid", "bigint", *[TYPES[column] for column in _CHANGING], "text"],
+)
+
+
 def _replace(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
+    if connection.vendor == "postgresql":
+        values = [write.run_id, write.token, *_changing_parameters(connection, write), write.name]
+        with connection.cursor() as cursor:
+            prepared.execute(connection, cursor, _REPLACEMENT, values)
+            row = cursor.fetchone()
+        if row is None:
+            return Outcome.LOST
+        return Outcome.WRITTEN if row[0] == "running" else Outcome.NOT_RUNNING
     with sql.writing(connection):
         status = hold(connection, write.run_id, write.token)
         if status is None:

@@ -8,7 +8,7 @@ decides that by vendor.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -115,7 +115,7 @@ def run_id(value: Any) -> UUID:
     return value if isinstance(value, UUID) else UUID(value)
 
 
-def marks(values: Sequence[Any]) -> str:
+def marks(values: Collection[Any]) -> str:
     """Placeholders for a list of values: `%s, %s, %s`."""
     return ", ".join(["%s"] * len(values))
 

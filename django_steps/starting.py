@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Iterable
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from django.db import DatabaseError, router
@@ -132,21 +133,29 @@ def _new_run(
 
 def _instance(new: NewRun, alias: str) -> WorkflowRun:
     """The run as it was inserted, without reading it back."""
-    run = WorkflowRun(
-        id=new.id,
-        workflow=new.workflow,
-        version=new.version,
-        queue=new.queue,
-        priority=new.priority,
-        key=new.key,
-        phase=WorkflowRun.Phase.TIMED if new.waits else WorkflowRun.Phase.READY,
-        input_text=new.input,
-        input_search=None if new.input_search is None else json.loads(new.input_search),
-        created_at=sql.to_datetime(new.created_at),
-        available_at=new.due_at or (new.created_at + new.delay if new.delay is not None else 0),
-    )
-    run._state.adding, run._state.db = False, alias
-    return run
+    known = {
+        "id": new.id,
+        "workflow": new.workflow,
+        "version": new.version,
+        "queue": new.queue,
+        "priority": new.priority,
+        "key": new.key,
+        "phase": WorkflowRun.Phase.TIMED if new.waits else WorkflowRun.Phase.READY,
+        "input_text": new.input,
+        "input_search": None if new.input_search is None else json.loads(new.input_search),
+        "created_at": sql.to_datetime(new.created_at),
+        "available_at": new.due_at or (new.created_at + new.delay if new.delay is not None else 0),
+    }
+    # By position, which takes a model half as long as by name.
+    defaults = _defaults()
+    return WorkflowRun.from_db(alias, list(defaults), list({**defaults, **known}.values()))
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    """What the columns of a run hold that nobody gave a value, in the order of the fields."""
+    fields = WorkflowRun._meta.concrete_fields
+    return {field.attname: None if field.primary_key else field.get_default() for field in fields}
 
 
 def _first_with_key(new: NewRun, connection: Any) -> WorkflowRun | None:

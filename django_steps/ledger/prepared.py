@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
+
+from .literals import literals
 
 _UNKNOWN, _KNOWN_ALREADY = "26000", "42P05"  # SQLSTATEs
 
@@ -29,30 +29,6 @@ class Statement:
         self.name = f"django_steps_{hashlib.sha1(numbered.encode(), usedforsecurity=False).hexdigest()[:16]}"
         self.preparation = f"PREPARE {self.name} ({', '.join(types)}) AS {numbered}"
 
-    def execution(self, parameters: Sequence[Any]) -> tuple[str, list[Any]]:
-        """The statement that executes it, and what is left for the client to quote: few values of few types.
-
-        The client takes as long to quote a record's fifteen values as the server to insert them, so what can't hold a
-        quote is written as it is.
-        """
-        written, quoted = [], []
-        for value in parameters:
-            kind = type(value)
-            if value is None:
-                written.append("NULL")
-            elif kind is int or kind is bool:
-                written.append(str(value))
-            elif kind is UUID:
-                written.append(f"'{value.hex}'")
-            elif kind is datetime:
-                written.append(f"'{value.isoformat()}'")
-            elif kind is str and (not value or value.isalnum()):
-                written.append(f"'{value}'")
-            else:
-                written.append("%s")
-                quoted.append(value)
-        return f"EXECUTE {self.name} ({', '.join(written)})", quoted
-
 
 def execute(connection: BaseDatabaseWrapper, cursor: Any, statement: Statement, parameters: Sequence[Any]) -> None:
     """Execute a statement on a cursor of the connection."""
@@ -65,14 +41,14 @@ def execute(connection: BaseDatabaseWrapper, cursor: Any, statement: Statement, 
     if statement.name not in known:
         _prepare(cursor, statement)
         known.add(statement.name)
-    text, quoted = statement.execution(parameters)
+    execution = f"EXECUTE {statement.name} ({', '.join(literals(connection, parameters))})"
     try:
-        cursor.execute(text, quoted)
+        cursor.execute(execution)
     except Error as error:
         if _sqlstate(error) != _UNKNOWN:
             raise
         _prepare(cursor, statement)
-        cursor.execute(text, quoted)
+        cursor.execute(execution)
 
 
 def _prepare(cursor: Any, statement: Statement) -> None:

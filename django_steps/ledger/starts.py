@@ -6,6 +6,7 @@ A key makes the INSERT a question: either the row is new, or the first run with 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from django.db.models import Model
 
 from ..ids import uuid7
 from . import prepared, sql
+from .literals import literals
 from .prepared import Statement
 from .sql import READY, RUN, STEP, TIMED
 
@@ -70,12 +72,14 @@ def insert_many(connection: BaseDatabaseWrapper, runs: Sequence[NewRun]) -> None
     per_row = len(_parameters(connection, runs[0])) if runs else 1
     limit = connection.features.max_query_params
     size = min(500, limit // per_row if limit else 500)
-    with transaction.atomic(using=connection.alias):
+    with transaction.atomic(using=connection.alias) if len(runs) > size else nullcontext():
         for start in range(0, len(runs), size):
             batch = runs[start : start + size]
-            values = ", ".join(_values(connection, run) for run in batch)
-            parameters = [value for run in batch for value in _parameters(connection, run)]
-            _execute(connection, f"INSERT INTO {RUN} ({_columns(connection)}) VALUES {values}", parameters)
+            values = [(_values(connection, run), _parameters(connection, run)) for run in batch]
+            if connection.vendor == "postgresql":
+                values = [(text % tuple(literals(connection, parameters)), []) for text, parameters in values]
+            text = f"INSERT INTO {RUN} ({_columns(connection)}) VALUES {', '.join(text for text, _ in values)}"
+            _execute(connection, text, [value for _, parameters in values for value in parameters] or None)
 
 
 def find_by_key(connection: BaseDatabaseWrapper, model: type[M], workflow: str, key: str) -> M | None:
@@ -150,7 +154,7 @@ def _parameters(connection: BaseDatabaseWrapper, run: NewRun) -> list[Any]:
     ]
 
 
-def _execute(connection: BaseDatabaseWrapper, statement: str, parameters: Sequence[Any]) -> int:
+def _execute(connection: BaseDatabaseWrapper, statement: str, parameters: Sequence[Any] | None) -> int:
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         return int(cursor.rowcount)

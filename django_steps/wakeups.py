@@ -1,19 +1,22 @@
 """How an idle worker learns of work at once: LISTEN/NOTIFY on PostgreSQL, `PRAGMA data_version` on SQLite.
 
 A wake-up is a hint and may be lost: workers look for themselves now and then. On MySQL and MariaDB, and behind a pooler
-that drops notifications, they only do that.
+that drops notifications, they only do that. The loop of a worker waits on the connection by which it claims, so that
+being told takes no connection and no thread of its own.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import selectors
+import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
-from django.db import connections, transaction
+from django.db import DatabaseError, InterfaceError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 logger = logging.getLogger("django_steps")
@@ -25,7 +28,6 @@ NOTIFY_INTERVAL = 0.010
 LOOK_AGAIN_AFTER = 0.025
 
 _SQLITE_INTERVAL = 0.005
-_RECONNECT_INTERVAL = 1.0
 _PING_TIMEOUT = 2.0
 
 _last_sent: dict[str, float] = {}
@@ -50,78 +52,163 @@ def _send(alias: str) -> None:
         logger.warning("Could not notify the workers.", exc_info=True)
 
 
-class Watcher:
-    """A thread that calls `wake()` when the database says that something changed.
+class Waiting:
+    """How a worker's loop waits for work: until a thread of this process wakes it, or somebody elsewhere is heard of.
 
-    `is_reliable` tells whether it works at present; where it doesn't, the worker has to look often.
+    `is_told`: somebody elsewhere was heard of since the loop last set it to False. `is_reliable`: whether the database
+    tells of news at present; where it doesn't, the loop has to look often. Only `wake()` is for other threads.
     """
 
-    def __init__(self, alias: str, wake: Callable[[], None]) -> None:
-        self.is_reliable = False
-        self._alias, self._wake = alias, wake
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+    def __init__(self, alias: str) -> None:
+        self.is_told = self.is_reliable = False
+        self._alias = alias
+        self._event = threading.Event()
 
-    def start(self) -> None:
-        """Begin to watch, where the database has a way to."""
-        watch = {"postgresql": self._listen, "sqlite": self._poll_file}.get(connections[self._alias].vendor)
-        if watch is not None:
-            self._thread = threading.Thread(target=self._run, args=(watch,), name="django-steps-wakeups", daemon=True)
-            self._thread.start()
+    def wake(self) -> None:
+        """End the wait that is under way, or the next one."""
+        self._event.set()
 
-    def stop(self) -> None:
-        """Stop watching; the thread is daemonic and ends by itself."""
-        self._stop.set()
+    def clear(self) -> None:
+        """Forget all wakes until now."""
+        self._event.clear()
 
-    def _run(self, watch: Callable[[BaseDatabaseWrapper], None]) -> None:
-        while not self._stop.is_set():
-            # A connection of its own, outside any pool: it stays open for as long as the worker lives.
-            connection = connections[self._alias].copy()
-            try:
-                watch(connection)
-            except Exception as error:
-                if not self._stop.is_set():
-                    logger.debug("Wake-ups are interrupted: %s", error)
-            finally:
-                self.is_reliable = False
-                connection.close()
-            self._stop.wait(_RECONNECT_INTERVAL)
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or less if there is a reason to look; whether there is."""
+        return self._event.wait(seconds)
 
-    def _listen(self, connection: BaseDatabaseWrapper) -> None:
-        raw = _plain_psycopg_connection(connection)
+    def close(self) -> None:
+        """Wait no more."""
+
+
+class _ForFile(Waiting):
+    """The version of a SQLite file changes when another connection commits; asking costs microseconds."""
+
+    _seen: Any = None
+
+    def clear(self) -> None:
+        super().clear()
+        self._seen = self._version()  # whoever clears looks next, and sees all that came before
+
+    def wait(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while (remaining := deadline - time.monotonic()) > 0:
+            if self._event.wait(min(remaining, _SQLITE_INTERVAL)):
+                return True
+            seen, self._seen = self._seen, self._version()
+            if self._is_newer(seen):
+                self.is_told = True
+                return True
+        return False
+
+    def _is_newer(self, seen: Any) -> bool:
+        """Whether there was a commit since; versions of another connection, before a failure, tell nothing."""
+        return self._seen is not None and seen is not None and self._seen[0] is seen[0] and self._seen != seen
+
+    def _version(self) -> Any:
+        """The version as this connection has seen it; None if there is nothing to look at."""
+        connection: Any = connections[self._alias]
         try:
-            raw.execute(f"LISTEN {CHANNEL}")
-            self._ping(connection)
-            began = time.monotonic()
-            while not self._stop.is_set():
-                for _ in raw.notifies(timeout=1.0, stop_after=1):
-                    self.is_reliable = True
-                    self._wake()
-                if not self.is_reliable and time.monotonic() - began > _PING_TIMEOUT:
-                    logger.warning("PostgreSQL notifications don't arrive here (a pooler?); the worker polls instead.")
-                    break
-        finally:
-            raw.close()
-        self._stop.wait()
+            connection.ensure_connection()
+            version = connection.connection, connection.connection.execute("PRAGMA data_version").fetchone()
+        except connection.Database.Error as error:  # whoever claims next says so
+            logger.debug("Wake-ups are interrupted: %s", error)
+            self.is_reliable = False
+            return None
+        self.is_reliable = not connection.is_in_memory_db()
+        return version
 
-    def _ping(self, connection: BaseDatabaseWrapper) -> None:
-        """Notify ourselves, from another connection: a pooler passes on what a client tells itself, and drops the rest."""
-        with closing(_plain_psycopg_connection(connection)) as raw:
-            raw.execute(f"NOTIFY {CHANNEL}")
 
-    def _poll_file(self, connection: BaseDatabaseWrapper) -> None:
-        """The version of a SQLite file changes when another connection commits; asking costs microseconds."""
-        if connection.is_in_memory_db():  # type: ignore[attr-defined]
-            self._stop.wait()
-        connection.ensure_connection()
-        raw: Any = connection.connection
-        seen = raw.execute("PRAGMA data_version").fetchone()
-        self.is_reliable = True
-        while not self._stop.wait(_SQLITE_INTERVAL):
-            version = raw.execute("PRAGMA data_version").fetchone()
-            if version != seen:
-                seen = version
-                self._wake()
+class _ForNotification(Waiting):
+    """PostgreSQL tells on the connection itself; other threads, through a pair of sockets."""
+
+    def __init__(self, alias: str) -> None:
+        super().__init__(alias)
+        self._listening: Any = None  # the connection that LISTEN was sent on
+        self._pinged_at = math.inf
+        self._sender, self._receiver = socket.socketpair()
+        self._sender.setblocking(False)
+        self._receiver.setblocking(False)
+
+    def wake(self) -> None:
+        if not self._event.is_set():
+            self._event.set()
+            with suppress(OSError):  # full, so that there is enough to wake up from; or closed
+                self._sender.send(b"\0")
+
+    def clear(self) -> None:
+        super().clear()
+        with suppress(BlockingIOError):
+            while self._receiver.recv(4096):
+                pass
+
+    def wait(self, seconds: float) -> bool:
+        raw = self._heard_of()
+        if self._event.is_set():
+            return True
+        if not self.is_reliable and time.monotonic() - self._pinged_at > _PING_TIMEOUT:
+            logger.warning("PostgreSQL notifications don't arrive here (a pooler?); the worker polls instead.")
+            self._pinged_at = math.inf
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._receiver, selectors.EVENT_READ)
+            if raw is not None:
+                selector.register(raw.fileno(), selectors.EVENT_READ)
+            is_woken = bool(selector.select(seconds))
+        if is_woken:
+            self._heard_of()
+        return is_woken
+
+    def close(self) -> None:
+        connection = connections[self._alias]
+        if self._listening is not None and connection.connection is self._listening:
+            with suppress(Exception), connection.cursor() as cursor:  # it may go back to a pool
+                cursor.execute(f"UNLISTEN {CHANNEL}")
+        self._sender.close()
+        self._receiver.close()
+
+    def _heard_of(self) -> Any:
+        """Take in what has come on the connection until now. Returns the connection to wait on, or None."""
+        connection: Any = connections[self._alias]
+        raw = connection.connection
+        if raw is not self._listening:
+            self.is_reliable = False
+        if raw is None:
+            return None
+        try:
+            if raw is not self._listening:
+                self._listen(connection)
+            # What came right behind the answer to a statement is read already, and has to be looked at.
+            raw.pgconn.consume_input()
+            while raw.pgconn.notifies() is not None:
+                self._hear()
+        except Exception as error:  # the database is away, and whoever claims next says so
+            logger.debug("Wake-ups are interrupted: %s", error)
+            self.is_reliable = False
+            with suppress(DatabaseError, InterfaceError):
+                connection.close()
+            return None
+        return raw
+
+    def _listen(self, connection: Any) -> None:
+        raw = connection.connection
+        with connection.cursor() as cursor:
+            cursor.execute(f"LISTEN {CHANNEL}")
+        raw.add_notify_handler(lambda notification: self._hear())  # for those that come with an answer
+        # From another connection: a pooler passes on what a client tells itself, and drops the rest.
+        with closing(_plain_psycopg_connection(connection)) as other:
+            other.execute(f"NOTIFY {CHANNEL}")
+        self._listening, self._pinged_at = raw, time.monotonic()
+
+    def _hear(self) -> None:
+        self.is_reliable = self.is_told = True
+        self._event.set()
+
+
+_WAITING = {"postgresql": _ForNotification, "sqlite": _ForFile}
+
+
+def waiting(alias: str) -> Waiting:
+    """The best way to wait for work in this database."""
+    return _WAITING.get(connections[alias].vendor, Waiting)(alias)
 
 
 def _plain_psycopg_connection(connection: BaseDatabaseWrapper) -> Any:

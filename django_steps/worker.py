@@ -1,6 +1,6 @@
 """The worker's loop: claim runs, hand them to threads, stop cleanly.
 
-Leases are the keeper's (`keeper.py`), wake-ups the watcher's (`wakeups.py`), and what a pass does is `execution.py`'s.
+Leases are the keeper's (`keeper.py`), how to wait for work is known to `wakeups.py`, and what a pass does is `execution.py`'s.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .keeper import Keeper
 from .ledger import claims, due, sql, workers
 from .ledger.claims import Claim
 from .models import WorkflowRun
-from .wakeups import LOOK_AGAIN_AFTER, Watcher
+from .wakeups import LOOK_AGAIN_AFTER
 
 logger = logging.getLogger("django_steps")
 
@@ -74,16 +74,14 @@ class Worker:
         self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
-        self._wake = threading.Event()
+        self._for_work = wakeups.waiting(self.alias)
         self._looks_at = 0.0  # when the loop looks for work again, if nothing wakes it
         self._pass_seconds = math.inf  # how long a pass takes, rather too long than too short
-        self._is_told = False  # a wake-up came since the last look
         self._not_looked_for_due_since: float | None = None
         self._is_stopping = False
         self._commits = CommitQueue()
         self._limits = Limits.from_settings()
         self._histories = HistoryCache()
-        self._watcher = Watcher(self.alias, self._on_wake_up)
 
     # -- The story ------------------------------------------------------------------------------
 
@@ -98,7 +96,6 @@ class Worker:
         )
         self._keeper = Keeper(self.alias, self._terms.worker_id, self.lease, self._held)
         self._keeper.start()
-        self._watcher.start()
         housekeeping = Housekeeping(self.alias)
         housekeeping.start()
         try:
@@ -106,7 +103,7 @@ class Worker:
             return self._finish()
         finally:
             housekeeping.stop()
-            self._watcher.stop()
+            self._for_work.close()
             self._keeper.stop()
             registration.unregister(connections[self.alias], self._terms.worker_id)
 
@@ -114,7 +111,7 @@ class Worker:
         """Claim nothing more, let each running step end, give the runs back. From any thread, not in a signal handler:
         the main thread may hold the lock of the event."""
         self._is_stopping = True
-        self._wake.set()
+        self._for_work.wake()
 
     def under_way(self) -> list[tuple[claims.Claim, str]]:
         """The runs that threads are executing now, each with the step it is in, or an empty text."""
@@ -123,7 +120,7 @@ class Worker:
     def _loop(self) -> None:
         pause = _SHORTEST_POLL
         while True:
-            self._wake.clear()
+            self._for_work.clear()
             self._looks_at = math.inf  # whoever puts a run down meanwhile makes it look once more
             if self._is_stopping:  # looked at after the clearing, which may have swallowed the word to stop
                 return
@@ -143,7 +140,7 @@ class Worker:
                 timeout = min(1.0, self.poll_interval)
             self._give_back_unstarted(_LONGEST_WAIT_FOR_THREAD)
             self._looks_at = time.monotonic() + timeout
-            if self._wake.wait(timeout):
+            if self._for_work.wait(timeout):
                 pause = _SHORTEST_POLL
             else:
                 pause = min(pause * 1.5, self.poll_interval)
@@ -220,14 +217,14 @@ class Worker:
 
     def _wait_for_jobs(self) -> None:
         while self._held() and not self._is_stopping:
-            self._wake.wait(0.05)
-            self._wake.clear()
+            self._for_work.wait(0.05)
+            self._for_work.clear()
 
     def _patience(self, pause: float) -> float:
         """How long to wait for a wake-up before looking again, in seconds."""
         if self._room() <= 0:
             return _LONGEST_WAIT_FOR_THREAD
-        longest = self.poll_interval * _POLLS_SAVED if self._watcher.is_reliable else pause
+        longest = self.poll_interval * _POLLS_SAVED if self._for_work.is_reliable else pause
         if self._until_idle:
             longest = min(longest, pause)
         microseconds = due.next_due(connections[self.alias])
@@ -235,16 +232,12 @@ class Worker:
             return min(longest, pause)
         return longest if microseconds is None else min(longest, max(microseconds / 1_000_000, 0.001))
 
-    def _on_wake_up(self) -> None:
-        self._is_told = True
-        self._wake.set()
-
     def _looks_for_due(self) -> bool:
         """Whether a claim should also make ready what is due: not when it was told of something that is ready, since
         that takes a little longer, but soon after all the same."""
         now = time.monotonic()
-        if self._is_told:
-            self._is_told = False
+        if self._for_work.is_told:
+            self._for_work.is_told = False
             self._not_looked_for_due_since = self._not_looked_for_due_since or now
             if now - self._not_looked_for_due_since < LOOK_AGAIN_AFTER:
                 return False
@@ -273,7 +266,7 @@ class Worker:
             self._histories.keep(job.claim, job.recorded, ending.forgotten)
             wait = ((ending.wake_at or 0) - job.claim.now()) / 1_000_000
             if time.monotonic() + wait < self._looks_at:
-                self._wake.set()
+                self._for_work.wake()
         elif ending.how not in (Ended.SUCCEEDED, Ended.FAILED):
             wakeups.notify(connections[self.alias])  # others may go on with it at once
 
@@ -287,7 +280,7 @@ class Worker:
             self._pass_seconds = max(usual, seconds, _SHORTEST_PASS)
             outstanding, (most, few) = len(self._jobs), self._stock()
         if outstanding in (0, few) or most == self.concurrency or self._is_stopping:
-            self._wake.set()
+            self._for_work.wake()
 
     def _give_back_unstarted(self, older_than: float) -> None:
         """Give back what was claimed ahead and has found no thread for so many seconds."""

@@ -191,10 +191,10 @@ if settings.DATABASE == "postgresql":
         worker = Worker(concurrency=1, poll_interval=30)
         working = Background(worker.run)
         try:
-            eventually(lambda: worker._watcher.is_reliable)
+            eventually(lambda: worker._for_work.is_reliable)
             disturb()
-            eventually(lambda: not worker._watcher.is_reliable)
-            eventually(lambda: worker._watcher.is_reliable)
+            eventually(lambda: not worker._for_work.is_reliable)
+            eventually(lambda: worker._for_work.is_reliable)
             tiny.start({}).result(timeout=5)
         finally:
             worker.stop()

@@ -143,7 +143,7 @@ def test_a_stopping_worker_tells_the_others_what_it_gives_back(transactional_db)
     eventually(lambda: effects.count("first"))
     second = Worker(concurrency=1, poll_interval=1 if connection.vendor == "mysql" else 30)
     waiting = Background(second.run)
-    eventually(lambda: second._watcher.is_reliable or connection.vendor == "mysql")
+    eventually(lambda: second._for_work.is_reliable or connection.vendor == "mysql")
     first.stop()
     working.result()
     try:

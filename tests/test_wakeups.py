@@ -1,14 +1,12 @@
 """How an idle worker learns of work: at once where the database can tell, by looking elsewhere."""
 
-import threading
 import time
 
 import pytest
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.backends.signals import connection_created
 
-from django_steps import wakeups
+from django_steps import wakeups, workflow
 from django_steps.worker import Worker
 from tests.app import effects
 from tests.app.workflows import three_steps, tiny
@@ -20,12 +18,17 @@ pytestmark = pytest.mark.django_db(transaction=True)
 POLL = 1 if settings.DATABASE == "mysql" else 30
 
 
+@workflow
+def takes_a_while(step):
+    step.define("first", time.sleep).run(0.6)
+
+
 @pytest.fixture
 def idle_worker():
     worker = Worker(concurrency=2, poll_interval=POLL)
     working = Background(worker.run)
     if settings.DATABASE != "mysql":
-        eventually(lambda: worker._watcher.is_reliable)
+        eventually(lambda: worker._for_work.is_reliable)
     time.sleep(0.1)  # for its first looks
     yield worker
     worker.stop()
@@ -109,44 +112,58 @@ if settings.DATABASE == "postgresql":
 
         assert len(sent(start)) == 1
 
-    def test_listening_takes_no_connection_from_a_pool():
-        connected = []
+    def test_a_worker_has_a_connection_for_each_thread_and_two_more_at_most():
+        """The loop, which is also told of news on its own, and the thread that renews leases."""
+        with connection.cursor() as cursor:
+            others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            cursor.execute(f"SELECT array_agg(pid) {others}")
+            before = cursor.fetchone()[0] or []
+            worker = Worker(concurrency=2, poll_interval=POLL, lease=3)
+            working = Background(worker.run)
+            try:
+                eventually(lambda: worker._for_work.is_reliable)
+                for run in [takes_a_while.start({}) for _ in range(4)]:
+                    run.result(timeout=10)
+                cursor.execute(f"SELECT COUNT(*) {others} AND pid <> ALL (%s)", [before])
+                assert cursor.fetchone() <= (4,)  # a thread may have had others write for it
+            finally:
+                worker.stop()
+                working.result()
 
-        def note(**given):
-            connected.append(threading.current_thread().name)
+    def test_a_notification_that_comes_with_the_answer_to_a_statement_is_heard():
+        connection.ensure_connection()
+        waiting = wakeups.waiting("default")
+        assert waiting.wait(5)  # its own ping
+        waiting.clear()
+        waiting.is_told = False
+        with connection.cursor() as cursor:
+            cursor.execute(f"NOTIFY {wakeups.CHANNEL}")
+        began = time.monotonic()
+        assert waiting.wait(5) and waiting.is_told
+        assert time.monotonic() - began < 1
+        waiting.close()
 
-        watcher = wakeups.Watcher("default", lambda: None)
-        connection_created.connect(note)
-        try:
-            watcher.start()
-            eventually(lambda: watcher.is_reliable)
-        finally:
-            watcher.stop()
-            connection_created.disconnect(note)
-        assert "django-steps-wakeups" not in connected
+    def test_a_worker_that_has_ended_listens_no_more():
+        """Its connection may go back to a pool."""
+        connection.ensure_connection()
+        waiting = wakeups.waiting("default")
+        waiting.wait(0)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT COUNT(*) FROM pg_listening_channels()")
+            assert cursor.fetchone() == (1,)
+            waiting.close()
+            cursor.execute("SELECT COUNT(*) FROM pg_listening_channels()")
+            assert cursor.fetchone() == (0,)
 
     def test_a_pooler_that_drops_notifications_is_noticed(monkeypatch, caplog):
-        original = wakeups._plain_psycopg_connection
-
-        class Deaf:
-            def __init__(self, connection):
-                self.raw = original(connection)
-
-            def execute(self, statement):
-                if not statement.startswith("LISTEN"):
-                    self.raw.execute(statement)
-
-            def __getattr__(self, name):
-                return getattr(self.raw, name)
-
-        monkeypatch.setattr(wakeups, "_plain_psycopg_connection", Deaf)
+        monkeypatch.setattr(wakeups._ForNotification, "_hear", lambda waiting: None)
         monkeypatch.setattr(wakeups, "_PING_TIMEOUT", 0.1)
         worker = Worker(concurrency=1, poll_interval=0.2)
         working = Background(worker.run)
         try:
             tiny.start({}).result(timeout=5)
             eventually(lambda: any("polls instead" in record.getMessage() for record in caplog.records))
-            assert not worker._watcher.is_reliable
+            assert not worker._for_work.is_reliable
             tiny.start({}).result(timeout=5)
         finally:
             worker.stop()

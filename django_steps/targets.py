@@ -12,6 +12,8 @@ from typing import Any
 from django.db.models import Manager, Model, QuerySet
 from django.db.models.manager import BaseManager
 
+from .context import active_step
+
 Target = tuple[Callable[..., Any], str]
 
 
@@ -63,12 +65,26 @@ def _is_instance_method(model: type[Model], name: str) -> bool:
 
 
 def _on_instance(model: type[Model], name: str) -> Callable[..., Any]:
-    def call(instance: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not args:
+            raise _no_instance(model, name, "no positional argument")
+        instance, *args_of_method = args
+        if instance is None:  # no row has it, and "does not exist" would send people looking for one
+            raise _no_instance(model, name, "None")
         if not isinstance(instance, Model):
             instance = model._default_manager.get(pk=instance)
-        return getattr(instance, name)(*args, **kwargs)
+        return getattr(instance, name)(*args_of_method, **kwargs)
 
     return call
+
+
+def _no_instance(model: type[Model], name: str, got: str) -> TypeError:
+    label = f"{model.__name__}.{name}"
+    step = active_step.get()
+    return TypeError(
+        f"Step {step.name if step else label!r} calls the instance method {label}: its .run(…) takes the instance or "
+        f"its primary key as first argument, and got {got}."
+    )
 
 
 def _bound(target: Any) -> Target:

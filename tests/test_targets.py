@@ -134,6 +134,30 @@ def test_instance_that_does_not_exist_fails_the_step(work):
     assert run.error["step"] == "Person.greet"
 
 
+@pytest.mark.parametrize(
+    "arguments, keywords, got",
+    [
+        ([], {}, "no positional argument"),
+        ([], {"pk": 7}, "no positional argument"),
+        ([None], {"greeting": "Bye"}, "None"),
+    ],
+    ids=["nothing", "a keyword only", "None"],
+)
+def test_instance_method_without_its_instance_is_an_error_that_names_the_step(work, arguments, keywords, got):
+    @workflow
+    def greeting(step):
+        step.get(Person, "greet", name="say_hello").run(*arguments, **keywords)
+
+    run = greeting.start()
+    work()
+    run.refresh_from_db()
+    assert run.error["type"] == "TypeError"
+    assert run.error["message"] == (
+        "Step 'say_hello' calls the instance method Person.greet: its .run(…) takes the instance or its primary key as "
+        f"first argument, and got {got}."
+    )
+
+
 def test_missing_instance_can_be_caught_on_every_pass(work, pass_time):
     caught: list[str] = []
 

@@ -15,6 +15,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from . import failures, values, verbs
+from .attempt_log import read_log
 from .fields import ExactCharField, PartialIndex
 from .ids import uuid7
 from .ledger import sql
@@ -298,14 +299,8 @@ class StepRecord(models.Model):
 
     @property
     def earlier_attempts(self) -> Iterable[dict[str, Any]]:
-        """The attempts that failed before: `{"attempt", "started_at", "finished_at", "error"}` each."""
-        entries: list[dict[str, Any]] = json.loads(self.attempt_log) if self.attempt_log else []
-        return [
-            {
-                "attempt": entry["attempt"],
-                "started_at": entry["started_at"] and sql.to_datetime(entry["started_at"]),
-                "finished_at": entry["finished_at"] and sql.to_datetime(entry["finished_at"]),
-                "error": failures.summary(entry["error"]),
-            }
-            for entry in entries
-        ]
+        """The attempts that failed before: `{"attempt", "before_retry", "started_at", "finished_at", "error"}` each.
+
+        A retry of the run counts the attempts of its step from 1 again: `before_retry` tells those from before.
+        """
+        return read_log(self.attempt_log, self.attempts + (self.status == self.Status.RETRYING))

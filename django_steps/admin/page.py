@@ -126,7 +126,8 @@ def _all_steps(run: WorkflowRun) -> list[StepRecord]:
 
 
 def _failures(run: WorkflowRun) -> dict[int, list[Any]]:
-    logged = run.steps.exclude(attempt_log="").only("run", "position", "attempt_log").order_by("-position")[:_LOGS]
+    read = ("run", "position", "attempts", "status", "attempt_log")
+    logged = run.steps.exclude(attempt_log="").only(*read).order_by("-position")[:_LOGS]
     return {step.position: _attempts(step) for step in logged}
 
 
@@ -258,13 +259,11 @@ def _errors(record: StepRecord) -> list[dict[str, Any]]:
     A retry of the run counts from 1 again: attempts before it have no number that would fit the count shown.
     """
     found = []
-    limit = record.attempts + (record.finished_at is None)
     if record.error_text is not None:
         found.append(_error(record.error, record.attempts, record.finished_at))
-        limit = record.attempts
     for entry in reversed(_attempts(record)):
-        limit = entry["attempt"] if entry["attempt"] < limit else 0
-        found.append(_error(entry["error"], limit, entry["finished_at"]))
+        number = 0 if entry["before_retry"] else entry["attempt"]
+        found.append(_error(entry["error"], number, entry["finished_at"]))
     return [error for error in found if error]
 
 

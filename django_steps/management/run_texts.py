@@ -12,6 +12,7 @@ from django.core.management.color import Style
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from django_steps.attempt_log import count_before_retry
 from django_steps.models import StepRecord, WorkflowRun
 
 from . import output
@@ -125,7 +126,7 @@ def _steps(run: WorkflowRun, records: list[StepRecord], width: int | None, style
             record.name,
             record.kind,
             _status(run, record),
-            str(record.attempts),
+            _attempts(record),
             output.moment(record.started_at),
             "" if _is_asleep(run, record) else output.lasting(output.between(record.started_at, record.finished_at)),
             output.moment(record.wakes_at),
@@ -144,20 +145,33 @@ def _is_asleep(run: WorkflowRun, record: StepRecord) -> bool:
     return run.status == run.Status.SLEEPING and record.kind == record.Kind.SLEEP and record.wakes_at == run.wakes_at
 
 
+def _attempts(record: StepRecord) -> str:
+    """How often a step was attempted since the last retry of the run, and how often before; a sleep never is."""
+    if record.kind == record.Kind.SLEEP:
+        return ""
+    earlier = guarded(lambda: count_before_retry(list(record.earlier_attempts)))
+    if not earlier or not isinstance(earlier, int):
+        return str(record.attempts)
+    return _("%(count)d (+%(earlier)d earlier)") % {"count": record.attempts, "earlier": earlier}
+
+
 def _earlier(record: StepRecord) -> list[str]:
     entries = guarded(lambda: list(record.earlier_attempts))
     if not isinstance(entries, list):
         return [f"{record.name}: {entries}"]
-    return [
-        _("%(step)s, attempt %(number)s, %(moment)s: %(error)s")
-        % {
+    lines = []
+    for entry in entries:
+        text = _("%(step)s, attempt %(number)s, %(moment)s: %(error)s")
+        if entry["before_retry"]:
+            text = _("%(step)s, attempt %(number)s before the last retry, %(moment)s: %(error)s")
+        values = {
             "step": record.name,
             "number": entry["attempt"],
             "moment": output.moment(entry["finished_at"]),
-            "error": error_line(entry["error"]),
+            "error": error_line(entry["error"] and entry["error"] | {"step": None}),  # it is named already
         }
-        for entry in entries
-    ]
+        lines.append(text % values)
+    return lines
 
 
 def _takeovers(run: WorkflowRun) -> list[str]:

@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 from django.db import connection
 
-from django_steps import workflow
+from django_steps import RetryPolicy, workflow
 from django_steps.ledger.sql import RUN, STEP
 from django_steps.models import WorkflowRun
 from tests.app.workflows import sleeper, three_steps
@@ -75,11 +75,73 @@ def test_one_run_shows_its_steps_its_error_and_what_failed_before(run_command, w
         ["first", "step", "succeeded", "1"],
         ["second", "step", "failed", "1"],
     ]
+    assert "second  step  failed     1 (+1 earlier)  " in steps[3]
     assert "second: ValueError: it fails" in printed
     assert "Traceback (most recent call last):" in printed
     assert "Earlier attempts" in printed
-    assert "second, attempt 1, " in printed
+    assert "second, attempt 1 before the last retry, " in printed
+    assert printed.splitlines()[-3].endswith(": ValueError: it fails")
     assert f"retryworkflows {run.pk}" in printed
+
+
+@pytest.fixture
+def retried(work, pass_time):
+    """A run that was retried twice: its step had three attempts each time, then one, and waits for its second."""
+
+    @workflow
+    def flaky(input, step):
+        pause = "1h" if WorkflowRun.objects.get().generation > 1 else 0
+        policy = RetryPolicy(max_attempts=3, initial_interval=pause, jitter=False)
+        step.define("call", lambda: _no_answer(), retry=policy).run()
+
+    run = flaky.start({})
+    for _ in range(2):
+        work()
+        run.retry()
+    work()
+    return run
+
+
+def _no_answer():
+    raise ConnectionError("no answer")
+
+
+def test_attempts_before_a_retry_of_the_run_are_told_apart(run_command, retried):
+    printed = run_command("showworkflows", str(retried.pk)).out
+
+    assert "call  step  retrying  1 (+6 earlier)  " in printed
+    earlier = printed[printed.index("Earlier attempts") :].splitlines()[1:]
+    before = [f"  call, attempt {number} before the last retry" for number in (1, 2, 3, 1, 2, 3)]
+    assert [line.rpartition(", ")[0] for line in earlier] == [*before, "  call, attempt 1"]
+    assert all(line.endswith(": ConnectionError: no answer") for line in earlier)
+
+
+def test_json_tells_the_attempts_before_a_retry_apart(run_command, retried):
+    (step,) = json.loads(run_command("showworkflows", str(retried.pk), "--json").out)["steps"]
+
+    assert step["attempts"] == 1
+    told = [(entry["attempt"], entry["before_retry"]) for entry in step["earlier_attempts"]]
+    assert told == [(1, True), (2, True), (3, True), (1, True), (2, True), (3, True), (1, False)]
+
+
+def test_attempts_under_one_policy_are_one_count(run_command, work):
+    @workflow
+    def stubborn(input, step):
+        step.define("call", lambda: _no_answer(), retry=RetryPolicy(max_attempts=3, initial_interval=0)).run()
+
+    run = stubborn.start({})
+    work()
+    printed = run_command("showworkflows", str(run.pk)).out
+    assert "call  step  failed  3         " in printed
+    assert "before the last retry" not in printed
+
+
+def test_a_sleep_has_no_attempts(run_command, work):
+    run = sleeper.start({"duration": "1h"})
+    work()
+    line = next(line for line in run_command("showworkflows", str(run.pk)).out.splitlines() if "nap " in line)
+    assert line.split()[:3] == ["nap", "sleep", "sleeping"]
+    assert ":" in line.split()[3]  # when it began
 
 
 def test_one_sleeping_run_shows_when_it_wakes(run_command, work):

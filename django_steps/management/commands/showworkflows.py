@@ -28,6 +28,8 @@ class Command(base.WorkflowCommand):
         "recoveries, current_step, progress, worker, created_at, started_at, finished_at, wakes_at, restart_of, error;\n"
         "for one run an object that also has input, output, takeovers and steps (name, kind, position, status,\n"
         "attempts, started_at, finished_at, wakes_at, output, error, earlier_attempts). Times are ISO 8601.\n"
+        "A retry of the run counts the attempts of its step from 1 again; earlier_attempts has those from before, too,\n"
+        "with before_retry set.\n"
         "With --check it prints an object with the keys ok and problems.\n"
         "\n"
         "exit codes: 0 shown (with --check: all is well), 1 not found, or --check found a problem\n"

@@ -99,29 +99,42 @@ def _rehearse(verb: Verb, batch: Sequence[UUID]) -> BulkResult:
 
 def skipped_lines(report: Report) -> list[str]:
     """A line for each run that was skipped, up to a number."""
-    lines = [f"  {run_id}  {one_line(reason)}" for run_id, reason in report.skipped]
+    lines = [f"  {run_id}  {_reason(run_id, reason)}" for run_id, reason in report.skipped]
     more = report.skipped_count - len(report.skipped)
     return [*lines, _("  … and %(count)d more") % {"count": more}] if more else lines
 
 
-def tell(command: BaseCommand, report: Report, text: str, options: dict[str, Any]) -> None:
-    """Print what became of the runs; `CommandError` if one that was named by its id was skipped.
+def _reason(run_id: UUID, reason: str) -> str:
+    """Why a run was skipped, to stand beside its id: a reason that begins with the id goes on from there."""
+    return one_line(reason).removeprefix(f"Run {run_id} ")
 
-    `text` has a place for `count`.
+
+def tell(command: BaseCommand, report: Report, text: str, options: dict[str, Any]) -> None:
+    """Print what became of the runs. `text` has a place for `count`.
+
+    `CommandError` if one that was named by its id was skipped, or all of those that were selected.
     """
+    count, skipped = report.done + report.skipped_count, report.skipped_count
+    if skipped == count == 1:
+        raise CommandError(one_line(report.skipped[0].reason))
     lines = [text % {"count": report.done}]
     if options["dry_run"]:
         lines += [f"  {line}" for line in _described(report)]
-    if report.skipped:
+    if skipped:
         would = _("%(count)d would be skipped:") if options["dry_run"] else _("%(count)d skipped:")
-        lines += [would % {"count": report.skipped_count}, *skipped_lines(report)]
+        lines += [would % {"count": skipped}, *skipped_lines(report)]
     if options["verbosity"] or options["dry_run"]:
         command.stdout.write("\n".join(lines))
-    if options["run_ids"] and report.skipped:
+    if skipped and skipped == count:
+        text = _("Nothing was done: all %(count)d runs were skipped.")
+        if options["dry_run"]:
+            text = _("Nothing would be done: all %(count)d runs would be skipped.")
+        raise CommandError(text % {"count": count})
+    if skipped and options["run_ids"]:
         text = _("%(skipped)d of %(all)d runs were skipped.")
         if options["dry_run"]:
             text = _("%(skipped)d of %(all)d runs would be skipped.")
-        raise CommandError(text % {"skipped": report.skipped_count, "all": report.skipped_count + report.done})
+        raise CommandError(text % {"skipped": skipped, "all": count})
 
 
 def _described(report: Report) -> list[str]:

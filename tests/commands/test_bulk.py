@@ -116,6 +116,39 @@ def test_retry_from_an_unknown_step_lists_the_recorded_ones(run_command, failed)
     assert set(statuses().values()) == {"failed"}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ([], "Nothing was done: all 3 runs were skipped."),
+        (["--dry-run"], "Nothing would be done: all 3 runs would be skipped."),
+    ],
+    ids=["for real", "rehearsed"],
+)
+def test_a_retry_that_is_refused_to_all_selected_runs_is_an_error(type_command, failed, arguments, error):
+    typed = type_command("retryworkflows", "--all-failed", "--from-step", "nope", *arguments)
+
+    assert (typed.code, typed.err) == (1, f"CommandError: {error}\n")
+    assert f"  {failed[0].pk}  has recorded no step 'nope'. Recorded are: 'first', 'second'." in typed.out
+    assert set(statuses().values()) == {"failed"}
+
+
+def test_a_retry_that_is_refused_to_the_only_selected_run_says_why(type_command, compensated):
+    typed = type_command("retryworkflows", "--all-failed")
+    assert (typed.code, typed.out) == (1, "")
+    assert typed.err.startswith("CommandError: The failure of step 'ship' was handled: 'refund' ran after it.")
+    assert len(typed.err.splitlines()) == 1
+
+
+def test_quietly_it_is_an_error_all_the_same(type_command, failed):
+    typed = type_command("retryworkflows", "--all-failed", "--from-step", "nope", "-v", "0")
+    assert typed == (1, "", "CommandError: Nothing was done: all 3 runs were skipped.\n")
+
+
+@pytest.mark.parametrize("command", [["retryworkflows", "--all-failed"], ["cancelworkflows", "--workflow", "shaky"]])
+def test_a_selection_without_runs_is_no_error(type_command, command):
+    assert type_command(*command).code == 0
+
+
 def test_a_run_whose_error_cannot_be_read_is_retried_all_the_same(run_command, failed):
     with connection.cursor() as cursor:
         cursor.execute(f"UPDATE {RUN} SET error = 'broken'")
@@ -159,6 +192,22 @@ def test_cancel_of_a_finished_run_is_an_error_with_its_status(run_command, work)
     work()
     with pytest.raises(CommandError, match=f"Run {run.pk} can't be canceled: it has succeeded"):
         run_command("cancelworkflows", str(run.pk))
+
+
+def test_a_cancel_that_comes_too_late_for_all_selected_runs_is_an_error(run_command, work, monkeypatch):
+    """They end after they were selected and before it is their turn."""
+    three_steps.start_many([{}] * 2)
+    batches = bulk._batches
+
+    def slow_batches(runs):
+        for batch in batches(runs):
+            work()
+            yield batch
+
+    monkeypatch.setattr(bulk, "_batches", slow_batches)
+    with pytest.raises(CommandError, match=r"^Nothing was done: all 2 runs were skipped\.$"):
+        run_command("cancelworkflows", "--workflow", "three_steps")
+    assert set(statuses().values()) == {"succeeded"}
 
 
 def test_canceling_twice_is_quiet(run_command, db):

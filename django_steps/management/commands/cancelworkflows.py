@@ -21,7 +21,7 @@ class Command(base.WorkflowCommand):
         "  cancelworkflows 0198c2a4-7d1e-7cc3-98c4-dc0c0c07398f\n"
         "  cancelworkflows --workflow send_notifications --status sleeping --dry-run\n"
         "\n"
-        "exit codes: 0 canceled (with --workflow also when some were skipped), 1 not canceled\n"
+        "exit codes: 0 canceled (with --workflow also when some were skipped, or none was there), 1 not canceled\n"
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -40,8 +40,6 @@ class Command(base.WorkflowCommand):
         runs = self.selected(options)
         is_rehearsal = options["dry_run"]
         report = bulk.carry_out(lambda some: some.cancel(), runs, self.stdout, is_rehearsal=is_rehearsal)
-        if len(options["run_ids"]) == 1 and report.skipped:
-            raise CommandError(report.skipped[0].reason)
         if is_rehearsal:
             text = ngettext("%(count)d run would be canceled.", "%(count)d runs would be canceled.", report.done)
         else:

@@ -23,7 +23,7 @@ class Command(base.WorkflowCommand):
         "  retryworkflows 0198c2a4-7d1e-7cc3-98c4-dc0c0c07398f\n"
         "  retryworkflows --all-failed --workflow process_order --since 2h --dry-run\n"
         "\n"
-        "exit codes: 0 retried (with --all-failed also when some were skipped), 1 not retried\n"
+        "exit codes: 0 retried (with --all-failed also when some were skipped, or none was there), 1 not retried\n"
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -48,8 +48,6 @@ class Command(base.WorkflowCommand):
         runs = self.selected(options)
         is_rehearsal, from_step = options["dry_run"], options["from_step"]
         report = bulk.carry_out(lambda some: some.retry(from_step), runs, self.stdout, is_rehearsal=is_rehearsal)
-        if len(options["run_ids"]) == 1 and report.skipped:
-            raise CommandError(report.skipped[0].reason)
         if is_rehearsal:
             text = ngettext("%(count)d run would be retried.", "%(count)d runs would be retried.", report.done)
         else:

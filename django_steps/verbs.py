@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import operator
-import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 from django.db import router, transaction
 
-from . import signals, wakeups
+from . import signals, waiting, wakeups
 from .context import active_pass, active_step
 from .errors import ResultUnavailable, RunCanceled, RunFailed, StartOutsideStep
 from .ledger import sql, starts
@@ -24,26 +23,27 @@ from .ledger import verbs as ledger
 if TYPE_CHECKING:
     from .models import R, WorkflowRun
 
+logger = logging.getLogger("django_steps")
+
 _MOST_PROGRESS = 2**63 - 1  # what a column holds: the renewal that carries it is all runs'
-_FIRST_LOOK, _LAST_LOOK = 0.005, 0.25  # seconds between two looks for the end of a run
 
 
 def result(self: WorkflowRun[R], timeout: float | None = None) -> R:
     """Wait for the end of the run and return what its body returned.
 
-    `timeout` is in seconds; None waits for ever. Raises `RunFailed`, `RunCanceled`, `TimeoutError`, and
+    `timeout` is in seconds; None waits for ever. Where no live worker would take the run, that is logged as a warning
+    after 5 seconds. Raises `RunFailed`, `RunCanceled`, `TimeoutError`, and
     `ResultUnavailable` at once inside `atomic()` (no worker can see the run before the commit), a body or a step.
 
     >>> process_order.start({"order_id": 7}).result(timeout=30)  # doctest: +SKIP
     """
-    for pause in _pauses(self, timeout):
-        time.sleep(pause)
+    waiting.wait(self, timeout, _warn_of_waiting_in_vain(self))
     return _returned(self)
 
 
 async def aresult(self: WorkflowRun[R], timeout: float | None = None) -> R:
     """`result()` for async code; other code of the same event loop goes on meanwhile, and may use the database."""
-    pauses = _pauses(self, timeout)
+    pauses = waiting.pauses(self, timeout, _warn_of_waiting_in_vain(self))
     look = sync_to_async(lambda: next(pauses, None))
     while (pause := await look()) is not None:
         await asyncio.sleep(pause)
@@ -147,27 +147,12 @@ def refuse_outside_step(verb: str) -> None:
         )
 
 
-def _pauses(run: WorkflowRun[Any], timeout: float | None) -> Iterator[float]:
-    """Look for the end of a run until it has come; gives the seconds to wait before the next look."""
-    if active_pass.get() is not None:
-        raise ResultUnavailable(
-            "result() in a body or a step would hold its worker. Start the run in a step and end the body."
-        )
-    connection = sql.connection_for(run._state.db or router.db_for_write(type(run)))
-    deadline = None if timeout is None else time.monotonic() + timeout
-    pause = _FIRST_LOOK
-    run.refresh_from_db()
-    while not run.is_finished:
-        if connection.in_atomic_block:
-            raise ResultUnavailable(
-                "result() inside atomic() would wait for ever: workers see the run after the commit."
-            )
-        remaining = None if deadline is None else deadline - time.monotonic()
-        if remaining is not None and remaining <= 0:
-            raise TimeoutError(f"Run {run.pk} has not ended within {timeout:g} seconds; it is {run.status}.")
-        yield pause if remaining is None else min(pause, remaining)
-        pause = min(pause * 1.5, _LAST_LOOK)
-        run.refresh_from_db()
+def _warn_of_waiting_in_vain(run: WorkflowRun[Any]) -> waiting.Say:
+    def warn(reason: str) -> None:
+        text = "Waiting for run %s of %r, which is %s. %s Start one with: manage.py runworkflows"
+        logger.warning(text, run.pk, run.workflow, run.status, reason)
+
+    return warn
 
 
 def _returned(run: WorkflowRun[R]) -> R:

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
 from django_steps import definitions
 from django_steps.durations import to_microseconds
 from django_steps.jobs import WorkerHost
 from django_steps.ledger import sql
+from django_steps.models import Worker as WorkerRow
 from django_steps.worker import Worker
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -164,6 +166,28 @@ def registry() -> Iterator[None]:
     yield
     definitions._registry.clear()
     definitions._registry.update(before)
+
+
+@pytest.fixture
+def live_worker() -> Callable[..., WorkerRow]:
+    """The row of a worker that is alive, without its process: `live_worker(queues=["bulk"])`."""
+
+    def make(**fields: Any) -> WorkerRow:
+        return WorkerRow.objects.create(
+            **{
+                "host": "here",
+                "pid": 1,
+                "queues": [],
+                "workflows": [["three_steps", ""], ["sleeper", ""]],
+                "concurrency": 8,
+                "lease": 30_000_000,
+                "started_at": timezone.now(),
+                "last_seen": sql.read_clock(connection),
+                **fields,
+            }
+        )
+
+    return make
 
 
 @pytest.fixture

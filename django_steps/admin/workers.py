@@ -9,10 +9,9 @@ from typing import Any
 from django.db import router
 
 from ..ledger import sql
+from ..liveness import LIVE_WITHIN_LEASES
 from ..models import Worker, WorkflowRun
 
-# As the workers see each other: silent for so many leases means dead.
-_DEAD_AFTER_LEASES = 3
 _SHOWN = 100
 _MINUTE = 60_000_000  # microseconds
 
@@ -36,7 +35,7 @@ def states() -> list[WorkerState]:
     return [
         WorkerState(
             worker,
-            worker.last_seen > now - _DEAD_AFTER_LEASES * worker.lease,
+            worker.last_seen > now - LIVE_WITHIN_LEASES * worker.lease,
             max(0, now - worker.last_seen) / 1_000_000,
             runs[worker.pk],
         )

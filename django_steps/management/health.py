@@ -8,18 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Count, Min, QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from django_steps.ledger import sql
+from django_steps.liveness import is_served, kind_text, known_kinds, live_workers
 from django_steps.models import Worker, WorkflowRun
 
 from . import base, output
 
-# A worker that has not been heard of for so many of its leases counts as dead.
-LIVE_WITHIN_LEASES = 3
 # What has been ready or due for longer than this, in seconds, is overdue.
 OVERDUE_AFTER = 60
 _GROUPS_SHOWN = 10
@@ -39,13 +37,6 @@ def problems() -> list[str]:
     return [*found, *_unknown(workers)]
 
 
-def live_workers(database: BaseDatabaseWrapper) -> list[Worker]:
-    """The workers that have not stopped and were heard of within three of their leases."""
-    now = sql.read_clock(database)
-    candidates = Worker.objects.using(database.alias).filter(stopped_at=None).order_by("pk")
-    return [worker for worker in candidates if worker.last_seen > now - LIVE_WITHIN_LEASES * worker.lease]
-
-
 def _overdue(workers: list[Worker], now: int) -> Iterator[str]:
     """Runs that have been ready for too long, or due and not even made ready."""
     limit = now - OVERDUE_AFTER * 1_000_000
@@ -57,10 +48,11 @@ def _overdue(workers: list[Worker], now: int) -> Iterator[str]:
             "%(count)d runs in queue %(queue)r have been ready for more than %(limit)d s, the first since %(oldest)s.",
             group["count"],
         )
-        served = any(not worker.queues or group["queue"] in worker.queues for worker in workers)
         since = max(sql.to_datetime(group["oldest_due"]), group["oldest"])
         problem = text % {**group, "oldest": output.moment(since), "limit": OVERDUE_AFTER}
-        yield problem if served or not workers else f"{problem} {_('No live worker serves this queue.')}"
+        if workers and not is_served(group["queue"], workers):
+            problem = f"{problem} {_('No live worker serves this queue.')}"
+        yield problem
     timed = _runs().filter(phase=Phase.TIMED, available_at__lt=limit)
     asleep = timed.filter(worker=None).aggregate(count=Count("pk"), oldest=Min("available_at"))
     if asleep["count"]:
@@ -87,7 +79,7 @@ def _filled(text: str, found: dict[str, Any]) -> str:
 
 def _unknown(workers: list[Worker]) -> Iterator[str]:
     """Runs of workflows that no live worker knows."""
-    known = {(name, version) for worker in workers for name, version in worker.workflows}
+    known = known_kinds(workers)
     waiting = _runs().filter(phase__in=(WorkflowRun.Phase.READY, WorkflowRun.Phase.PARKED))
     unknown = [group for group in _grouped(waiting, "workflow", "version") if _kind(group) not in known]
     for group in unknown[:_GROUPS_SHOWN]:
@@ -96,10 +88,7 @@ def _unknown(workers: list[Worker]) -> Iterator[str]:
             "%(count)d runs of workflow %(kind)s wait, which no live worker knows: was it renamed or removed?",
             group["count"],
         )
-        kind = repr(group["workflow"])
-        if group["version"]:
-            kind = _("%(name)s version %(version)r") % {"name": kind, "version": group["version"]}
-        yield text % {"count": group["count"], "kind": kind}
+        yield text % {"count": group["count"], "kind": kind_text(*_kind(group))}
     if len(unknown) > _GROUPS_SHOWN:
         yield _("… and %(count)d more workflows that no live worker knows.") % {"count": len(unknown) - _GROUPS_SHOWN}
 

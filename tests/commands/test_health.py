@@ -33,26 +33,6 @@ def check() -> tuple[bool, list[str]]:
     return True, out.getvalue().splitlines()
 
 
-@pytest.fixture
-def live_worker():
-    def make(**fields):
-        return Worker.objects.create(
-            **{
-                "host": "here",
-                "pid": 1,
-                "queues": [],
-                "workflows": [["three_steps", ""], ["sleeper", ""]],
-                "concurrency": 8,
-                "lease": 30_000_000,
-                "started_at": timezone.now(),
-                "last_seen": sql.read_clock(connection),
-                **fields,
-            }
-        )
-
-    return make
-
-
 def seen_ago(seconds: int) -> int:
     return sql.read_clock(connection) - seconds * 1_000_000
 

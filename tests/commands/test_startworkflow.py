@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from io import StringIO
 
 import pytest
+from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connections
 from pydantic import BaseModel
 
-from django_steps import workflow
+from django_steps import liveness, waiting, workflow
 from django_steps.models import WorkflowRun
 from django_steps.worker import Worker
+from tests.conftest import wait_until
 
 pytestmark = pytest.mark.django_db
 
@@ -125,6 +127,49 @@ def test_waiting_prints_the_result_as_json_without_what_is_masked(run_command, w
 def test_waiting_for_a_run_that_fails_is_an_error_that_says_why(run_command, working, shaky):
     with pytest.raises(CommandError, match="failed in step 'second': ValueError: it fails"):
         run_command("startworkflow", "shaky", '{"fails": true}', "--wait")
+
+
+def said_while_waiting(monkeypatch, *arguments: str) -> str:
+    """What goes to stderr while a run is waited for. A worker is started when it was looked for twice in vain."""
+    err, looks = StringIO(), []
+
+    def look(*arguments):
+        looks.append(liveness.why_nobody_takes(*arguments))
+        return looks[-1]
+
+    def work():
+        wait_until(lambda: len(looks) == 2)
+        Worker(until_idle=True, poll_interval=0.02).run()
+        connections.close_all()
+
+    monkeypatch.setattr(waiting, "LOOK_FOR_WORKERS", 0)
+    monkeypatch.setattr(waiting, "why_nobody_takes", look)
+    thread = threading.Thread(target=work)
+    thread.start()
+    call_command("startworkflow", *arguments, "--wait", "--no-color", stdout=StringIO(), stderr=err, skip_checks=True)
+    thread.join(10)
+    return err.getvalue()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_waiting_where_no_worker_is_running_says_so_even_quietly(monkeypatch):
+    err = said_while_waiting(monkeypatch, "three_steps", "{}", "-v", "0")
+    assert err.startswith("No worker is running. Start one with:   ")
+    assert err.endswith(" runworkflows\n")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_waiting_says_only_once_that_no_worker_is_running(monkeypatch):
+    err = said_while_waiting(monkeypatch, "three_steps", "{}")
+    assert err.count("No worker is running.") == 1
+
+
+def test_a_queue_that_no_worker_serves_is_told_at_the_start(run_command, live_worker):
+    live_worker(queues=["default"])
+    assert "Start one with:" not in run_command("startworkflow", "three_steps", "{}").out
+    printed = run_command("startworkflow", "three_steps", "{}", "--queue", "bulk").out
+    assert "No live worker serves the queue 'bulk'. Start one with:   " in printed
 
 
 def test_waiting_where_no_worker_can_see_the_run_is_refused(run_command):

@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from django_steps.liveness import live_workers
 from django_steps.models import WorkflowRun
 
 from .. import arguments, base, health, output, run_json, run_texts
@@ -75,7 +76,7 @@ class Command(base.WorkflowCommand):
         elif problems:
             self.stdout.write("\n".join(problems))
         else:
-            workers = len(health.live_workers(base.connection()))
+            workers = len(live_workers(base.connection()))
             text = ngettext(
                 "OK: %(count)d live worker, nothing overdue.", "OK: %(count)d live workers, nothing overdue.", workers
             )

@@ -10,11 +10,12 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from django_steps import liveness, waiting
 from django_steps.definitions import Workflow, get_workflow
 from django_steps.models import WorkflowRun
 from django_steps.values import searchable
 
-from .. import arguments, base, health, output
+from .. import arguments, base, output
 
 
 class Command(base.WorkflowCommand):
@@ -53,18 +54,18 @@ class Command(base.WorkflowCommand):
             queue=options["queue"],
             priority=options["priority"],
         )
-        self.tell(run, options)
+        told = self.tell(run, options)
         if options["wait"]:
-            self.wait(workflow, run)
+            self.wait(workflow, run, told)
 
-    def tell(self, run: WorkflowRun, options: dict[str, Any]) -> None:
-        """The id, and what to type next."""
+    def tell(self, run: WorkflowRun, options: dict[str, Any]) -> str | None:
+        """The id, and what to type next; also why nobody will execute the run, which is returned."""
         # With --wait stdout is for the result alone.
         stream = self.stderr if options["wait"] else self.stdout
         if options["verbosity"] == 0:
             if not options["wait"]:
                 stream.write(str(run.pk))
-            return
+            return None
 
         def say(text: str) -> None:
             stream.write(text, lambda plain: plain)  # stderr would be red
@@ -78,16 +79,32 @@ class Command(base.WorkflowCommand):
             say(_("It is due at %(moment)s.") % {"moment": output.full_moment(run.wakes_at)})
         if not options["wait"]:
             say(_("Look at it with:   %(manage)s showworkflows %(id)s") % {"manage": base.manage(), "id": run.pk})
-        if not run.is_finished and not health.live_workers(base.connection()):
-            say(_("No worker is running. Start one with:   %(manage)s runworkflows") % {"manage": base.manage()})
+        reason = None if run.is_finished else liveness.why_nobody_takes(base.connection(), run)
+        if reason is not None:
+            say(start_a_worker(reason))
+        return reason
 
-    def wait(self, workflow: Workflow[Any, Any], run: WorkflowRun) -> None:
-        """Print the result when it is there; what ended the run otherwise is the caller's error."""
+    def wait(self, workflow: Workflow[Any, Any], run: WorkflowRun, told: str | None) -> None:
+        """Print the result when it is there; what ended the run otherwise is the caller's error.
+
+        If nobody executes it, that is said, unless it was `told` already.
+        """
+
+        def say(reason: str) -> None:
+            if reason != told:
+                self.stderr.write(start_a_worker(reason), self.style.WARNING)
+
         try:
+            waiting.wait(run, None, say)
             result = run.result()
         except KeyboardInterrupt:
             raise CommandError(_("Stopped waiting; run %(id)s goes on.") % {"id": run.pk}) from None
         self.stdout.write(json.dumps(searchable(result, workflow.mask), indent=2, ensure_ascii=False))
+
+
+def start_a_worker(reason: str) -> str:
+    """Why nobody executes a run, and what to type."""
+    return _("%(reason)s Start one with:   %(manage)s runworkflows") % {"reason": reason, "manage": base.manage()}
 
 
 def read_input(text: str | None) -> Any:

@@ -67,7 +67,7 @@ class Supervisor:
         self._ends_by_itself, self._shutdown_timeout = ends_by_itself, shutdown_timeout
         self._slots = [_Slot() for _ in range(processes)]
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._is_stopping = False
+        self.is_stopping = False  # by a signal, not because all workers are done
         self._deadline: float | None = None
         self._exit_code = 0
 
@@ -87,7 +87,7 @@ class Supervisor:
         return self._exit_code
 
     def _is_anything_left(self) -> bool:
-        if self._is_stopping:
+        if self.is_stopping:
             return any(slot.process for slot in self._slots)
         return not all(slot.is_done for slot in self._slots)
 
@@ -102,10 +102,10 @@ class Supervisor:
             if self._deadline is not None and time.monotonic() > self._deadline:
                 self._kill()
             return
-        if self._is_stopping:
+        if self.is_stopping:
             self._kill()
             return
-        self._is_stopping = True
+        self.is_stopping = True
         if self._shutdown_timeout is not None:
             self._deadline = time.monotonic() + self._shutdown_timeout + _GRACE
         for slot in self._slots:
@@ -117,7 +117,7 @@ class Supervisor:
     def _start_due(self) -> None:
         for slot in self._slots:
             is_due = slot.start_at is not None and time.monotonic() >= slot.start_at
-            if slot.process is None and is_due and not slot.is_done and not self._is_stopping:
+            if slot.process is None and is_due and not slot.is_done and not self.is_stopping:
                 slot.started_at = time.monotonic()
                 slot.process = self._start()
 
@@ -139,7 +139,7 @@ class Supervisor:
             pid = slot.process.pid
             _close(slot.process)
             slot.process = None
-            if self._is_stopping:
+            if self.is_stopping:
                 # One that the signal killed had not got as far as handling it, and executed nothing.
                 self._exit_code = self._exit_code if code in (0, -signal.SIGTERM) else 1
             elif slot.is_reloading:
@@ -174,7 +174,7 @@ class Supervisor:
     # -- Changed files --------------------------------------------------------------------------
 
     def _reload_if_changed(self) -> None:
-        changed = None if self._files is None or self._is_stopping else self._files.changed()
+        changed = None if self._files is None or self.is_stopping else self._files.changed()
         if changed is None:
             return
         file = changed.relative_to(Path.cwd()) if changed.is_relative_to(Path.cwd()) else changed

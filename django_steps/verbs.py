@@ -32,8 +32,8 @@ def result(self: WorkflowRun[R], timeout: float | None = None) -> R:
     """Wait for the end of the run and return what its body returned.
 
     `timeout` is in seconds; None waits for ever. Where no live worker would take the run, that is logged as a warning
-    after 5 seconds. Raises `RunFailed`, `RunCanceled`, `TimeoutError`, and
-    `ResultUnavailable` at once inside `atomic()` (no worker can see the run before the commit), a body or a step.
+    after 5 seconds. Raises `RunFailed`, `RunCanceled`, `TimeoutError`, and `ResultUnavailable` at once inside
+    `atomic()` (no worker can see the run before the commit), a body or a step.
 
     >>> process_order.start({"order_id": 7}).result(timeout=30)  # doctest: +SKIP
     """

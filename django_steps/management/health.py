@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from django_steps.ledger import sql
+from django_steps.ledger.terms import Kind
 from django_steps.liveness import is_served, kind_text, known_kinds, live_workers
 from django_steps.models import Worker, WorkflowRun
 
@@ -34,7 +35,7 @@ def problems() -> list[str]:
     if not workers:
         text = _("No live worker. Start one with: %(manage)s runworkflows")
         return [text % {"manage": base.manage()}, *found]
-    return [*found, *_unknown(workers)]
+    return [*found, *unknown(_runs(), known_kinds(workers))]
 
 
 def _overdue(workers: list[Worker], now: int) -> Iterator[str]:
@@ -77,23 +78,22 @@ def _filled(text: str, found: dict[str, Any]) -> str:
     return text % {"count": found["count"], "limit": OVERDUE_AFTER, "oldest": oldest}
 
 
-def _unknown(workers: list[Worker]) -> Iterator[str]:
-    """Runs of workflows that no live worker knows."""
-    known = known_kinds(workers)
-    waiting = _runs().filter(phase__in=(WorkflowRun.Phase.READY, WorkflowRun.Phase.PARKED))
-    unknown = [group for group in _grouped(waiting, "workflow", "version") if _kind(group) not in known]
-    for group in unknown[:_GROUPS_SHOWN]:
+def unknown(runs: QuerySet[WorkflowRun], known: set[Kind]) -> Iterator[str]:
+    """Those of the runs whose workflows no live worker knows; `known` is what they know."""
+    waiting = runs.filter(phase__in=(WorkflowRun.Phase.READY, WorkflowRun.Phase.PARKED))
+    found = [group for group in _grouped(waiting, "workflow", "version") if _kind(group) not in known]
+    for group in found[:_GROUPS_SHOWN]:
         text = ngettext(
             "%(count)d run of workflow %(kind)s waits, which no live worker knows: was it renamed or removed?",
             "%(count)d runs of workflow %(kind)s wait, which no live worker knows: was it renamed or removed?",
             group["count"],
         )
         yield text % {"count": group["count"], "kind": kind_text(*_kind(group))}
-    if len(unknown) > _GROUPS_SHOWN:
-        yield _("… and %(count)d more workflows that no live worker knows.") % {"count": len(unknown) - _GROUPS_SHOWN}
+    if len(found) > _GROUPS_SHOWN:
+        yield _("… and %(count)d more workflows that no live worker knows.") % {"count": len(found) - _GROUPS_SHOWN}
 
 
-def _kind(group: dict[str, Any]) -> tuple[str, str]:
+def _kind(group: dict[str, Any]) -> Kind:
     return group["workflow"], group["version"]
 
 

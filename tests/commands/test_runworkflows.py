@@ -15,8 +15,9 @@ from django.db import connection, connections
 from django.db.migrations.recorder import MigrationRecorder
 
 from django_steps import definitions, signals, workflow
+from django_steps.management import left_over, output
 from django_steps.models import WorkflowRun
-from tests.app.workflows import three_steps
+from tests.app.workflows import sleeper, three_steps
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -80,6 +81,7 @@ def test_steps_are_no_lines_by_default(run_until_idle, shaky):
 
 def test_quietly_it_prints_nothing(run_until_idle, shaky):
     shaky.start({"fails": True})
+    three_steps.start({}, delay="1h")
     assert run_until_idle("-v", "0") == ("", "")
 
 
@@ -102,6 +104,42 @@ def test_nothing_listens_to_signals_afterwards(run_until_idle):
         signals.step_failed,
     ]
     assert not any(signal.has_listeners(WorkflowRun) for signal in every)
+
+
+def test_what_is_left_for_later_is_told_at_the_end(run_until_idle):
+    sleeper.start_many([{"duration": "2h"}, {"duration": "6d"}])
+    delayed = three_steps.start({}, delay="1h")
+    lines = run_until_idle().out.splitlines()
+
+    assert lines[-2] == "Ended. Finished runs: none."
+    due = output.full_moment(delayed.wakes_at)
+    assert lines[-1] == f"Left for later: 2 sleeping, 1 delayed; the next is due at {due}."
+
+
+def test_many_that_are_left_for_later_are_not_counted_to_the_last(run_until_idle, monkeypatch):
+    monkeypatch.setattr(left_over, "_COUNTED", 2)
+    three_steps.start_many([{}] * 3, delay="1h")
+    assert "Left for later: more than 2 runs; the next is due at " in run_until_idle().out
+
+
+def test_runs_that_no_worker_knows_are_told_at_the_end(run_until_idle, live_worker):
+    live_worker(workflows=[["known_elsewhere", ""]])
+    for name in ("forgotten", "known_elsewhere"):
+        workflow(name=name)(_body).start({})
+        del definitions._registry[name, ""]
+    lines = run_until_idle().out.splitlines()
+
+    assert lines[-2].startswith("Ended.")
+    assert lines[-1] == ("1 run of workflow 'forgotten' waits, which no live worker knows: was it renamed or removed?")
+
+
+def _body(input): ...
+
+
+def test_of_other_queues_nothing_is_told(run_until_idle):
+    three_steps.start({}, queue="bulk", delay="1h")
+    assert run_until_idle("--queue", "reports").out.splitlines()[-1].startswith("Ended.")
+    assert run_until_idle("--queue", "bulk").out.splitlines()[-1].startswith("Left for later: 1 delayed; ")
 
 
 @contextmanager

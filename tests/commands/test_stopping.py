@@ -46,6 +46,13 @@ def test_a_signal_lets_the_step_end_and_gives_the_run_back_at_once(in_a_step, si
     assert "Traceback" not in printed
 
 
+def test_a_worker_that_is_stopped_does_not_say_what_is_left(in_a_step):
+    slow_middle.start({"seconds": 0}, delay="1h")
+    worker, _ = in_a_step(0.5, "--until-idle")
+    assert worker.stop() == 0
+    assert worker.output().splitlines()[-1].startswith("Ended. ")
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=lambda signum: signum.name)
 def test_a_second_signal_ends_at_once(in_a_step, signum):
     worker, run = in_a_step(30)

@@ -87,9 +87,13 @@ def test_workers_end_when_their_supervisor_is_killed(start_worker):
 
 def test_until_idle_ends_when_all_workers_have(start_worker):
     runs = three_steps.start_many([{}] * 10)
-    assert start_worker("--processes", "2", "--until-idle", *QUICK).wait(30) == 0
-    assert set(WorkflowRun.objects.values_list("status", flat=True)) == {"succeeded"}
-    assert len(runs) == 10
+    three_steps.start({}, delay="1h")
+    supervisor = start_worker("--processes", "2", "--until-idle", *QUICK)
+    assert supervisor.wait(30) == 0
+    assert {run.status for run in WorkflowRun.objects.filter(pk__in=[run.pk for run in runs])} == {"succeeded"}
+    *_, ended, left = supervisor.output().splitlines()
+    assert ended == "Ended."
+    assert left.startswith("Left for later: 1 delayed; the next is due at ")
 
 
 RELOADED = """

@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from django_steps.supervisor import SUPERVISED, PythonFiles, Supervisor
 from django_steps.worker import Worker
 
-from .. import arguments, base
+from .. import arguments, base, left_over
 from ..stopping import StopSignals, end_at_once
 from ..worker_output import WorkerOutput, logging_to_stderr
 
@@ -105,7 +105,11 @@ class Command(base.WorkflowCommand):
         )
         lines = WorkerOutput(self.stdout, self.style, options["verbosity"])
 
+        is_stopping = False
+
         def stop() -> None:
+            nonlocal is_stopping
+            is_stopping = True
             worker.stop()
             self.say_stopping(worker, lines)
 
@@ -121,7 +125,8 @@ class Command(base.WorkflowCommand):
             lines.say(_("The time to stop is over; what still runs is executed again when its lease ends."))
             end_at_once()
         if not is_supervised:
-            lines.say(_("Ended. Finished runs: %(summary)s.") % {"summary": lines.summary()})
+            ended = _("Ended. Finished runs: %(summary)s.") % {"summary": lines.summary()}
+            self.say_ended(lines, ended, options, is_idle=options["until_idle"] and not is_stopping)
 
     def supervise(self, options: dict[str, Any]) -> None:
         """Keep workers going that execute this same command line."""
@@ -136,17 +141,23 @@ class Command(base.WorkflowCommand):
         defaults = Worker(queues=options["queue"], concurrency=options["concurrency"])
         lines.greet(base.connection(), defaults.queues, defaults.concurrency, options["processes"])
         connections.close_all()
-        code = Supervisor(
+        supervisor = Supervisor(
             command,
             options["processes"],
             say=lines.say,
             ends_by_itself=options["until_idle"] or options["max_runs"] is not None,
             files=PythonFiles() if options["reload"] else None,
             shutdown_timeout=options["shutdown_timeout"],
-        ).run()
-        lines.say(_("Ended."))
+        )
+        code = supervisor.run()
+        self.say_ended(lines, _("Ended."), options, is_idle=options["until_idle"] and not supervisor.is_stopping)
         if code:
             sys.exit(1)
+
+    def say_ended(self, lines: WorkerOutput, ended: str, options: dict[str, Any], *, is_idle: bool) -> None:
+        """The last lines; of a worker that was idle also what is left."""
+        says_more = is_idle and options["verbosity"] > 0
+        lines.say(ended, *(left_over.lines(options["queue"]) if says_more else ()))
 
     def refuse_unusable_database(self) -> None:
         if problem := base.database_problem():

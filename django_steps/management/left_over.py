@@ -1,0 +1,45 @@
+"""What `runworkflows --until-idle` leaves behind: runs whose time has not come, and runs that no worker knows.
+
+It only looks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from django.db.models import QuerySet
+from django.utils.translation import gettext as _
+
+from django_steps.definitions import registered
+from django_steps.ledger import sql
+from django_steps.liveness import known_kinds, live_workers
+from django_steps.models import WorkflowRun
+
+from . import base, health, output
+
+_COUNTED = 10_000
+
+
+def lines(queues: Sequence[str]) -> list[str]:
+    """A line for each thing that is left in these queues, or in all if there are none; nothing if nothing is left."""
+    runs = WorkflowRun.objects.using(base.connection().alias)
+    if queues:
+        runs = runs.filter(queue__in=queues)
+    known = {(item.name, item.version) for item in registered()} | known_kinds(live_workers(base.connection()))
+    return [*_later(runs), *health.unknown(runs, known)]
+
+
+def _later(runs: QuerySet[WorkflowRun]) -> Iterator[str]:
+    """The runs that sleep or are delayed, and when the first of them is due."""
+    timed = runs.filter(phase=WorkflowRun.Phase.TIMED, worker=None).order_by("available_at")
+    found = list(timed.values_list("status", "available_at")[: _COUNTED + 1])
+    if not found:
+        return
+    names = {WorkflowRun.Status.SLEEPING: WorkflowRun.Status.SLEEPING.label, WorkflowRun.Status.PENDING: _("delayed")}
+    counts = Counter(status for status, _due in found[:_COUNTED])
+    parts = ", ".join(f"{counts[status]} {name}" for status, name in names.items() if counts[status])
+    if len(found) > _COUNTED:
+        parts = _("more than %(count)d runs") % {"count": _COUNTED}
+    due = output.full_moment(sql.to_datetime(found[0][1]))
+    yield _("Left for later: %(parts)s; the next is due at %(moment)s.") % {"parts": parts, "moment": due}

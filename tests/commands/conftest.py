@@ -10,6 +10,7 @@ import pytest
 from django.core.management import call_command, execute_from_command_line
 
 from django_steps import Workflow, workflow
+from django_steps.models import WorkflowRun
 
 
 class Output(NamedTuple):
@@ -69,3 +70,20 @@ def shaky() -> Workflow:
 def _fail_if(fails: bool) -> None:
     if fails:
         raise ValueError("it fails")
+
+
+@pytest.fixture
+def compensated(work: Callable[..., None]) -> WorkflowRun:
+    """A failed run whose failure the body had handled."""
+
+    @workflow
+    def compensating(input, step):
+        try:
+            step.define("ship", lambda: [][0]).run()
+        except IndexError:
+            step.define("refund", lambda: None).run()
+            raise
+
+    run = compensating.start({})
+    work()
+    return run

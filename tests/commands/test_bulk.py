@@ -6,7 +6,7 @@ import pytest
 from django.core.management.base import CommandError
 from django.db import connection
 
-from django_steps import signals, workflow
+from django_steps import signals
 from django_steps.ledger.sql import RUN
 from django_steps.management import bulk
 from django_steps.models import StepRecord, WorkflowRun
@@ -54,23 +54,6 @@ def test_a_rehearsed_retry_says_what_would_happen_and_changes_nothing(run_comman
     assert "3 runs would be retried." in printed
     assert f"{failed[0].pk}  shaky     failed  second: ValueError: it fails" in printed
     assert (list(WorkflowRun.objects.values()), list(StepRecord.objects.values())) == before
-
-
-@pytest.fixture
-def compensated(work):
-    """A failed run whose failure the body had handled."""
-
-    @workflow
-    def compensating(input, step):
-        try:
-            step.define("ship", lambda: [][0]).run()
-        except IndexError:
-            step.define("refund", lambda: None).run()
-            raise
-
-    run = compensating.start({})
-    work()
-    return run
 
 
 @pytest.mark.parametrize("arguments", [[], ["--dry-run"]], ids=["for real", "rehearsed"])
@@ -254,6 +237,11 @@ def test_prune_deletes_what_ended_long_ago_with_its_steps(run_command, old_runs)
     assert "are deleted (2 succeeded, 1 failed)" in printed
     assert statuses() == {"asleep": "sleeping", "fresh": "canceled"}
     assert set(StepRecord.objects.values_list("run__workflow", flat=True)) == {"sleeper"}
+
+
+def test_prune_is_quiet_if_told_so(run_command, old_runs):
+    assert run_command("pruneworkflows", "--older-than", "1h", "-v", "0") == ("", "")
+    assert statuses() == {"asleep": "sleeping", "fresh": "canceled"}
 
 
 def test_prune_takes_only_the_given_statuses(run_command, old_runs):

@@ -84,6 +84,15 @@ def test_one_run_shows_its_steps_its_error_and_what_failed_before(run_command, w
     assert f"retryworkflows {run.pk}" in printed
 
 
+def test_one_run_whose_failure_was_handled_is_not_told_a_retry_that_is_refused(run_command, compensated):
+    last = run_command("showworkflows", str(compensated.pk)).out.splitlines()[-1]
+    assert last.startswith("Its failure was handled. Let it go on from a step:   ")
+
+    typed = last[last.index("retryworkflows") :].split()
+    assert typed == ["retryworkflows", str(compensated.pk), "--from-step", "ship"]
+    assert run_command(*typed).out == "1 run is retried.\n"
+
+
 @pytest.fixture
 def retried(work, pass_time):
     """A run that was retried twice: its step had three attempts each time, then one, and waits for its second."""

@@ -63,7 +63,8 @@ class Command(base.WorkflowCommand):
                 deleted += number
                 text = _("%(done)d of %(total)d deleted …")
                 progress.show(text % {"done": deleted, "total": max(total, deleted)})
-        self.report(deleted, counts if deleted == total else {}, before, is_rehearsal=False)
+        if options["verbosity"]:
+            self.report(deleted, counts if deleted == total else {}, before, is_rehearsal=False)
 
     def report(self, total: int, counts: dict[str, int], before: int, *, is_rehearsal: bool) -> None:
         moment = output.full_moment(sql.to_datetime(before))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,8 @@ from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from django_steps.errors import FailureWasHandled
+from django_steps.ledger import verbs
 from django_steps.liveness import live_workers
 from django_steps.models import WorkflowRun
 
@@ -94,8 +97,7 @@ class Command(base.WorkflowCommand):
         else:
             self.stdout.write("\n".join(run_texts.describe(run, output.width_of(self.stdout), self.style)))
             if run.status == run.Status.FAILED:
-                text = _("Let it go on with:   %(manage)s retryworkflows %(id)s")
-                self.stdout.write("\n" + text % {"manage": base.manage(), "id": run.pk})
+                self.stdout.write("\n" + how_to_go_on(run))
 
     def show_many(self, options: dict[str, Any]) -> None:
         found = runs().defer("input_text", "input_search", "output_text").order_by("-pk")
@@ -137,6 +139,19 @@ class Command(base.WorkflowCommand):
 def runs() -> QuerySet[WorkflowRun]:
     """All runs, with their workers."""
     return WorkflowRun.objects.using(base.connection().alias).select_related("worker")
+
+
+def how_to_go_on(run: WorkflowRun) -> str:
+    """What to type for a retry: one that will not be refused."""
+    text, step = _("Let it go on with:   %(manage)s retryworkflows %(id)s"), ""
+    try:
+        verbs.failures_to_forget(base.connection(), run.pk)
+    except FailureWasHandled as handled:
+        text = _(
+            "Its failure was handled. Let it go on from a step:   %(manage)s retryworkflows %(id)s --from-step %(step)s"
+        )
+        step = shlex.quote(handled.step)
+    return text % {"manage": base.manage(), "id": run.pk, "step": step}
 
 
 def nothing_found(options: dict[str, Any]) -> str:

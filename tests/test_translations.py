@@ -16,7 +16,12 @@ import django_steps
 
 PACKAGE = Path(django_steps.__file__).parent
 # Modules whose strings are read by operators and visitors; other exceptions speak to programmers, in English.
-SEEN = [*PACKAGE.glob("admin/**/*.py"), *PACKAGE.glob("management/**/*.py"), *PACKAGE.glob("supervisor.py")]
+SEEN = [
+    *PACKAGE.glob("admin/**/*.py"),
+    *PACKAGE.glob("management/**/*.py"),
+    PACKAGE / "liveness.py",
+    PACKAGE / "supervisor.py",
+]
 TEMPLATES = sorted(PACKAGE.glob("templates/**/*.html"))
 
 # Arguments and calls whose text is shown as it is.

@@ -56,7 +56,8 @@ class Waiting:
     """How a worker's loop waits for work: until a thread of this process wakes it, or somebody elsewhere is heard of.
 
     `is_told`: somebody elsewhere was heard of since the loop last set it to False. `is_reliable`: whether the database
-    tells of news at present; where it doesn't, the loop has to look often. Only `wake()` is for other threads.
+    tells of news at present; where it doesn't, the loop has to look often. The loop begins by `clear()`, looks for work,
+    and then waits. Only `wake()` is for other threads.
     """
 
     def __init__(self, alias: str) -> None:
@@ -125,18 +126,23 @@ class _ForNotification(Waiting):
         super().__init__(alias)
         self._listening: Any = None  # the connection that LISTEN was sent on
         self._pinged_at = math.inf
-        self._sender, self._receiver = socket.socketpair()
-        self._sender.setblocking(False)
-        self._receiver.setblocking(False)
+        self._sender: socket.socket | None = None
+        self._receiver: Any = None
 
     def wake(self) -> None:
         if not self._event.is_set():
             self._event.set()
-            with suppress(OSError):  # full, so that there is enough to wake up from; or closed
-                self._sender.send(b"\0")
+            if self._sender is not None:
+                with suppress(OSError):  # full, so that there is enough to wake up from; or closed
+                    self._sender.send(b"\0")
 
     def clear(self) -> None:
         super().clear()
+        if self._sender is None:  # only here, since not everything that is made ever waits and is closed
+            self._receiver, sender = socket.socketpair()
+            self._receiver.setblocking(False)
+            sender.setblocking(False)
+            self._sender = sender
         with suppress(BlockingIOError):
             while self._receiver.recv(4096):
                 pass
@@ -162,8 +168,9 @@ class _ForNotification(Waiting):
         if self._listening is not None and connection.connection is self._listening:
             with suppress(Exception), connection.cursor() as cursor:  # it may go back to a pool
                 cursor.execute(f"UNLISTEN {CHANNEL}")
-        self._sender.close()
-        self._receiver.close()
+        if self._sender is not None:
+            self._sender.close()
+            self._receiver.close()
 
     def _heard_of(self) -> Any:
         """Take in what has come on the connection until now. Returns the connection to wait on, or None."""

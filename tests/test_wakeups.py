@@ -133,6 +133,7 @@ if settings.DATABASE == "postgresql":
     def test_a_notification_that_comes_with_the_answer_to_a_statement_is_heard():
         connection.ensure_connection()
         waiting = wakeups.waiting("default")
+        waiting.clear()
         assert waiting.wait(5)  # its own ping
         waiting.clear()
         waiting.is_told = False
@@ -147,6 +148,7 @@ if settings.DATABASE == "postgresql":
         """Its connection may go back to a pool."""
         connection.ensure_connection()
         waiting = wakeups.waiting("default")
+        waiting.clear()
         waiting.wait(0)
         with connection.cursor() as cursor:
             cursor.execute("SELECT COUNT(*) FROM pg_listening_channels()")

@@ -18,11 +18,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 POLL = 1 if settings.DATABASE == "mysql" else 30
 
 
-@workflow
-def takes_a_while(step):
-    step.define("first", time.sleep).run(0.6)
-
-
 @pytest.fixture
 def idle_worker():
     worker = Worker(concurrency=2, poll_interval=POLL)
@@ -114,6 +109,11 @@ if settings.DATABASE == "postgresql":
 
     def test_a_worker_has_a_connection_for_each_thread_and_two_more_at_most():
         """The loop, which is also told of news on its own, and the thread that renews leases."""
+
+        @workflow
+        def takes_a_while(step):
+            step.define("first", time.sleep).run(0.6)
+
         with connection.cursor() as cursor:
             others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
             cursor.execute(f"SELECT array_agg(pid) {others}")

@@ -12,18 +12,27 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from ..models import WorkflowRun
-from . import display
+from . import display, subject
 
 
 class RunColumns:
     """The columns of the list, as methods that `list_display` names."""
 
     @admin.display(description=_("run"))
-    def run_name(self, run: WorkflowRun) -> SafeString:
-        """The workflow above the end of the id: together they fit a narrow column."""
+    def run_name(self, run: Any) -> SafeString:
+        """The workflow above what the run is about and the end of the id: together they fit a narrow column."""
         version = format_html(" <small>{}</small>", display.clipped(run.version, 20)) if run.version else ""
+        about = subject.of(run, run.input_start)
+        title = subject.key_of(run) or about
         return format_html(
-            '{}{}<br><code title="{}">{}</code>', display.clipped(run.workflow, 60), version, run.pk, short_id(run)
+            '{}{}{}<code title="{}">{}</code>',
+            display.clipped(run.workflow, 60),
+            version,
+            format_html('<span class="steps-subject" title="{}">{}</span>', title, about)
+            if about
+            else mark_safe("<br>"),
+            run.pk,
+            short_id(run),
         )
 
     @admin.display(description=_("status"))
@@ -37,8 +46,8 @@ class RunColumns:
     @admin.display(description=_("progress"))
     def progress(self, run: Any) -> SafeString:
         """How far it is, what it does now, and the error of a failed run."""
-        steps = ngettext("%d step", "%d steps", run.step_count) % run.step_count
-        lines: list[Any] = [", ".join(filter(None, [steps, where_now(run)]))]
+        recorded = display.step_counts(run.step_count, run.sleep_count)
+        lines: list[Any] = [", ".join(filter(None, [recorded, where_now(run)]))]
         if run.progress_total and run.status != run.Status.SUCCEEDED:
             lines.append(display.progress_bar(run.progress_done, run.progress_total))
         if run.status == run.Status.FAILED:
@@ -64,6 +73,12 @@ class RunColumns:
 def short_id(run: WorkflowRun) -> str:
     """The last group of the id: what differs between runs of the same moment."""
     return f"…{str(run.pk)[-12:]}"
+
+
+def names_of(run: WorkflowRun) -> list[str]:
+    """By what people know a run whose columns are all loaded: what it is about, if that is known, and its id."""
+    about = subject.of(run, run.input_text[: subject.READ])
+    return [*([about] if about else []), short_id(run)]
 
 
 def where_now(run: WorkflowRun) -> str:

@@ -20,6 +20,7 @@ from django.utils.duration import duration_iso_string
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from ..definitions import get_workflow
 from ..errors import UnknownWorkflow
@@ -63,10 +64,15 @@ def readable(text: str | None, mask: Mask) -> str:
     if text is None:
         return ""
     try:
-        shown = json.dumps(_plain(json.loads(text), mask), indent=2, ensure_ascii=False)
+        shown = json.dumps(plain(text, mask), indent=2, ensure_ascii=False)
     except (ValueError, TypeError, LookupError, RecursionError):
         return _("This value can't be read.") if mask.hides_anything else printable(text)
     return printable(shown)
+
+
+def plain(text: str, mask: Mask) -> Any:
+    """Recorded text as plain JSON types, masked. Raises `ValueError`, `TypeError` or `LookupError` if it is no record."""
+    return _plain(json.loads(text), mask)
 
 
 def printable(text: str) -> str:
@@ -118,6 +124,14 @@ def duration(value: timedelta | float | None) -> str:
     if whole < 86400:
         return _("%(h)d h %(min)d min") % {"h": whole // 3600, "min": whole % 3600 // 60}
     return _("%(d)d d %(h)d h") % {"d": whole // 86400, "h": whole % 86400 // 3600}
+
+
+def step_counts(steps: int, sleeps: int) -> str:
+    """`5 steps, 2 sleeps`: what was recorded, by kind; sleeps only where there are any."""
+    parts = [ngettext("%d step", "%d steps", steps) % steps]
+    if sleeps:
+        parts.append(ngettext("%d sleep", "%d sleeps", sleeps) % sleeps)
+    return ", ".join(parts)
 
 
 def local_time(value: datetime) -> datetime:

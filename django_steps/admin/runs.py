@@ -32,7 +32,10 @@ class WorkflowRunAdmin(RunColumns, admin.ModelAdmin):  # type: ignore[type-arg]
     list_display: Any = ["run_name", "status_word", "progress", "queue_name", "started", "duration"]
     list_filter: ClassVar[Any] = [StatusFilter, WorkflowFilter, QueueFilter, "created_at", "finished_at"]
     search_fields = ["id", "key"]
-    search_help_text = _("An id or a key. Within a chosen date range also the text of inputs and errors.")
+    search_help_text = _(
+        "An id, a key, or a part of a key in the newest 10,000 runs. "
+        "Within a chosen date range also the text of inputs and errors."
+    )
     ordering = ["-pk"]
     sortable_by: ClassVar[Any] = []
     list_per_page = 50
@@ -115,7 +118,9 @@ class WorkflowRunAdmin(RunColumns, admin.ModelAdmin):  # type: ignore[type-arg]
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        return search.search(queryset, search_term, text=has_date_range(request)), False
+        found, is_cut = search.search(queryset, search_term, text=has_date_range(request))
+        request.steps_search_is_cut = is_cut  # type: ignore[attr-defined]
+        return found, False
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
         """Only what the filters ask: a free lookup into inputs and results would tell what is masked."""

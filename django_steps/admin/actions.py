@@ -5,10 +5,10 @@ What can't be done is skipped and reported with the reason. At most `AT_MOST` ru
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from django.contrib import admin, messages
@@ -22,7 +22,7 @@ from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
 
 from ..errors import StepsError
 from ..models import WorkflowRun
-from . import again
+from . import again, retrying
 from .changelist import BIG_COLUMNS
 from .search import parse_ids
 
@@ -35,6 +35,13 @@ _LABELS = dict(_Status.choices)
 _HANDLED = gettext_lazy("its failure was handled: open it to choose a step")
 
 
+class Applied(NamedTuple):
+    """Which runs an action changed, and what else is to be said of them."""
+
+    runs: Sequence[UUID]
+    note: str = ""
+
+
 @dataclass(frozen=True)
 class Verb:
     """What an action does to runs of these statuses, and how it speaks of it."""
@@ -42,9 +49,10 @@ class Verb:
     name: str
     title: Any
     applies_to: Collection[str]
-    apply: Callable[[Any, HttpRequest, list[WorkflowRun]], list[UUID]]
+    apply: Callable[[Any, HttpRequest, list[WorkflowRun]], Applied]
     will: Any  # ngettext_lazy, with %(count)d
     done: Any
+    forecast: Callable[[Collection[UUID]], retrying.Forecast] | None = None
 
 
 @admin.action(description=gettext_lazy("Retry selected runs"), permissions=["retry"])
@@ -83,13 +91,22 @@ def _ask_or_do(
 def _ask(model_admin: WorkflowRunAdmin, request: HttpRequest, queryset: QuerySet[Any], verb: Verb) -> TemplateResponse:
     selected = list(queryset.order_by("-pk").values_list("pk", "status")[: AT_MOST + 1])
     is_cut, selected = len(selected) > AT_MOST, selected[:AT_MOST]
-    able = sum(status in verb.applies_to for _pk, status in selected)
-    lines = [verb.will % {"count": able}] if able else [_("There is nothing to do for any of the selected runs.")]
+    able = [pk for pk, status in selected if status in verb.applies_to]
     skipped = Counter(_already(status) for _pk, status in selected if status not in verb.applies_to)
+    details: list[str] = []
+    if verb.forecast is not None and able:
+        forecast = verb.forecast(able)
+        able = [pk for pk in able if pk not in forecast.handled]
+        skipped += Counter({str(_HANDLED): len(forecast.handled)})
+        details = forecast.lines()
+    count = len(able)
+    lines = [verb.will % {"count": count}] if able else [_("There is nothing to do for any of the selected runs.")]
     if skipped:
-        lines.append(_("%(skipped)s will be skipped.") % {"skipped": _reasons(skipped)})
+        details.append(_("%(skipped)s will be skipped.") % {"skipped": _reasons(skipped)})
     if is_cut:
-        lines.append(_("Only the newest %(limit)d of the selected runs are dealt with at a time.") % {"limit": AT_MOST})
+        details.append(
+            _("Only the newest %(limit)d of the selected runs are dealt with at a time.") % {"limit": AT_MOST}
+        )
     context = {
         **model_admin.admin_site.each_context(request),
         "title": verb.title,
@@ -98,6 +115,7 @@ def _ask(model_admin: WorkflowRunAdmin, request: HttpRequest, queryset: QuerySet
         "media": model_admin.media,
         "has_view_permission": True,
         "lines": lines,
+        "details": details,
         "button": verb.title if able else "",
         "danger": verb.name in ("cancel", "delete"),
         "fields": {
@@ -117,30 +135,39 @@ def _ask(model_admin: WorkflowRunAdmin, request: HttpRequest, queryset: QuerySet
 
 def _do(model_admin: WorkflowRunAdmin, request: HttpRequest, runs: list[WorkflowRun], verb: Verb) -> None:
     able = [run for run in runs if run.status in verb.applies_to]
-    done = set(verb.apply(model_admin, request, able)) if able else set()
+    applied = verb.apply(model_admin, request, able) if able else Applied([])
+    done = set(applied.runs)
     reasons = Counter(_already(run.status) for run in runs if run.status not in verb.applies_to)
     left = [run.pk for run in able if run.pk not in done]
     for status in WorkflowRun.objects.filter(pk__in=left).values_list("status", flat=True):
         reasons[_already(status) if status not in verb.applies_to else str(_HANDLED)] += 1
     text = verb.done % {"count": len(done)}
+    if applied.note:
+        text = _("%(done)s (%(note)s)") % {"done": text, "note": applied.note}
     if reasons:
         text = _("%(done)s, %(skipped)s") % {"done": text, "skipped": _skipped(reasons)}
     model_admin.message_user(request, text, messages.SUCCESS if done else messages.WARNING)
 
 
-def _apply_retry(model_admin: WorkflowRunAdmin, request: HttpRequest, runs: list[WorkflowRun]) -> list[UUID]:
-    done = WorkflowRun.objects.filter(pk__in=[run.pk for run in runs]).retry().done
-    _log(request, runs, done, CHANGE, _("Retried."))
-    return done
+def _apply_retry(model_admin: WorkflowRunAdmin, request: HttpRequest, runs: list[WorkflowRun]) -> Applied:
+    ids = [run.pk for run in runs]
+    forecast = retrying.forecast(ids)  # before the errors that say so are forgotten
+    done = set(WorkflowRun.objects.filter(pk__in=ids).retry().done)
+    by_step: dict[str, list[UUID]] = defaultdict(list)
+    for pk in done:
+        by_step[forecast.step_of(pk)].append(pk)
+    for step, some in by_step.items():
+        _log(request, runs, some, CHANGE, retrying.with_steps([step] if step else []))
+    return Applied(list(done), forecast.note(done))
 
 
-def _apply_cancel(model_admin: WorkflowRunAdmin, request: HttpRequest, runs: list[WorkflowRun]) -> list[UUID]:
+def _apply_cancel(model_admin: WorkflowRunAdmin, request: HttpRequest, runs: list[WorkflowRun]) -> Applied:
     done = WorkflowRun.objects.filter(pk__in=[run.pk for run in runs]).cancel().done
     _log(request, runs, done, CHANGE, _("Canceled."))
-    return done
+    return Applied(done)
 
 
-def _apply_restart(model_admin: WorkflowRunAdmin, request: HttpRequest, runs: list[WorkflowRun]) -> list[UUID]:
+def _apply_restart(model_admin: WorkflowRunAdmin, request: HttpRequest, runs: list[WorkflowRun]) -> Applied:
     done, news = [], []
     for run in runs:
         try:
@@ -152,15 +179,15 @@ def _apply_restart(model_admin: WorkflowRunAdmin, request: HttpRequest, runs: li
             news.append(new)
     _log(request, runs, done, CHANGE, _("Run again."))
     _log(request, news, [new.pk for new in news], ADDITION, _("Started again."))
-    return done
+    return Applied(done)
 
 
-def _apply_delete(model_admin: WorkflowRunAdmin, request: HttpRequest, runs: list[WorkflowRun]) -> list[UUID]:
+def _apply_delete(model_admin: WorkflowRunAdmin, request: HttpRequest, runs: list[WorkflowRun]) -> Applied:
     ended = [run for run in runs if run.phase == run.Phase.ENDED]
     ids = [run.pk for run in ended]
     _log(request, ended, ids, DELETION, "")
     model_admin.delete_queryset(request, WorkflowRun.objects.filter(pk__in=ids))
-    return ids
+    return Applied(ids)
 
 
 def _log(request: HttpRequest, runs: list[WorkflowRun], done: Collection[UUID], flag: int, text: str) -> None:
@@ -194,12 +221,9 @@ _RETRY = Verb(
     gettext_lazy("Retry"),
     {_Status.FAILED, _Status.CANCELED},
     _apply_retry,
-    ngettext_lazy(
-        "%(count)d run will be retried: it goes on from the step that failed.",
-        "%(count)d runs will be retried: each goes on from the step that failed.",
-        "count",
-    ),
+    ngettext_lazy("%(count)d run will be retried.", "%(count)d runs will be retried.", "count"),
     ngettext_lazy("%(count)d retried", "%(count)d retried", "count"),
+    retrying.forecast,
 )
 _CANCEL = Verb(
     "cancel",

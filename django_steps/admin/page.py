@@ -20,7 +20,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from ..models import StepRecord, Worker, WorkflowRun
-from . import columns, confirming, display, timeline
+from . import columns, display, retrying, timeline
 
 if TYPE_CHECKING:
     from .runs import WorkflowRunAdmin
@@ -88,7 +88,7 @@ def run_page(
     context: dict[str, Any] = {
         **admin.admin_site.each_context(request),
         "title": run.workflow,
-        "subtitle": columns.short_id(run),
+        "subtitle": " · ".join(columns.names_of(run)),
         "opts": admin.opts,
         "original": run,
         "run": run,
@@ -147,7 +147,7 @@ def _restarts(run: WorkflowRun) -> list[WorkflowRun]:
 
 def _tools(admin: WorkflowRunAdmin, request: HttpRequest, run: WorkflowRun, can_retry: bool) -> Any:
     if can_retry:
-        choice = confirming.retry_choice(run)
+        choice = retrying.retry_choice(run)
         label = _("Retry…") if choice.choices else choice.button
         yield Tool(label, admin.url_of("retry", run.pk), "primary", " ".join(choice.lines))
     if not run.is_finished and admin.has_cancel_permission(request):

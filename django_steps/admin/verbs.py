@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 
 from ..errors import FailureWasHandled, InvalidState, StepsError, UnknownStep
 from ..models import WorkflowRun
-from . import again, confirming
+from . import again, confirming, retrying
 
 if TYPE_CHECKING:
     from .runs import WorkflowRunAdmin
@@ -32,7 +32,7 @@ def retry_page(admin: WorkflowRunAdmin, request: HttpRequest, object_id: str) ->
         return _refuse(admin, request, run, _("A run that is %(status)s can't be retried."))
     if from_step is not None and not run.steps.filter(name=from_step).exists():
         return _back(admin, request, run, _no_such_step(from_step), messages.ERROR)
-    choice = confirming.retry_choice(run, from_step)
+    choice = retrying.retry_choice(run, from_step)
     return confirming.ask(
         admin,
         request,
@@ -88,6 +88,8 @@ def restart_page(admin: WorkflowRunAdmin, request: HttpRequest, object_id: str) 
 
 
 def _retry(admin: WorkflowRunAdmin, request: HttpRequest, run: WorkflowRun, from_step: str | None) -> HttpResponse:
+    is_possible = run.status in (run.Status.FAILED, run.Status.CANCELED)
+    choice = retrying.retry_choice(run, from_step) if is_possible else None  # before the failure is forgotten
     try:
         run.retry(from_step=from_step)
     except FailureWasHandled:
@@ -96,7 +98,7 @@ def _retry(admin: WorkflowRunAdmin, request: HttpRequest, run: WorkflowRun, from
         return _back(admin, request, run, _no_such_step(from_step), messages.ERROR)
     except InvalidState:
         return _refuse(admin, request, run, _("Nothing was done: the run is %(status)s already."))
-    done = _("Retried from step “%(step)s”.") % {"step": from_step} if from_step else _("Retried.")
+    done = choice.done if choice is not None else _("Retried.")
     admin.log_change(request, run, done)
     return _back(admin, request, run, done, messages.SUCCESS)
 

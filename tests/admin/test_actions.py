@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html import unescape
 
@@ -12,7 +13,7 @@ from django.contrib.messages import get_messages
 from django_steps.admin import actions
 from django_steps.models import WorkflowRun
 
-from .conftest import failed_run, handled_run, make_run, url
+from .conftest import add_step, error_of, failed_run, handled_run, make_run, url
 
 
 def ask(client, action, runs, **more):
@@ -36,16 +37,74 @@ def test_retry_says_what_will_happen_and_reports_what_was_skipped(root):
     page = ask(root, "retry", runs)
     text = page.content.decode()
     assert "3 runs will be retried" in text
+    assert "3 runs of three_steps go on with step “charge”." in text
     assert "2 (already succeeded) will be skipped" in text
     assert WorkflowRun.objects.filter(status="pending").count() == 0
-    assert report(answer(root, page)) == "3 retried, 2 skipped: already succeeded"
+    assert report(answer(root, page)) == "3 retried (from step “charge”), 2 skipped: already succeeded"
     assert set(WorkflowRun.objects.filter(status="pending")) == set(failed)
     assert LogEntry.objects.filter(action_flag=CHANGE).count() == 3
 
 
 def test_retry_skips_a_handled_failure_and_says_why(root):
     page = ask(root, "retry", [failed_run(), handled_run()])
-    assert report(answer(root, page)) == "1 retried, 1 skipped: its failure was handled: open it to choose a step"
+    reason = "its failure was handled: open it to choose a step"
+    assert "1 run will be retried" in page.content.decode()
+    assert f"1 ({reason}) will be skipped" in page.content.decode()
+    assert report(answer(root, page)) == f"1 retried (from step “charge”), 1 skipped: {reason}"
+
+
+def test_retry_of_a_handled_failure_only_has_no_button(root):
+    text = ask(root, "retry", [handled_run()]).content.decode()
+    assert "There is nothing to do" in text
+    assert 'name="runs"' not in text
+
+
+def test_retry_names_the_steps_from_which_the_runs_go_on(root):
+    raised = make_run("failed", error_text=error_of(ValueError("by the body")))
+    add_step(raised, "charge")
+    runs = [
+        failed_run("ship", workflow="order"),
+        failed_run("ship", workflow="order"),
+        failed_run('odd "name"] } <b>', error=ValueError('"step": null, "steps": ["fake"]}')),
+        raised,
+        make_run("canceled"),
+        make_run("failed", error_text="{damaged"),
+    ]
+    page = ask(root, "retry", runs)
+    text = page.content.decode()
+    assert "2 runs of order go on with step “ship”." in text
+    assert "1 run of three_steps goes on with step “odd &quot;name&quot;] } &lt;b&gt;”." in text
+    assert "3 runs of three_steps have their bodies called again, and no recorded step executes again." in text
+    note = '3 without executing a recorded step again, 2 from step “ship”, 1 from step “odd "name"] } <b>”'
+    assert report(answer(root, page)) == f"6 retried ({note})"
+    entries = {entry.object_id: entry.get_change_message() for entry in LogEntry.objects.all()}
+    assert entries[str(runs[0].pk)] == "Retried: the run goes on with step “ship”."
+    assert entries[str(raised.pk)] == "Retried: the body is called again, and no recorded step executes again."
+
+
+def test_retry_after_dead_workers_names_the_step_that_was_reached(root):
+    error = json.dumps({"type": "WorkerDied", "message": "", "traceback": "", "step": "crash", "steps": []})
+    page = ask(root, "retry", [make_run("failed", error_text=error)])
+    assert "1 run of three_steps goes on with step “crash”." in page.content.decode()
+    assert report(answer(root, page)) == "1 retried (from step “crash”)"
+
+
+def test_retry_of_many_steps_names_the_first(root):
+    page = ask(root, "retry", [failed_run(f"step_{number}") for number in range(8)])
+    text = page.content.decode()
+    assert text.count("1 run of three_steps goes on with step") == 5
+    assert "3 runs go on with other steps." in text
+    assert report(answer(root, page)).endswith(", …)")
+
+
+def test_number_of_queries_does_not_depend_on_the_number_of_runs(root, django_assert_max_num_queries):
+    counts = []
+    for number in (1, 20):
+        runs = [failed_run(f"step_{index}") for index in range(number)]
+        with django_assert_max_num_queries(30) as queries:
+            ask(root, "retry", runs)
+        counts.append(len(queries))
+    assert counts[0] == counts[1]
 
 
 def test_pressed_twice_the_second_press_skips_everything(root):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.messages import get_messages
@@ -9,7 +11,7 @@ from django.test import Client
 
 from django_steps.models import WorkflowRun
 
-from .conftest import add_step, failed_run, handled_run, make_run, url
+from .conftest import add_step, error_of, failed_run, handled_run, make_run, url
 
 VERBS = ["retry", "cancel", "restart"]
 
@@ -29,9 +31,47 @@ def test_retry_goes_on_from_the_failed_step_and_is_logged(root):
     assert "The result of 1 other step is kept" in page
     response = root.post(url("retry", run.pk))
     assert response.url == url("change", run.pk)
+    assert messages_of(response) == ["Retried: the run goes on with step “charge”."]
     run.refresh_from_db()
     assert run.status == "pending"
-    assert logged(run) == ["Retried."]
+    assert logged(run) == messages_of(response)
+
+
+def test_retry_of_several_steps_that_failed_names_them(root):
+    text = error_of(ExceptionGroup("both", [ValueError("a"), ValueError("b")]), "a", "b")
+    run = make_run("failed", error_text=text)
+    for name in ("a", "b"):
+        add_step(run, name, "failed", error_text=text)
+    assert "The run goes on with the steps “a”, “b”." in root.get(url("retry", run.pk)).content.decode()
+    assert messages_of(root.post(url("retry", run.pk))) == ["Retried: the run goes on with the steps “a”, “b”."]
+
+
+def test_retry_of_a_run_whose_body_raised_says_that_no_step_executes_again(root):
+    run = make_run("failed", error_text=error_of(ValueError("by the body")))
+    add_step(run, "charge")
+    add_step(run, "nap", kind="sleep")
+    page = root.get(url("retry", run.pk)).content.decode()
+    assert "The body is called again; no step failed it." in page
+    assert "The result of 1 other step is kept" in page
+    assert "1 sleep is not slept again." in page
+    assert messages_of(root.post(url("retry", run.pk))) == [
+        "Retried: the body is called again, and no recorded step executes again."
+    ]
+
+
+def test_retry_of_a_canceled_run_goes_on_after_what_is_recorded(root):
+    run = make_run("canceled")
+    add_step(run, "charge")
+    page = root.get(url("retry", run.pk)).content.decode()
+    assert "The body is called again, and goes on after what it has recorded." in page
+    assert "no recorded step executes again" in messages_of(root.post(url("retry", run.pk)))[0]
+
+
+def test_retry_after_dead_workers_names_the_step_that_was_reached(root):
+    error = {"type": "WorkerDied", "message": "It died.", "traceback": "", "step": "crash", "steps": []}
+    run = make_run("failed", error_text=json.dumps(error))
+    assert "it got as far as step “crash”" in root.get(url("retry", run.pk)).content.decode()
+    assert messages_of(root.post(url("retry", run.pk))) == ["Retried: the run goes on with step “crash”."]
 
 
 def test_second_press_of_retry_finds_it_done(root):
@@ -40,7 +80,7 @@ def test_second_press_of_retry_finds_it_done(root):
     response = root.post(url("retry", run.pk))
     assert response.status_code == 302
     assert messages_of(response)[-1] == "Nothing was done: the run is pending already."
-    assert logged(run) == ["Retried."]
+    assert logged(run) == ["Retried: the run goes on with step “charge”."]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -70,8 +110,10 @@ def test_missing_run_is_404(root, verb, pk):
 def test_retry_from_a_step_forgets_it_and_what_came_later(root):
     run = failed_run()
     add_step(run, "late")
+    add_step(run, "nap", kind="sleep")
     page = root.get(url("retry", run.pk), {"from_step": "reserve"}).content.decode()
     assert "So do the 2 steps recorded after it" in page
+    assert "The 1 sleep recorded after it is slept again." in page
     root.post(url("retry", run.pk), {"from_step": "reserve"})
     run.refresh_from_db()
     assert run.status == "pending"

@@ -1,0 +1,233 @@
+"""What a retry does, in words: with which step a run goes on, and what is executed again. The doing is the ledger's.
+
+For one run it is known exactly; for a selection it is read from the ends of the recorded errors, in a constant number
+of queries.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db import router
+from django.db.models import Count, Max, QuerySet
+from django.db.models.functions import Right
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from ..errors import FailureWasHandled
+from ..ledger import sql
+from ..ledger import verbs as ledger
+from ..models import StepRecord, WorkflowRun
+from .display import clipped
+
+_ERROR_END = 8000  # characters of a recorded error that hold the names of the steps whose failures it is
+_NAMES = re.compile(r'"step": (?:null|"(?:[^"\\]|\\.)*"), "steps": \[(?:[^"\\\]]|"(?:[^"\\]|\\.)*")*\]\}\Z')
+_LINES = 5
+
+
+# -- One run ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class RetryChoice:
+    """What a retry would do: in sentences, on the button, and when it is done; the steps to choose from if it takes that."""
+
+    button: str
+    lines: list[str]
+    done: str = ""
+    choices: Sequence[str] = ()
+
+
+def retry_choice(run: WorkflowRun, from_step: str | None = None) -> RetryChoice:
+    """What retrying this failed or canceled run means, plainly or from a step."""
+    if from_step is not None:
+        return _from_step(run, from_step)
+    try:
+        steps = ledger.failures_to_forget(sql.connection_for(router.db_for_write(WorkflowRun)), run.pk)
+    except FailureWasHandled as handled:
+        return _handled(handled)
+    kept = _kept_lines(_recorded(run.steps.exclude(name__in=steps)))
+    if not steps:
+        return _from_the_body(run, kept)
+    named = {"steps": _quoted(steps)}
+    goes_on = ngettext("The run goes on with step %(steps)s.", "The run goes on with the steps %(steps)s.", len(steps))
+    return RetryChoice(_button(steps[0]), [goes_on % named, *kept], with_steps(steps))
+
+
+def with_steps(steps: Sequence[str]) -> str:
+    """What is said once a run was retried that goes on with these steps, or with none of those recorded."""
+    if not steps:
+        return _("Retried: the body is called again, and no recorded step executes again.")
+    text = ngettext(
+        "Retried: the run goes on with step %(steps)s.",
+        "Retried: the run goes on with the steps %(steps)s.",
+        len(steps),
+    )
+    return text % {"steps": _quoted(steps)}
+
+
+def _from_the_body(run: WorkflowRun, kept: list[str]) -> RetryChoice:
+    """No failure is forgotten: the body raised, the run was canceled, or its workers died."""
+    reached = (run.error or {}).get("step")
+    if reached:
+        line = _("The body is called again; it got as far as step %(steps)s.") % {"steps": _quoted([reached])}
+        return RetryChoice(_("Retry"), [line, *kept], with_steps([reached]))
+    line = _("The body is called again; no step failed it.")
+    if run.status == run.Status.CANCELED:
+        line = _("The body is called again, and goes on after what it has recorded.")
+    return RetryChoice(_("Retry"), [line, *kept], with_steps([]))
+
+
+def _from_step(run: WorkflowRun, name: str) -> RetryChoice:
+    position = run.steps.filter(name=name).values_list("position", flat=True).first() or 0
+    later = _recorded(run.steps.filter(position__gt=position))
+    lines = [_("Step “%(step)s” is forgotten and executes again.") % {"step": name}]
+    if steps := later[StepRecord.Kind.STEP]:
+        text = ngettext(
+            "So does the %d step recorded after it: what it has done is done a second time.",
+            "So do the %d steps recorded after it: what they have done is done a second time.",
+            steps,
+        )
+        lines.append(text % steps)
+    if sleeps := later[StepRecord.Kind.SLEEP]:
+        text = ngettext(
+            "The %d sleep recorded after it is slept again.", "The %d sleeps recorded after it are slept again.", sleeps
+        )
+        lines.append(text % sleeps)
+    lines += _kept_lines(_recorded(run.steps.filter(position__lt=position)))
+    return RetryChoice(_button(name), lines, _("Retried from step “%(step)s”.") % {"step": name})
+
+
+def _handled(handled: FailureWasHandled) -> RetryChoice:
+    later = _quoted(handled.later[:10]) + ("…" if len(handled.later) > 10 else "")
+    lines = [
+        _("Step “%(step)s” failed, and the workflow handled that itself: %(later)s ran after it.")
+        % {"step": handled.step, "later": later},
+        _("Going on from the failure would redo what was compensated, so there is no plain retry. Choose instead:"),
+    ]
+    choices = [handled.step, *handled.later][:100]
+    return RetryChoice(_("Retry from the chosen step"), lines, choices=choices)
+
+
+def _button(step: str) -> str:
+    return _("Retry from step “%(step)s”") % {"step": clipped(step, 60)}
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"“{clipped(name, 60)}”" for name in names)
+
+
+def _recorded(steps: QuerySet[StepRecord]) -> Counter[str]:
+    """How many there are of each kind."""
+    return Counter(dict(steps.order_by().values_list("kind").annotate(Count("pk"))))
+
+
+def _kept_lines(kept: Counter[str]) -> list[str]:
+    steps, sleeps = kept[StepRecord.Kind.STEP], kept[StepRecord.Kind.SLEEP]
+    lines = [_("No other step is recorded.")]
+    if steps:
+        text = ngettext(
+            "The result of %d other step is kept: it does not execute again.",
+            "The results of %d other steps are kept: they do not execute again.",
+            steps,
+        )
+        lines = [text % steps]
+    if sleeps:
+        lines.append(ngettext("%d sleep is not slept again.", "%d sleeps are not slept again.", sleeps) % sleeps)
+    return lines
+
+
+# -- A selection ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Forecast:
+    """With which step each of some runs would go on."""
+
+    # The workflow of each run that can be retried, and the step; "" where no recorded step executes again.
+    steps: dict[UUID, tuple[str, str]]
+    handled: set[UUID]  # these can't: the body had handled the failure
+
+    def step_of(self, run: UUID) -> str:
+        """The step with which it goes on; empty where no recorded one executes again."""
+        return self.steps[run][1] if run in self.steps else ""
+
+    def lines(self) -> list[str]:
+        """A sentence for each workflow and step, those of most runs first."""
+        groups = Counter(self.steps.values()).most_common()
+        lines = [_sentence(count, workflow, step) for (workflow, step), count in groups[:_LINES]]
+        if rest := sum(count for _group, count in groups[_LINES:]):
+            lines.append(ngettext("%d run goes on with another step.", "%d runs go on with other steps.", rest) % rest)
+        return lines
+
+    def note(self, done: Collection[UUID]) -> str:
+        """The same in a few words, of the runs that were retried."""
+        groups = Counter(map(self.step_of, done)).most_common()
+        if len(groups) == 1:
+            return _from(groups[0][0])
+        parts = [_("%(count)d %(where)s") % {"count": count, "where": _from(step)} for step, count in groups[:_LINES]]
+        return ", ".join([*parts, "…"] if len(groups) > _LINES else parts)
+
+
+def forecast(runs: Collection[UUID]) -> Forecast:
+    """Where these failed and canceled runs would go on: three queries.
+
+    Whether a failure had been handled is asked of the last recorded step; a retry looks at all that came after it.
+    """
+    ends = WorkflowRun.objects.filter(pk__in=runs).values_list("pk", "workflow", Right("error_text", _ERROR_END))
+    found = {pk: (workflow, *_named(end)) for pk, workflow, end in ends}
+    last = dict(StepRecord.objects.filter(run__in=runs).order_by().values_list("run").annotate(Max("position")))
+    failed = StepRecord.objects.filter(run__in=runs, status=StepRecord.Status.FAILED)
+    positions: dict[UUID, dict[str, int]] = defaultdict(dict)
+    for pk, name, position in failed.order_by().values_list("run", "name", "position"):
+        positions[pk][name] = position
+    handled = set()
+    for pk, (_workflow, steps, _reached) in found.items():
+        ended_at = [positions[pk][name] for name in steps if name in positions[pk]]
+        if ended_at and last.get(pk, 0) > max(ended_at):
+            handled.add(pk)
+    goes_on = {
+        pk: (workflow, (steps or [reached])[0]) for pk, (workflow, steps, reached) in found.items() if pk not in handled
+    }
+    return Forecast(goes_on, handled)
+
+
+def _named(error_end: str | None) -> tuple[list[str], str]:
+    """The steps whose failures a recorded error names, and the step that was reached; from the end of its text."""
+    match = _NAMES.search(error_end or "")
+    if match is None:
+        return [], ""
+    try:
+        names = json.loads("{" + match[0])
+    except ValueError:
+        return [], ""
+    return list(names["steps"]), names["step"] or ""
+
+
+def _sentence(count: int, workflow: str, step: str) -> str:
+    if step:
+        text = ngettext(
+            "%(count)d run of %(workflow)s goes on with step %(step)s.",
+            "%(count)d runs of %(workflow)s go on with step %(step)s.",
+            count,
+        )
+    else:
+        text = ngettext(
+            "%(count)d run of %(workflow)s has its body called again, and no recorded step executes again.",
+            "%(count)d runs of %(workflow)s have their bodies called again, and no recorded step executes again.",
+            count,
+        )
+    return text % {"count": count, "workflow": clipped(workflow, 60), "step": _quoted([step])}
+
+
+def _from(step: str) -> str:
+    return (
+        _("from step “%(step)s”") % {"step": clipped(step, 60)}
+        if step
+        else _("without executing a recorded step again")
+    )

@@ -59,12 +59,12 @@ class Mask:
         return self.keys is not None and key in self.keys
 
 
-def readable(text: str | None, mask: Mask) -> str:
-    """Recorded text as indented JSON of plain types; empty for None."""
+def readable(text: str | None, mask: Mask, indent: int | None = 2) -> str:
+    """Recorded text as JSON of plain types, indented or in one line; empty for None."""
     if text is None:
         return ""
     try:
-        shown = json.dumps(plain(text, mask), indent=2, ensure_ascii=False)
+        shown = json.dumps(plain(text, mask), indent=indent, ensure_ascii=False)
     except (ValueError, TypeError, LookupError, RecursionError):
         return _("This value can't be read.") if mask.hides_anything else printable(text)
     return printable(shown)

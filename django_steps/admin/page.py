@@ -1,53 +1,27 @@
 """The page of a run: what it does, how it went, and what can be done about it.
 
-A constant number of queries, and a bounded size: a page of steps at a time, and no value larger than `SHOWN` characters.
+A constant number of queries, and a bounded size: a page of steps at a time. What is in their table is in `step_rows.py`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import PermissionDenied
-from django.core.paginator import Page, Paginator
-from django.db.models import Case, F, When
-from django.db.models.functions import Length
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from ..models import StepRecord, Worker, WorkflowRun
-from . import columns, display, retrying, timeline
+from . import columns, display, retrying, step_rows, timeline, workers
 
 if TYPE_CHECKING:
     from .runs import WorkflowRunAdmin
 
-PER_PAGE = 100
-SHOWN = 20_000  # characters of one step's value; larger ones are shown on a page of their own
-_FIRST_LINE = 120
 _LOGS = 300  # logs of failed attempts that the timeline reads
-
-
-@dataclass
-class StepRow:
-    """One step in the table."""
-
-    record: Any
-    status: str
-    result: str
-    started: Any
-    took: str
-    errors: list[dict[str, Any]]
-    retry_url: str = ""
-    size: int = 0
-    whole_url: str = ""
-
-    @property
-    def first_line(self) -> str:
-        return display.clipped(self.result, _FIRST_LINE)
 
 
 @dataclass
@@ -83,7 +57,7 @@ def run_page(
         raise PermissionDenied
     mask = display.Mask.of(run)
     steps = _all_steps(run)
-    chosen = _chosen_page(request, steps)
+    chosen = step_rows.chosen_page(request, steps)
     can_retry = admin.has_retry_permission(request) and run.status in (run.Status.FAILED, run.Status.CANCELED)
     context: dict[str, Any] = {
         **admin.admin_site.each_context(request),
@@ -97,14 +71,17 @@ def run_page(
         "changelist_url": admin.url_of("changelist"),
         "is_live": not run.is_finished or run.phase != run.Phase.ENDED,
         "tools": list(_tools(admin, request, run, can_retry)),
-        "summary": _summary(admin, run),
+        "summary": _summary(run, steps),
         "status": display.status_word(run.status, run.get_status_display()),
         "is_parked": run.phase == run.Phase.PARKED,
+        "is_left_alone": not run.is_finished and not workers.is_any_alive(),
         "progress": display.progress_bar(run.progress_done, run.progress_total) if not _is_done(run) else "",
         "where": columns.where_now(run),
         "error": run.error if run.status == run.Status.FAILED else None,
-        "timeline": timeline.draw(run, steps, _failures(run), PER_PAGE) if steps or run.current_step else None,
-        "steps": _rows(admin, request, run, mask, chosen, can_retry),
+        "timeline": timeline.draw(run, steps, _failures(run), step_rows.PER_PAGE)
+        if steps or run.current_step
+        else None,
+        "steps": step_rows.rows(admin, request, run, mask, chosen, can_retry),
         "page": chosen,
         "values": [Shown(_("Input"), display.readable(run.input_text, mask))]
         + ([Shown(_("Output"), display.readable(run.output_text, mask))] if run.output_text is not None else []),
@@ -128,14 +105,7 @@ def _all_steps(run: WorkflowRun) -> list[StepRecord]:
 def _failures(run: WorkflowRun) -> dict[int, list[Any]]:
     read = ("run", "position", "attempts", "status", "attempt_log")
     logged = run.steps.exclude(attempt_log="").only(*read).order_by("-position")[:_LOGS]
-    return {step.position: _attempts(step) for step in logged}
-
-
-def _attempts(step: StepRecord) -> list[dict[str, Any]]:
-    try:
-        return list(step.earlier_attempts)
-    except (ValueError, TypeError, LookupError):
-        return []
+    return {step.position: step_rows.attempts(step) for step in logged}
 
 
 def _restarts(run: WorkflowRun) -> list[WorkflowRun]:
@@ -162,7 +132,7 @@ def _tools(admin: WorkflowRunAdmin, request: HttpRequest, run: WorkflowRun, can_
 # -- The summary -------------------------------------------------------------------------------------
 
 
-def _summary(admin: WorkflowRunAdmin, run: WorkflowRun) -> list[tuple[Any, Any]]:
+def _summary(run: WorkflowRun, steps: Iterable[StepRecord]) -> list[tuple[Any, Any]]:
     lines: list[tuple[Any, Any]] = [
         (_("ID"), str(run.pk)),
         (_("Version"), run.version),
@@ -173,10 +143,16 @@ def _summary(admin: WorkflowRunAdmin, run: WorkflowRun) -> list[tuple[Any, Any]]
         (_("Started"), display.moment(run.started_at) if run.started_at else ""),
         (_("Ended"), display.moment(run.finished_at) if run.finished_at else ""),
         (_("Duration"), display.duration(columns.took(run)) if run.started_at else ""),
+        (_("Recorded"), _recorded(steps)),
         (_("Attempts"), columns.tries(run)),
         (_("Worker"), _worker(run)),
     ]
     return [(label, value) for label, value in lines if value not in ("", None)]
+
+
+def _recorded(steps: Iterable[StepRecord]) -> str:
+    kinds = Counter(step.kind for step in steps)
+    return display.step_counts(kinds[StepRecord.Kind.STEP], kinds[StepRecord.Kind.SLEEP]) if kinds else ""
 
 
 def _worker(run: WorkflowRun) -> str:
@@ -184,92 +160,3 @@ def _worker(run: WorkflowRun) -> str:
         return ""
     worker = Worker.objects.filter(pk=run.worker_id).first()
     return str(worker) if worker is not None else ""
-
-
-# -- The table of steps ------------------------------------------------------------------------------
-
-
-def _chosen_page(request: HttpRequest, steps: Sequence[StepRecord]) -> Page[StepRecord]:
-    """The page that is asked for; else the one with the first failed step, else the first."""
-    if (number := request.GET.get("step", "")).isdigit():
-        steps = [step for step in steps if step.position == int(number)]
-    failed = next((index for index, step in enumerate(steps) if step.status == StepRecord.Status.FAILED), 0)
-    return Paginator(steps, PER_PAGE).get_page(request.GET.get("steps") or 1 + failed // PER_PAGE)
-
-
-def _rows(
-    admin: WorkflowRunAdmin,
-    request: HttpRequest,
-    run: WorkflowRun,
-    mask: display.Mask,
-    chosen: Page[StepRecord],
-    can_retry: bool,
-) -> list[StepRow]:
-    limit = SHOWN if "step" not in request.GET else 1 << 30
-    records = (
-        StepRecord.objects.filter(pk__in=[step.pk for step in chosen])
-        .defer("output_text")
-        .annotate(size=Length("output_text"))
-        .annotate(shown_output=Case(When(size__lte=limit, then=F("output_text"))))
-        .order_by("position")
-    )
-    retry_url = admin.url_of("retry", run.pk) if can_retry else ""
-    return [_step_row(run, record, mask, retry_url) for record in records]
-
-
-def _step_row(run: WorkflowRun, record: Any, mask: display.Mask, retry_url: str) -> StepRow:
-    row = StepRow(
-        record=record,
-        status=_step_status(run, record),
-        result=display.readable(record.shown_output, mask),
-        started=display.moment(record.started_at),
-        took=display.duration(_took(run, record)),
-        errors=_errors(record),
-        retry_url=f"{retry_url}?{display.query(from_step=record.name)}" if retry_url else "",
-    )
-    if record.size and record.shown_output is None:
-        row.size, row.whole_url = record.size, f"?step={record.position}#step-{record.position}"
-    return row
-
-
-def _step_status(run: WorkflowRun, record: StepRecord) -> str:
-    """A sleep is recorded as succeeded when it begins: until its time is over, it says what the run says."""
-    if _is_cut_short(run, record) and run.status in (run.Status.SLEEPING, run.Status.CANCELED):
-        return display.status_word(run.status, run.get_status_display())
-    return display.status_word(record.status, record.get_status_display())
-
-
-def _is_cut_short(run: WorkflowRun, record: StepRecord) -> bool:
-    """Whether a sleep's time was not over when the run ended, or is not yet."""
-    if record.kind != StepRecord.Kind.SLEEP or record.wakes_at is None:
-        return False
-    return bool(record.wakes_at > (run.finished_at or timezone.now()))
-
-
-def _took(run: WorkflowRun, record: StepRecord) -> Any:
-    end = record.wakes_at if record.kind == StepRecord.Kind.SLEEP else record.finished_at
-    if run.finished_at is not None and _is_cut_short(run, record):
-        end = run.finished_at
-    return end - record.started_at if end is not None else None
-
-
-def _errors(record: StepRecord) -> list[dict[str, Any]]:
-    """What went wrong in each attempt, the last one first.
-
-    A retry of the run counts from 1 again: attempts before it have no number that would fit the count shown.
-    """
-    found = []
-    if record.error_text is not None:
-        found.append(_error(record.error, record.attempts, record.finished_at))
-    for entry in reversed(_attempts(record)):
-        number = 0 if entry["before_retry"] else entry["attempt"]
-        found.append(_error(entry["error"], number, entry["finished_at"]))
-    return [error for error in found if error]
-
-
-def _error(error: dict[str, Any] | None, attempt: int, at: Any) -> dict[str, Any]:
-    if error is None:
-        return {}
-    label = _("Attempt %(number)d") % {"number": attempt} if attempt else _("An earlier attempt")
-    line = display.error_line(json.dumps({"type": error["type"], "message": error["message"]}))
-    return {**error, "label": label, "line": line, "at": display.moment(at)}

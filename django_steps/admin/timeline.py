@@ -17,7 +17,7 @@ from django.utils.translation import ngettext
 
 from ..ledger import sql
 from ..models import StepRecord, WorkflowRun
-from .display import clipped, duration, local_time
+from .display import clipped, duration, local_time, step_counts
 from .scale import Scale
 
 MOST_ROWS = 40
@@ -47,6 +47,10 @@ class Line:
     attempts: int
     spans: list[Span]
     page: int = 1
+
+    @property
+    def is_sleep(self) -> bool:
+        return any(span.kind == "sleep" for span in self.spans)
 
     @property
     def failures(self) -> int:
@@ -194,7 +198,7 @@ def _row(index: int, lines: list[Line], scale: Scale) -> Row:
         parts = [first.name, _status_text(first), taken]
     else:
         label = f"{first.name} … {last.name}"
-        note = _("%(count)d steps, %(took)s") % {"count": len(lines), "took": taken}
+        note = f"{_counted(lines)}, {taken}"
         parts = [label, note]
     if failed:
         parts.append(ngettext("%d failed attempt", "%d failed attempts", failed) % failed)
@@ -265,8 +269,10 @@ def _status_text(line: Line) -> str:
 
 def _summary(lines: list[Line], seconds: float) -> str:
     failed = sum(line.failures for line in lines)
-    text = ngettext("%(count)d step in %(time)s", "%(count)d steps in %(time)s", len(lines)) % {
-        "count": len(lines),
-        "time": duration(seconds),
-    }
+    text = _("%(steps)s in %(time)s") % {"steps": _counted(lines), "time": duration(seconds)}
     return f"{text}; {ngettext('%d failed attempt', '%d failed attempts', failed) % failed}" if failed else text
+
+
+def _counted(lines: list[Line]) -> str:
+    sleeps = sum(line.is_sleep for line in lines)
+    return step_counts(len(lines) - sleeps, sleeps)

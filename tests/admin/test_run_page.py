@@ -9,6 +9,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from django.utils.timezone import now
 
 from django_steps.ledger import sql
 from django_steps.models import StepRecord, Worker, WorkflowRun
@@ -127,6 +128,48 @@ def test_progress_is_a_bar_while_the_run_is_not_done(text):
     columns = {"progress_done": 37, "progress_total": 100}
     assert 'value="37" max="100"' in text(make_run("running", **columns))
     assert 'value="37" max="100"' not in text(make_run("succeeded", **columns))
+
+
+def test_page_is_titled_by_what_the_run_is_about(root, known):
+    def title(run):
+        return root.get(url("change", run.pk)).context["subtitle"]
+
+    run = make_run(workflow=known("token"), key="order-7")
+    assert title(run) == f"order-7 · …{str(run.pk)[-12:]}"
+    run = make_run(workflow="shown", input={"order_id": 7, "token": "s3cret"})
+    assert title(run).startswith("order_id: 7 · …")
+    assert title(make_run(workflow="nobody_knows_it", input={"order_id": 7})).startswith("…")
+
+
+def test_steps_and_sleeps_are_counted_apart(root, text):
+    run = make_run()
+    add_step(run, "a")
+    add_step(run, "nap", kind="sleep", wake_at=sql.to_microseconds(START + timedelta(seconds=3)))
+    add_step(run, "b")
+    page = text(run)
+    assert "<dd>2 steps, 1 sleep</dd>" in page
+    assert drawing(root, run).summary.startswith("2 steps, 1 sleep in ")
+    assert "until 2026-03-01 03:00:03" in page
+
+
+def test_short_value_is_shown_in_a_line_and_a_long_one_unfolded_on_demand(text, known):
+    run = make_run(workflow=known())
+    add_step(run, "short", result={"n": 1, "text": "a  b"})
+    add_step(run, "long", result={"numbers": list(range(100))})
+    page = text(run)
+    assert "<code>{&quot;n&quot;: 1, &quot;text&quot;: &quot;a  b&quot;}</code>" in page
+    assert page.count('<details id="steps-result-') == 1
+
+
+def test_active_run_without_a_live_worker_says_so(text):
+    notice = "No worker is running, so nothing goes on."
+    run = make_run("pending")
+    assert notice in text(run)
+    assert notice not in text(make_run("succeeded"))
+    Worker.objects.create(
+        host="web-1", pid=1, concurrency=1, lease=30_000_000, started_at=START, last_seen=sql.to_microseconds(now())
+    )
+    assert notice not in text(run)
 
 
 def test_worker_that_executes_the_run_is_named(text):

@@ -37,12 +37,13 @@ _LATE = timedelta(minutes=5)
 
 @dataclass
 class Measured:
-    """How the newest runs of one workflow went."""
+    """How the newest runs of one workflow went; p50 and p95 are durations of those that succeeded."""
 
     workflow: str
     url: str
     ended: int
     failed: int
+    succeeded: int
     p50: str
     p95: str
 
@@ -82,9 +83,11 @@ def context(admin: WorkflowRunAdmin) -> dict[str, Any]:
     connection = sql.connection_for(router.db_for_read(WorkflowRun))
     top = strip(admin)
     oldest = top["oldest"]
+    hours = chart.hours(connection)
     return {
         "strip": top,
-        "hours": chart.hours(connection),
+        "hours": hours,
+        "highest": max(hour.ended for hour in hours),
         "chart_height": chart.HEIGHT,
         "measured": list(_measured(admin)),
         "measured_runs": MEASURED,
@@ -184,6 +187,7 @@ def _measured(admin: WorkflowRunAdmin) -> Iterator[Measured]:
             f"{admin.url_of('changelist')}?{display.query(workflow=workflow)}",
             ended[workflow],
             failed[workflow],
+            len(taken),
             display.duration(_percentile(taken, 0.5)),
             display.duration(_percentile(taken, 0.95)),
         )
@@ -200,11 +204,21 @@ def _newest_finished() -> list[Any]:
 
 
 def _percentile(ordered: list[float], share: float) -> float | None:
-    return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else None
+    """Between the two values beside it in proportion, as databases do it (PERCENTILE_CONT): of two, the middle."""
+    if not ordered:
+        return None
+    place = (len(ordered) - 1) * share
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
-def _unknown(admin: WorkflowRunAdmin) -> list[tuple[str, str, int]]:
-    """The workflows and versions that no worker knows, with how many runs wait for one."""
+def _unknown(admin: WorkflowRunAdmin) -> list[tuple[str, str, int, str]]:
+    """The workflows and versions that no worker knows, with how many runs wait for one and where these are listed."""
     parked = WorkflowRun.objects.filter(phase=WorkflowRun.Phase.PARKED)
     found = parked.order_by().values_list("workflow", "version").annotate(Count("pk")).order_by("workflow", "version")
-    return list(found[:50])
+    filtered = f"{admin.url_of('changelist')}?status__exact={PARKED}&"
+    return [
+        (workflow, version, count, filtered + display.query(workflow=workflow))
+        for workflow, version, count in found[:50]
+    ]

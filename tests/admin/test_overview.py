@@ -65,7 +65,29 @@ def test_durations_and_failure_rate_of_each_workflow(root):
         ended("failed", 999, workflow="slow")
     (row,) = root.get(url("overview")).context["measured"]
     assert (row.workflow, row.ended, row.failed, row.failure_rate) == ("slow", 125, 25, "20%")
-    assert (row.p50, row.p95) == ("51.0 s", "1 min 36 s")
+    assert (row.succeeded, row.p50, row.p95) == (100, "50.5 s", "1 min 35 s")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "p50", "p95"),
+    [
+        ([4], "4.0 s", "4.0 s"),
+        ([2, 4], "3.0 s", "3.9 s"),
+        ([9, 1, 2], "2.0 s", "8.3 s"),
+        ([1, 2, 4, 50], "3.0 s", "43.1 s"),
+    ],
+)
+def test_durations_of_a_few_runs_lie_between_them(root, seconds, p50, p95):
+    for taken in seconds:
+        ended("succeeded", taken)
+    (row,) = root.get(url("overview")).context["measured"]
+    assert (row.succeeded, row.p50, row.p95) == (len(seconds), p50, p95)
+
+
+def test_durations_of_a_workflow_that_never_succeeded_are_left_open(root):
+    ended("failed", 5)
+    (row,) = root.get(url("overview")).context["measured"]
+    assert (row.succeeded, row.p50, row.p95) == (0, "-", "-")
 
 
 def test_live_worker_is_shown_with_what_it_runs(page):
@@ -107,8 +129,8 @@ def test_runs_that_no_worker_knows_are_listed_and_linked(root, page):
     make_run("pending", phase=WorkflowRun.Phase.PARKED, workflow="from_the_future", version="9")
     text = page()
     assert "1 run is of a workflow or version that no worker knows." in text
-    assert "from_the_future" in text
-    found = root.get(url("changelist"), {"status__exact": "parked"}).content.decode()
+    assert f'href="{url("changelist")}?status__exact=parked&amp;workflow=from_the_future">from_the_future' in text
+    found = root.get(url("changelist"), {"status__exact": "parked", "workflow": "from_the_future"}).content.decode()
     assert "from_the_future" in found
     assert "no worker knows it" in found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import PermissionDenied
@@ -57,7 +57,7 @@ def strip(admin: WorkflowRunAdmin) -> dict[str, Any]:
     connection = sql.connection_for(router.db_for_read(WorkflowRun))
     counts = reports.count_by_status(connection, COUNTED + 1)
     oldest_id = reports.oldest_ready(connection)
-    found = WorkflowRun.objects.only("pk", "workflow", "created_at")
+    found = WorkflowRun.objects.only("pk", "workflow", "created_at", "available_at")
     oldest = None if oldest_id is None else found.filter(pk=oldest_id).first()
     states = workers.states()
     return {
@@ -158,9 +158,9 @@ def _warnings(
 
 
 def _age(run: WorkflowRun) -> timedelta:
-    now = timezone.now()
-    created_at: datetime = run.created_at
-    return (now if timezone.is_aware(created_at) else timezone.make_naive(now)) - created_at
+    """Since when it is ready: it may have slept, been delayed or retried since it was created."""
+    ready_since = max(sql.to_microseconds(run.created_at), run.available_at)
+    return timedelta(microseconds=sql.to_microseconds(timezone.now()) - ready_since)
 
 
 def _up_to(count: int) -> str:

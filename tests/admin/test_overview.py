@@ -125,6 +125,15 @@ def test_run_that_waits_for_long_is_shown_whatever_its_priority(root, page):
     assert f'{url("change", oldest.pk)}">A run has been waiting for a worker for 2 h 0 min.' in page()
 
 
+def test_run_that_was_retried_waits_since_then(page):
+    make_run(
+        "pending", created_at=timezone.now() - timedelta(hours=2), available_at=microseconds(-timedelta(seconds=3))
+    )
+    text = page()
+    assert "A run has been waiting" not in text
+    assert "has been waiting for a worker for 3." in text
+
+
 def test_runs_that_no_worker_knows_are_listed_and_linked(root, page):
     make_run("pending", phase=WorkflowRun.Phase.PARKED, workflow="from_the_future", version="9")
     text = page()

@@ -48,9 +48,10 @@ class Verb:
 
     name: str
     title: Any
+    button: Any  # as the next two ngettext_lazy, with %(count)d
     applies_to: Collection[str]
     apply: Callable[[Any, HttpRequest, list[WorkflowRun]], Applied]
-    will: Any  # ngettext_lazy, with %(count)d
+    will: Any
     done: Any
     forecast: Callable[[Collection[UUID]], retrying.Forecast] | None = None
 
@@ -116,7 +117,7 @@ def _ask(model_admin: WorkflowRunAdmin, request: HttpRequest, queryset: QuerySet
         "has_view_permission": True,
         "lines": lines,
         "details": details,
-        "button": verb.title if able else "",
+        "button": verb.button % {"count": count} if able else "",
         "danger": verb.name in ("cancel", "delete"),
         "fields": {
             "action": verb.name,
@@ -218,7 +219,8 @@ _FINISHED = frozenset(WorkflowRun.FINISHED)
 _ACTIVE = frozenset(WorkflowRun.ACTIVE)
 _RETRY = Verb(
     "retry",
-    gettext_lazy("Retry"),
+    gettext_lazy("Retry selected runs"),
+    ngettext_lazy("Retry %(count)d run", "Retry %(count)d runs", "count"),
     {_Status.FAILED, _Status.CANCELED},
     _apply_retry,
     ngettext_lazy("%(count)d run will be retried.", "%(count)d runs will be retried.", "count"),
@@ -227,7 +229,8 @@ _RETRY = Verb(
 )
 _CANCEL = Verb(
     "cancel",
-    gettext_lazy("Cancel"),
+    gettext_lazy("Cancel selected runs"),
+    ngettext_lazy("Cancel %(count)d run", "Cancel %(count)d runs", "count"),
     _ACTIVE,
     _apply_cancel,
     ngettext_lazy("%(count)d run will be canceled.", "%(count)d runs will be canceled.", "count"),
@@ -235,7 +238,8 @@ _CANCEL = Verb(
 )
 _RESTART = Verb(
     "restart",
-    gettext_lazy("Run again"),
+    gettext_lazy("Run selected runs again"),
+    ngettext_lazy("Run %(count)d run again", "Run %(count)d runs again", "count"),
     _FINISHED,
     _apply_restart,
     ngettext_lazy(
@@ -247,7 +251,8 @@ _RESTART = Verb(
 )
 _DELETE = Verb(
     "delete",
-    gettext_lazy("Delete"),
+    gettext_lazy("Delete selected runs"),
+    ngettext_lazy("Delete %(count)d run", "Delete %(count)d runs", "count"),
     _FINISHED,
     _apply_delete,
     ngettext_lazy(

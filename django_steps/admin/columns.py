@@ -14,6 +14,8 @@ from django.utils.translation import gettext_lazy as _
 from ..models import WorkflowRun
 from . import display, subject
 
+_USUAL_QUEUE = WorkflowRun._meta.get_field("queue").get_default()
+
 
 class RunColumns:
     """The columns of the list, as methods that `list_display` names."""
@@ -38,6 +40,8 @@ class RunColumns:
     @admin.display(description=_("status"))
     def status_word(self, run: WorkflowRun) -> SafeString:
         notes = [gettext("no worker knows it")] if run.phase == run.Phase.PARKED else []
+        if run.queue != _USUAL_QUEUE:
+            notes.append(gettext("queue %(queue)s") % {"queue": display.clipped(run.queue, 40)})
         if (count := tries(run)) is not None:
             notes.append(count)
         word = display.status_word(run.status, run.get_status_display())
@@ -63,7 +67,12 @@ class RunColumns:
 
     @admin.display(description=_("started"))
     def started(self, run: WorkflowRun) -> SafeString | str:
-        return display.moment(run.started_at)
+        """When, and how long it took, or has been taking."""
+        if run.started_at is None:
+            return display.moment(None)
+        text = gettext("took %(time)s") if run.is_finished else gettext("for %(time)s")
+        taken = text % {"time": display.duration(took(run))}
+        return format_html('{} <br><small class="steps-quiet">{}</small>', display.moment(run.started_at), taken)
 
     @admin.display(description=_("duration"))
     def duration(self, run: WorkflowRun) -> str:

@@ -6,6 +6,7 @@ The fields only read what was typed. Whether the input fits is for the workflow 
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from datetime import date, datetime, time
@@ -15,6 +16,7 @@ from typing import Any
 
 from django import forms
 from django.contrib.admin import widgets
+from django.forms.fields import InvalidJSONInput
 from django.utils.translation import gettext_lazy as _
 
 from ..definitions import Workflow
@@ -128,17 +130,19 @@ def _field(member: Member, *, is_masked: bool) -> forms.Field:
 
 
 class _JsonField(forms.JSONField):
-    """JSON, with nothing for None."""
+    """JSON, with nothing for None, laid out for people."""
 
     def prepare_value(self, value: Any) -> Any:
-        return "" if value is None else super().prepare_value(value)
+        if value is None or isinstance(value, InvalidJSONInput):
+            return value or ""
+        return json.dumps(value, indent=2, ensure_ascii=False, cls=self.encoder)
 
 
 def _json_field(**options: Any) -> _JsonField:
     options = {"required": False, **options}
     if options.get("initial") is not None and not isinstance(options["initial"], (dict, list, str, int, float)):
         options["initial"] = None
-    return _JsonField(widget=widgets.AdminTextareaWidget(attrs={"rows": 8, "spellcheck": "false"}), **options)
+    return _JsonField(widget=widgets.AdminTextareaWidget(attrs={"rows": 10, "spellcheck": "false"}), **options)
 
 
 def _without_none(annotation: Any) -> tuple[Any, bool]:

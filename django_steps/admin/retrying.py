@@ -99,7 +99,8 @@ def _from_step(run: WorkflowRun, name: str) -> RetryChoice:
             "The %d sleep recorded after it is slept again.", "The %d sleeps recorded after it are slept again.", sleeps
         )
         lines.append(text % sleeps)
-    lines += _kept_lines(_recorded(run.steps.filter(position__lt=position)))
+    if position:
+        lines += _kept_lines(_recorded(run.steps.filter(position__lt=position)))
     return RetryChoice(_button(name), lines, _("Retried from step “%(step)s”.") % {"step": name})
 
 

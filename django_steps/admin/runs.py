@@ -29,7 +29,7 @@ from .filters import QueueFilter, StatusFilter, WorkflowFilter, has_date_range, 
 class WorkflowRunAdmin(RunColumns, admin.ModelAdmin):  # type: ignore[type-arg]
     """The pages of the runs. Nothing is edited here: runs change through retry, cancel, restart and delete."""
 
-    list_display: Any = ["run_name", "status_word", "progress", "queue_name", "started", "duration"]
+    list_display: Any = ["run_name", "status_word", "progress", "started"]
     list_filter: ClassVar[Any] = [StatusFilter, WorkflowFilter, QueueFilter, "created_at", "finished_at"]
     search_fields = ["id", "key"]
     search_help_text = _(

@@ -18,7 +18,7 @@ from ..value_views import MASK
 from . import display
 
 READ = 600  # characters of an input
-_LONGEST_KEY = 48
+_LONGEST_KEY = 40
 _MOST_VALUES, _LONGEST_VALUE = 3, 40
 
 # The keys that these pages make themselves, so that pressing twice starts one run: they say nothing about it.

@@ -38,6 +38,7 @@ def test_retry_says_what_will_happen_and_reports_what_was_skipped(root):
     text = page.content.decode()
     assert "3 runs will be retried" in text
     assert "3 runs of three_steps go on with step “charge”." in text
+    assert 'value="Retry 3 runs"' in text
     assert "2 (already succeeded) will be skipped" in text
     assert WorkflowRun.objects.filter(status="pending").count() == 0
     assert report(answer(root, page)) == "3 retried (from step “charge”), 2 skipped: already succeeded"

@@ -19,6 +19,8 @@ from tests.admin.conftest import add_step, error_of, make_run
 
 RUNS = "/admin/django_steps/workflowrun/"
 PICTURES = {"list": 1240, "run": 1240, "overview": 1240}
+SCROLLED = """() => [...document.querySelectorAll(".results, .module, .steps-scroll")]
+    .filter(part => part.scrollWidth > part.clientWidth + 1).map(part => part.className)"""
 
 
 class CardDeclined(Exception):
@@ -35,17 +37,32 @@ def a_night(transactional_db):
     worker = Worker.objects.create(
         host="web-1", pid=4711, concurrency=8, lease=30_000_000, started_at=now, last_seen=sql.to_microseconds(now)
     )
-    for number in range(240):
+    for number in reversed(range(240)):
         end = now - timedelta(minutes=6 * number)
         status = "failed" if number % 17 == 5 else "succeeded"
         error = error_of(ConnectionError("Connection reset by peer"), "fetch_from_api") if status == "failed" else None
         begin = end - timedelta(milliseconds=400 + number % 7 * 130)
-        make_run(status, workflow="sync_data", created_at=begin, started_at=begin, finished_at=end, error_text=error)
-    sleeping = make_run("sleeping", workflow="welcome_with_gift", started_at=now - timedelta(minutes=3))
+        run = make_run(
+            status,
+            workflow="sync_data",
+            input={"user_id": 1240 - number},
+            created_at=begin,
+            started_at=begin,
+            finished_at=end,
+            error_text=error,
+        )
+        if number < 50:  # those that the list shows
+            add_step(run, "fetch_from_api", status)
+    sleeping = make_run(
+        "sleeping", workflow="welcome_with_gift", key="welcome-2207", started_at=now - timedelta(minutes=3)
+    )
+    add_step(sleeping, "reserve_gift")
+    add_step(sleeping, "let_them_arrive", kind="sleep")
     WorkflowRun.objects.filter(pk=sleeping.pk).update(available_at=sql.to_microseconds(now + timedelta(days=2)))
-    make_run(
+    running = make_run(
         "running",
         workflow="process_batch",
+        key="labels/2026-03-01",
         started_at=now - timedelta(minutes=1),
         current_step="process_batch_37",
         progress_done=37,
@@ -53,6 +70,8 @@ def a_night(transactional_db):
         worker=worker,
         available_at=sql.to_microseconds(now) + 30_000_000,
     )
+    for number in range(37):
+        add_step(running, f"process_batch_{number}")
     return failed_order(now)
 
 
@@ -63,6 +82,7 @@ def failed_order(now):
     run = make_run(
         "failed",
         workflow="process_order",
+        key="order-1007",
         input={"order_id": 1007, "items": [{"sku": "mug-1", "quantity": 2}], "email": "ada@example.com"},
         created_at=begun,
         started_at=begun,
@@ -104,7 +124,14 @@ def failed_order(now):
         started_at=end - timedelta(seconds=8),
         finished_at=end,
     )
-    return {"list": RUNS, "run": f"{RUNS}{run.pk}/change/", "overview": f"{RUNS}overview/"}
+    return {
+        "list": RUNS,
+        "run": f"{RUNS}{run.pk}/change/",
+        "overview": f"{RUNS}overview/",
+        "retry": f"{RUNS}{run.pk}/retry/",
+        "start": f"{RUNS}start/",
+        "form": f"{RUNS}start/?run={run.pk}",
+    }
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -116,6 +143,9 @@ def test_pages_fit_a_window_and_a_phone(log_in, a_night, tmp_path, theme):
             page.goto(address)
             width = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
             assert width <= 0, f"{name} is wider than {page.viewport_size} by {width} pixels"
+            assert page.evaluate(SCROLLED) == [], f"{name} has to be scrolled in {page.viewport_size}"
+        if name not in PICTURES:
+            continue
         wide.set_viewport_size({"width": 1280, "height": PICTURES[name]})
         wide.screenshot(path=directory / f"admin-{name}-{theme}.png")
         assert (directory / f"admin-{name}-{theme}.png").stat().st_size > 10_000

@@ -50,7 +50,8 @@ def failed_orders(worker):
         for _number in range(count):
             order = Order.objects.create(customer=customer, total=Decimal("15.00"))
             items = [{"sku": "mug", "quantity": 2}]
-            runs.append(process_order.start({"order_id": order.pk, "items": items, "email": customer.email}))
+            values = {"order_id": order.pk, "items": items, "email": customer.email}
+            runs.append(process_order.start(values, key=f"order-{order.pk}"))
         wait_until(lambda: WorkflowRun.objects.filter(status="failed").count() == count)
         return runs
 
@@ -86,6 +87,7 @@ def test_one_order_failed_and_is_fixed_from_the_admin(open_page, admin_user, fai
     page.get_by_role("link", name="Retry from step “send_email”").click()
     expect(page.locator(".steps-ask")).to_contain_text("The results of 2 other steps are kept")
     page.get_by_role("button", name="Retry from step “send_email”").click()
+    expect(page.locator(".messagelist")).to_contain_text("Retried: the run goes on with step “send_email”.")
     expect(status_of(page)).to_have_text("succeeded")  # the page follows the run by itself
     expect(page.locator(".steps-error")).to_have_count(0)
     assert Activity.objects.filter(run_id=str(run.pk), step="validate_payment").count() == 1
@@ -127,8 +129,22 @@ def test_many_are_retried_at_once(log_in, failed_orders):
     page.get_by_role("button", name=re.compile("^(Go|Run)")).click()
     expect(page.locator(".steps-ask")).to_contain_text("3 runs will be retried")
     page.get_by_role("button", name="Retry").click()
-    expect(page.locator(".messagelist")).to_contain_text("3 retried, 1 skipped: already succeeded")
+    done = "3 retried (from step “send_email”), 1 skipped: already succeeded"
+    expect(page.locator(".messagelist")).to_contain_text(done)
     wait_until(lambda: WorkflowRun.objects.filter(status="succeeded").count() == 4)
+
+
+def test_order_is_found_by_a_part_of_its_key(log_in, failed_orders):
+    _first, run = failed_orders(2)
+    page = log_in()
+    page.goto(RUNS)
+    page.locator("#searchbar").fill(run.key.removeprefix("or"))
+    page.get_by_role("button", name="Search").first.click()
+    rows = page.locator("#result_list tbody tr")
+    expect(rows).to_have_count(1)
+    expect(rows.first).to_contain_text(run.key)
+    rows.first.get_by_role("link").click()
+    expect(page.get_by_role("heading", name=run.key)).to_be_visible()
 
 
 def test_everything_works_from_the_keyboard(log_in, failed_orders):

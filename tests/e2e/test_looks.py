@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from django_steps.ledger import sql
 from django_steps.models import Worker, WorkflowRun
-from tests.admin.conftest import add_step, error_of, make_run
+from tests.admin.conftest import add_step, error_of, failed_run, make_run
 
 RUNS = "/admin/django_steps/workflowrun/"
 PICTURES = {"list": 1240, "run": 1240, "overview": 1240}
@@ -131,7 +131,15 @@ def failed_order(now):
         "retry": f"{RUNS}{run.pk}/retry/",
         "start": f"{RUNS}start/",
         "form": f"{RUNS}start/?run={run.pk}",
+        "app": "/admin/django_steps/",
     }
+
+
+def check_width(page, name):
+    """Nothing is wider than the window, and nothing in the page has to be scrolled sideways."""
+    width = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    assert width <= 0, f"{name} is wider than {page.viewport_size} by {width} pixels"
+    assert page.evaluate(SCROLLED) == [], f"{name} has to be scrolled in {page.viewport_size}"
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -141,9 +149,7 @@ def test_pages_fit_a_window_and_a_phone(log_in, a_night, tmp_path, theme):
     for name, address in a_night.items():
         for page in (wide, narrow):
             page.goto(address)
-            width = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-            assert width <= 0, f"{name} is wider than {page.viewport_size} by {width} pixels"
-            assert page.evaluate(SCROLLED) == [], f"{name} has to be scrolled in {page.viewport_size}"
+            check_width(page, name)
         if name not in PICTURES:
             continue
         wide.set_viewport_size({"width": 1280, "height": PICTURES[name]})
@@ -151,6 +157,16 @@ def test_pages_fit_a_window_and_a_phone(log_in, a_night, tmp_path, theme):
         assert (directory / f"admin-{name}-{theme}.png").stat().st_size > 10_000
     backgrounds = {page.evaluate("getComputedStyle(document.body).backgroundColor") for page in (wide, narrow)}
     assert backgrounds == {"rgb(255, 255, 255)" if theme == "light" else "rgb(18, 18, 18)"}
+
+
+def test_long_names_make_no_page_wider(log_in, transactional_db):
+    name = "x" * 255
+    run = failed_run(step=name, error=ValueError(name), workflow=name, version=name, queue=name, key=name)
+    make_run("running", workflow=name, current_step=name, started_at=timezone.now())
+    for page in (log_in(), log_in(width=390, height=844)):
+        for address in ("", f"{run.pk}/change/", f"{run.pk}/retry/", "overview/"):
+            page.goto(RUNS + address)
+            check_width(page, address)
 
 
 def test_policy_is_enforced_without_unsafe_inline(log_in, a_night):

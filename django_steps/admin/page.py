@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import PermissionDenied
+from django.db import router
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
 
+from .. import liveness
+from ..ledger import sql
 from ..models import StepRecord, Worker, WorkflowRun
-from . import columns, display, retrying, step_rows, timeline, workers
+from . import columns, display, retrying, step_rows, timeline
 
 if TYPE_CHECKING:
     from .runs import WorkflowRunAdmin
@@ -74,7 +77,7 @@ def run_page(
         "summary": _summary(run, steps),
         "status": display.status_word(run.status, run.get_status_display()),
         "is_parked": run.phase == run.Phase.PARKED,
-        "is_left_alone": not run.is_finished and not workers.is_any_alive(),
+        "why_nobody_takes_it": _why_nobody_takes(run),
         "progress": display.progress_bar(run.progress_done, run.progress_total) if not _is_done(run) else "",
         "where": columns.where_now(run),
         "error": run.error if run.status == run.Status.FAILED else None,
@@ -92,6 +95,12 @@ def run_page(
     }
     request.current_app = admin.admin_site.name
     return TemplateResponse(request, admin.change_form_template, context)
+
+
+def _why_nobody_takes(run: WorkflowRun) -> str | None:
+    if run.is_finished or run.worker_id is not None:
+        return None
+    return liveness.why_nobody_takes(sql.connection_for(router.db_for_read(WorkflowRun)), run)
 
 
 def _is_done(run: WorkflowRun) -> bool:

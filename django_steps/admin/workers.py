@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import router
-from django.db.models import F
 
 from ..ledger import sql
 from ..liveness import LIVE_WITHIN_LEASES
@@ -42,12 +41,6 @@ def states() -> list[WorkerState]:
         )
         for worker in workers
     ]
-
-
-def is_any_alive() -> bool:
-    """Whether any worker answers: two queries."""
-    now = sql.read_clock(sql.connection_for(router.db_for_read(WorkflowRun)))
-    return Worker.objects.filter(stopped_at=None, last_seen__gt=now - _DEAD_AFTER_LEASES * F("lease")).exists()
 
 
 def _runs_of(workers: list[Worker], now: int) -> dict[Any, list[WorkflowRun]]:

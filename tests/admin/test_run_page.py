@@ -161,15 +161,22 @@ def test_short_value_is_shown_in_a_line_and_a_long_one_unfolded_on_demand(text, 
     assert page.count('<details id="steps-result-') == 1
 
 
-def test_active_run_without_a_live_worker_says_so(text):
-    notice = "No worker is running, so nothing goes on."
-    run = make_run("pending")
-    assert notice in text(run)
-    assert notice not in text(make_run("succeeded"))
-    Worker.objects.create(
-        host="web-1", pid=1, concurrency=1, lease=30_000_000, started_at=START, last_seen=sql.to_microseconds(now())
-    )
-    assert notice not in text(run)
+def test_active_run_that_no_live_worker_would_take_says_why(text):
+    run = make_run("sleeping", queue="bulk")
+    assert "No worker is running." in text(run)
+    assert "No worker is running." not in text(make_run("succeeded"))
+    alive = {
+        "pid": 1,
+        "concurrency": 1,
+        "lease": 30_000_000,
+        "started_at": START,
+        "last_seen": sql.to_microseconds(now()),
+    }
+    workflows = [["three_steps", ""]]
+    Worker.objects.create(host="web-1", queues=["default"], workflows=workflows, **alive)
+    assert "No live worker serves the queue &#x27;bulk&#x27;." in text(run)
+    Worker.objects.create(host="web-2", queues=["bulk"], workflows=workflows, **alive)
+    assert "No live worker" not in text(run)
 
 
 def test_worker_that_executes_the_run_is_named(text):

@@ -144,7 +144,8 @@ class Step:
         name = check_name(name, "step name", forbidden="#")
         if function is not None and not callable(function):
             raise TypeError(f"Step {name!r} takes a function, got {function!r}. Call it by .run(…), not in define().")
-        return Call(self._performer, name, function, to_policy(retry, f"retry of step {name!r}"), _flag(atomic, name))
+        policy = None if retry is None else to_policy(retry, f"retry of step {name!r}")
+        return Call(self._performer, name, function, policy, _flag(atomic, name))
 
     @overload
     def get(

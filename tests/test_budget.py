@@ -76,21 +76,23 @@ def notifications() -> int:
 
 @pytest.fixture(autouse=True)
 def warmed_up(monkeypatch):
-    """Every NOTIFY is sent, and what a connection sends once (a prepared statement) is sent already."""
+    """Every NOTIFY is sent, and what is done once on a connection (preparing a statement) is done already."""
     monkeypatch.setattr("django_steps.wakeups.NOTIFY_INTERVAL", 0)
 
     @workflow
     def warming_up(step):
-        step.define("one", lambda: 1).run()
-        step.define("flaky", fails_once(), retry=RetryPolicy(initial_interval="1ms")).run()
+        for number in range(3):
+            step.define(f"one {number}", lambda: 1).run()
+            step.define(f"flaky {number}", fails_once(), retry=RetryPolicy(initial_interval="1ms")).run()
 
     @workflow
     def falling_asleep(step):
         step.sleep("pause", "1h")
 
-    start_and_execute(warming_up)
-    start_and_execute(falling_asleep)
-    WorkflowRun.objects.active().cancel()
+    for _ in range(3):
+        start_and_execute(warming_up)
+        start_and_execute(falling_asleep)
+        WorkflowRun.objects.active().cancel()
 
 
 # -- The counting itself -----------------------------------------------------------------------------

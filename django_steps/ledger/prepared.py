@@ -16,6 +16,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .literals import literals
 
+_WORTH_PREPARING = 3  # the third time; preparing costs a round trip, which what is done once or twice doesn't repay
 _UNKNOWN, _KNOWN_ALREADY = "26000", "42P05"  # SQLSTATEs
 
 
@@ -37,10 +38,13 @@ def execute(connection: BaseDatabaseWrapper, cursor: Any, statement: Statement, 
     if connection.vendor != "postgresql" or is_bound or connection.in_atomic_block:
         cursor.execute(statement.text, parameters)
         return
-    known = _known(connection)
-    if statement.name not in known:
+    uses = _uses(connection)
+    uses[statement.name] = number = uses.get(statement.name, 0) + 1
+    if number < _WORTH_PREPARING:
+        cursor.execute(statement.text, parameters)
+        return
+    if number == _WORTH_PREPARING:
         _prepare(cursor, statement)
-        known.add(statement.name)
     execution = f"EXECUTE {statement.name} ({', '.join(literals(connection, parameters))})"
     try:
         cursor.execute(execution)
@@ -59,13 +63,13 @@ def _prepare(cursor: Any, statement: Statement) -> None:
             raise
 
 
-def _known(connection: Any) -> set[str]:
-    """The names that the server knows on this connection, as far as we know."""
-    raw, names = getattr(connection, "_django_steps_prepared", (None, set()))
+def _uses(connection: Any) -> dict[str, int]:
+    """How often each statement was executed on this connection to the server."""
+    raw, uses = getattr(connection, "_django_steps_uses", (None, {}))
     if raw is not connection.connection:
-        names = set()
-        connection._django_steps_prepared = connection.connection, names
-    return names
+        uses = {}
+        connection._django_steps_uses = connection.connection, uses
+    return uses
 
 
 def _sqlstate(error: Error) -> str | None:

@@ -5,6 +5,7 @@ Parses, greets, prints what ends. The work is in `worker.py`, the processes are 
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import Any
@@ -119,6 +120,11 @@ class Command(base.WorkflowCommand):
             else:
                 self.refuse_unusable_database()
                 lines.greet(base.connection(), worker.queues, worker.concurrency)
+            if getattr(self, "is_command_line", False):  # this process is a worker's alone
+                # What is loaded by now stays; looking through it for garbage would stop all threads for some 30 ms, again
+                # and again.
+                gc.collect()
+                gc.freeze()
             with logging_to_stderr(options["verbosity"]), lines.following():
                 is_clean = worker.run()
         if not is_clean:

@@ -233,6 +233,11 @@ def registered() -> list[Workflow[Any, Any]]:
     return [_registry[key] for key in sorted(_registry)]
 
 
+def registered_kinds() -> frozenset[tuple[str, str]]:
+    """The name and version of each registered workflow: what a worker of this process can claim."""
+    return frozenset(_registry)
+
+
 def check_priority(value: Any) -> int:
     """Return a priority from -100 to 100, or raise `TypeError` or `ValueError`."""
     if isinstance(value, bool) or not isinstance(value, int):

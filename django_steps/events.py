@@ -84,7 +84,7 @@ def run_ended(run_id: UUID) -> None:
 
 
 def _send(signal: Signal, claim: Claim, known: dict[str, Any] | None = None, **details: Any) -> None:
-    # The first condition is the quicker one, and false in most projects.
+    # The first condition is the quicker one, and false for the signals of steps unless somebody asked for them.
     if signal.receivers and signal.has_listeners(WorkflowRun):
         _tell(signal, run_instance(claim, router.db_for_write(WorkflowRun), **(known or {})), **details)
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 from django.db import connections
 
 from .conf import conf
-from .definitions import registered
+from .definitions import registered_kinds
 from .ledger import parking, pruning, sql, workers
 
 logger = logging.getLogger("django_steps")
@@ -51,7 +51,7 @@ class Housekeeping:
 
     def _do(self) -> None:
         connection = sql.connection_for(self._alias)
-        known_here = {(item.name, item.version) for item in registered()}
+        known_here = registered_kinds()
         while not self._stop.is_set() and parking.unpark(connection, known_here):
             pass
         known = known_here | workers.known_kinds(connection)

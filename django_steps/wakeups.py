@@ -52,7 +52,7 @@ def _send(alias: str) -> None:
         logger.warning("Could not notify the workers.", exc_info=True)
 
 
-class Waiting:
+class Wakeups:
     """How a worker's loop waits for work: until a thread of this process wakes it, or somebody elsewhere is heard of.
 
     `is_told`: somebody elsewhere was heard of since the loop last set it to False. `is_reliable`: whether the database
@@ -81,7 +81,7 @@ class Waiting:
         """Wait no more."""
 
 
-class _ForFile(Waiting):
+class _FileWakeups(Wakeups):
     """The version of a SQLite file changes when another connection commits; asking costs microseconds."""
 
     _seen: Any = None
@@ -119,7 +119,7 @@ class _ForFile(Waiting):
         return version
 
 
-class _ForNotification(Waiting):
+class _NotifiedWakeups(Wakeups):
     """PostgreSQL tells on the connection itself; other threads, through a pair of sockets."""
 
     def __init__(self, alias: str) -> None:
@@ -148,7 +148,7 @@ class _ForNotification(Waiting):
                 pass
 
     def wait(self, seconds: float) -> bool:
-        raw = self._heard_of()
+        raw = self._take_in()
         if self._event.is_set():
             return True
         if not self.is_reliable and time.monotonic() - self._pinged_at > _PING_TIMEOUT:
@@ -160,19 +160,20 @@ class _ForNotification(Waiting):
                 selector.register(raw.fileno(), selectors.EVENT_READ)
             is_woken = bool(selector.select(seconds))
         if is_woken:
-            self._heard_of()
+            self._take_in()
         return is_woken
 
     def close(self) -> None:
         connection = connections[self._alias]
         if self._listening is not None and connection.connection is self._listening:
+            self._listening.remove_notify_handler(self._on_notification)
             with suppress(Exception), connection.cursor() as cursor:  # it may go back to a pool
                 cursor.execute(f"UNLISTEN {CHANNEL}")
         if self._sender is not None:
             self._sender.close()
             self._receiver.close()
 
-    def _heard_of(self) -> Any:
+    def _take_in(self) -> Any:
         """Take in what has come on the connection until now. Returns the connection to wait on, or None."""
         connection: Any = connections[self._alias]
         raw = connection.connection
@@ -199,28 +200,34 @@ class _ForNotification(Waiting):
         raw = connection.connection
         with connection.cursor() as cursor:
             cursor.execute(f"LISTEN {CHANNEL}")
-        raw.add_notify_handler(lambda notification: self._hear())  # for those that come with an answer
-        # From another connection: a pooler passes on what a client tells itself, and drops the rest.
-        with closing(_plain_psycopg_connection(connection)) as other:
-            other.execute(f"NOTIFY {CHANNEL}")
+        raw.add_notify_handler(self._on_notification)  # for those that come with the answer to a statement
         self._listening, self._pinged_at = raw, time.monotonic()
+        try:
+            _ping(connection)
+        except Exception as error:  # too many connections, for example: somebody else's notification will do
+            logger.debug("No second connection to try the notifications by: %s", error)
+
+    def _on_notification(self, notification: Any) -> None:
+        self._hear()
 
     def _hear(self) -> None:
         self.is_reliable = self.is_told = True
         self._event.set()
 
 
-_WAITING = {"postgresql": _ForNotification, "sqlite": _ForFile}
+_KINDS = {"postgresql": _NotifiedWakeups, "sqlite": _FileWakeups}
 
 
-def waiting(alias: str) -> Waiting:
+def wakeups_of(alias: str) -> Wakeups:
     """The best way to wait for work in this database."""
-    return _WAITING.get(connections[alias].vendor, Waiting)(alias)
+    return _KINDS.get(connections[alias].vendor, Wakeups)(alias)
 
 
-def _plain_psycopg_connection(connection: BaseDatabaseWrapper) -> Any:
+def _ping(connection: BaseDatabaseWrapper) -> None:
+    """Notify ourselves, from another connection: a pooler passes on what a client tells itself, and drops the rest."""
     import psycopg
 
     parameters = connection.get_connection_params()
     parameters.pop("pool", None)
-    return psycopg.connect(**parameters, autocommit=True)
+    with closing(psycopg.connect(**parameters, autocommit=True)) as raw:
+        raw.execute(f"NOTIFY {CHANNEL}")

@@ -1,6 +1,7 @@
 """The worker's loop: claim runs, hand them to threads, stop cleanly.
 
-Leases are the keeper's (`keeper.py`), how to wait for work is known to `wakeups.py`, and what a pass does is `execution.py`'s.
+Leases are the keeper's (`keeper.py`), waiting for work is `wakeups.py`'s, how many runs to hold is `pace.py`'s, and what a
+pass does is `execution.py`'s.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from . import events, registration, wakeups
 from .commits import CommitQueue
 from .conf import conf
-from .definitions import registered
+from .definitions import registered_kinds
 from .endings import Ended, Ending, Limits
 from .history_cache import HistoryCache, load_histories
 from .housekeeping import Housekeeping
@@ -29,6 +30,7 @@ from .keeper import Keeper
 from .ledger import claims, due, sql, workers
 from .ledger.claims import Claim
 from .models import WorkflowRun
+from .pace import Pace
 from .wakeups import LOOK_AGAIN_AFTER
 
 logger = logging.getLogger("django_steps")
@@ -38,9 +40,6 @@ _SHORTEST_POLL = 0.02
 _POLLS_SAVED = 10
 # A run that was claimed ahead and finds no thread for so long is given back: another worker may have one.
 _LONGEST_WAIT_FOR_THREAD = 0.3
-# Claiming ahead saves statements: as many runs as will have begun in so many seconds, and never more than so many.
-_AHEAD_FOR, _MOST_AHEAD = 0.05, 64
-_SHORTEST_PASS = 1e-6
 _LONG_IDLE = 30.0  # seconds after which a thread's connections are closed rather than trusted
 
 
@@ -69,14 +68,15 @@ class Worker:
         self.poll_interval = conf.poll_interval.total_seconds() if poll_interval is None else poll_interval
         self.claimed = 0
         self._until_idle, self._max_runs, self._shutdown_timeout = until_idle, max_runs, shutdown_timeout
-        self._kinds = frozenset((item.name, item.version) for item in registered())
+        self._kinds = registered_kinds()
         self._jobs: dict[UUID, Job] = {}
-        self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._unstarted: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
-        self._for_work = wakeups.waiting(self.alias)
+        self._wakeups = wakeups.wakeups_of(self.alias)
         self._looks_at = 0.0  # when the loop looks for work again, if nothing wakes it
-        self._pass_seconds = math.inf  # how long a pass takes, rather too long than too short
+        self._pace = Pace(self.concurrency)
+        self._is_more_ready = True  # the last claim got all that it asked for
         self._not_looked_for_due_since: float | None = None
         self._is_stopping = False
         self._commits = CommitQueue()
@@ -103,7 +103,7 @@ class Worker:
             return self._finish()
         finally:
             housekeeping.stop()
-            self._for_work.close()
+            self._wakeups.close()
             self._keeper.stop()
             registration.unregister(connections[self.alias], self._terms.worker_id)
 
@@ -111,7 +111,7 @@ class Worker:
         """Claim nothing more, let each running step end, give the runs back. From any thread, not in a signal handler:
         the main thread may hold the lock of the event."""
         self._is_stopping = True
-        self._for_work.wake()
+        self._wakeups.wake()
 
     def under_way(self) -> list[tuple[claims.Claim, str]]:
         """The runs that threads are executing now, each with the step it is in, or an empty text."""
@@ -120,13 +120,15 @@ class Worker:
     def _loop(self) -> None:
         pause = _SHORTEST_POLL
         while True:
-            self._for_work.clear()
+            self._wakeups.clear()
             self._looks_at = math.inf  # whoever puts a run down meanwhile makes it look once more
             if self._is_stopping:  # looked at after the clearing, which may have swallowed the word to stop
                 return
             try:
                 room = self._room()
                 claimed = self._claim(room)
+                if room > 0:
+                    self._is_more_ready = claimed == room
                 if claimed:
                     pause = _SHORTEST_POLL
                 if claimed == room > 0:
@@ -140,7 +142,7 @@ class Worker:
                 timeout = min(1.0, self.poll_interval)
             self._give_back_unstarted(_LONGEST_WAIT_FOR_THREAD)
             self._looks_at = time.monotonic() + timeout
-            if self._for_work.wait(timeout):
+            if self._wakeups.wait(timeout):
                 pause = _SHORTEST_POLL
             else:
                 pause = min(pause * 1.5, self.poll_interval)
@@ -151,7 +153,7 @@ class Worker:
         for job in self._held().values():
             job.stop(Ended.GIVEN_BACK)
         for _ in self._threads:
-            self._waiting.put(None)
+            self._unstarted.put(None)
         deadline = None if self._shutdown_timeout is None else time.monotonic() + self._shutdown_timeout
         for thread in self._threads:
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
@@ -178,23 +180,14 @@ class Worker:
             job = Job(claim, histories.get(claim.run_id), WorkerHost(self.alias, self._commits, self._limits))
             with self._lock:
                 self._jobs[claim.run_id] = job
-            self._waiting.put(job)
+            self._unstarted.put(job)
         self._staff()
 
     def _room(self) -> int:
-        """How many runs to claim: as many as there are threads, and some ahead where passes are quick; few at a time
-        would be dear then."""
+        """How many runs to claim."""
         with self._lock:
-            outstanding, most, few = len(self._jobs), *self._stock()
-        if outstanding > few:
-            return 0
-        return most - outstanding if self._max_runs is None else min(most - outstanding, self._max_runs - self.claimed)
-
-    def _stock(self) -> tuple[int, int]:
-        """How many runs to hold at most, and of how many it is time to claim more."""
-        ahead = min(int(self.concurrency * _AHEAD_FOR / self._pass_seconds), _MOST_AHEAD)
-        most = self.concurrency + ahead
-        return most, most // 2 if ahead else most - 1
+            room = self._pace.room(len(self._jobs))
+        return room if self._max_runs is None else min(room, self._max_runs - self.claimed)
 
     def _staff(self) -> None:
         """Start threads for what waits, up to the concurrency."""
@@ -217,14 +210,14 @@ class Worker:
 
     def _wait_for_jobs(self) -> None:
         while self._held() and not self._is_stopping:
-            self._for_work.wait(0.05)
-            self._for_work.clear()
+            self._wakeups.wait(0.05)
+            self._wakeups.clear()
 
     def _patience(self, pause: float) -> float:
         """How long to wait for a wake-up before looking again, in seconds."""
         if self._room() <= 0:
             return _LONGEST_WAIT_FOR_THREAD
-        longest = self.poll_interval * _POLLS_SAVED if self._for_work.is_reliable else pause
+        longest = self.poll_interval * _POLLS_SAVED if self._wakeups.is_reliable else pause
         if self._until_idle:
             longest = min(longest, pause)
         microseconds = due.next_due(connections[self.alias])
@@ -236,8 +229,8 @@ class Worker:
         """Whether a claim should also make ready what is due: not when it was told of something that is ready, since
         that takes a little longer, but soon after all the same."""
         now = time.monotonic()
-        if self._for_work.is_told:
-            self._for_work.is_told = False
+        if self._wakeups.is_told:
+            self._wakeups.is_told = False
             self._not_looked_for_due_since = self._not_looked_for_due_since or now
             if now - self._not_looked_for_due_since < LOOK_AGAIN_AFTER:
                 return False
@@ -249,7 +242,7 @@ class Worker:
     def _work(self) -> None:
         """What each thread does: one job after the other."""
         last_job = time.monotonic()
-        while (job := self._waiting.get()) is not None:
+        while (job := self._unstarted.get()) is not None:
             if time.monotonic() - last_job > _LONG_IDLE:
                 connections.close_all()
             began = time.monotonic()
@@ -266,7 +259,7 @@ class Worker:
             self._histories.keep(job.claim, job.recorded, ending.forgotten)
             wait = ((ending.wake_at or 0) - job.claim.now()) / 1_000_000
             if time.monotonic() + wait < self._looks_at:
-                self._for_work.wake()
+                self._wakeups.wake()
         elif ending.how not in (Ended.SUCCEEDED, Ended.FAILED):
             wakeups.notify(connections[self.alias])  # others may go on with it at once
 
@@ -275,12 +268,11 @@ class Worker:
         with self._lock:
             if self._jobs.get(job.claim.run_id) is job:
                 del self._jobs[job.claim.run_id]
-            # One slow pass counts at once, and is forgotten only after a number of quick ones.
-            usual = seconds if math.isinf(self._pass_seconds) else self._pass_seconds * 0.8 + seconds * 0.2
-            self._pass_seconds = max(usual, seconds, _SHORTEST_PASS)
-            outstanding, (most, few) = len(self._jobs), self._stock()
-        if outstanding in (0, few) or most == self.concurrency or self._is_stopping:
-            self._for_work.wake()
+            self._pace.note(seconds)
+            held, low, claims_ahead = len(self._jobs), self._pace.low(), self._pace.claims_ahead
+        # Where runs are claimed ahead, not every end is a reason to claim: there are others to go on with, or none at all.
+        if held == 0 or not claims_ahead or (held <= low and self._is_more_ready) or self._is_stopping:
+            self._wakeups.wake()
 
     def _give_back_unstarted(self, older_than: float) -> None:
         """Give back what was claimed ahead and has found no thread for so many seconds."""
@@ -290,15 +282,15 @@ class Worker:
             return
         connection = connections[self.alias]
         with suppress(queue.Empty):
-            while (job := self._waiting.get_nowait()) is not None:
+            while (job := self._unstarted.get_nowait()) is not None:
                 try:
                     job.give_back(connection)
                 except (DatabaseError, InterfaceError) as error:
                     logger.warning("A run could not be given back, trying again: %s", error)
                     sql.drop(connection)
-                    self._waiting.put(job)
+                    self._unstarted.put(job)
                     return
-                self._forget(job, seconds=_LONGEST_WAIT_FOR_THREAD)
+                self._forget(job, seconds=_LONGEST_WAIT_FOR_THREAD)  # no thread got free for so long
         wakeups.notify(connection)
 
     def _held(self) -> dict[UUID, Job]:

@@ -18,7 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.utils import timezone
 
-from django_steps.definitions import registered
+from django_steps.definitions import registered_kinds
 from django_steps.ledger import claims, due, sql
 from django_steps.ledger.claims import Claim
 from django_steps.ledger.records import StepWrite
@@ -39,7 +39,7 @@ def make_terms(*, lease: int = 30 * SECOND, max_recoveries: int = 3, queues: tup
         started_at=timezone.now(),
         last_seen=sql.read_clock(connection),
     )
-    kinds = frozenset((item.name, item.version) for item in registered())
+    kinds = registered_kinds()
     return Terms(worker_id=row.pk, kinds=kinds, queues=queues, lease=lease, max_recoveries=max_recoveries)
 
 

@@ -11,7 +11,7 @@ from django.db import connection, transaction
 
 from django_steps import RetryPolicy, workflow
 from django_steps.commits import CommitQueue
-from django_steps.definitions import registered
+from django_steps.definitions import registered_kinds
 from django_steps.endings import Ended, Ending, Limits
 from django_steps.history_cache import HistoryCache, load_histories
 from django_steps.jobs import Job, WorkerHost
@@ -28,7 +28,7 @@ LEASE = 30_000_000
 
 
 def terms(**options: Any) -> Terms:
-    kinds = [(item.name, item.version) for item in registered()]
+    kinds = registered_kinds()
     return Terms(**{"worker_id": 1, "kinds": kinds, "lease": LEASE, "max_recoveries": 3, **options})
 
 

@@ -12,7 +12,7 @@ import pytest
 from django.db import connection, transaction
 
 from django_steps import workflow
-from django_steps.definitions import registered
+from django_steps.definitions import registered_kinds
 from django_steps.ledger import claims, due, sql
 from django_steps.ledger.terms import Terms
 from django_steps.models import WorkflowRun
@@ -129,7 +129,7 @@ SCANS = {"postgresql": "Seq Scan", "sqlite": f"SCAN {sql.RUN}", "mysql": '"ALL"'
 def test_claim_among_hundreds_of_thousands_uses_its_indexes_and_looks_at_few_rows(pass_time):
     body = workflow(name="claimed")(lambda: None)
     terms = Terms(
-        worker_id=1, kinds=[(item.name, item.version) for item in registered()], lease=30_000_000, max_recoveries=3
+        worker_id=1, kinds=registered_kinds(), lease=30_000_000, max_recoveries=3
     )
     fill()
     body.start_many([None] * 2000)

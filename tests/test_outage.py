@@ -187,14 +187,14 @@ def test_a_worker_that_stops_during_an_outage_waits_for_nobody_longer_than_it_ma
 
 if settings.DATABASE == "postgresql":
 
-    def test_a_broken_listening_connection_is_opened_again(transactional_db):
+    def test_a_worker_that_lost_its_connection_is_told_of_news_again(transactional_db):
         worker = Worker(concurrency=1, poll_interval=30)
         working = Background(worker.run)
         try:
-            eventually(lambda: worker._for_work.is_reliable)
+            eventually(lambda: worker._wakeups.is_reliable)
             disturb()
-            eventually(lambda: not worker._for_work.is_reliable)
-            eventually(lambda: worker._for_work.is_reliable)
+            eventually(lambda: not worker._wakeups.is_reliable)
+            eventually(lambda: worker._wakeups.is_reliable)
             tiny.start({}).result(timeout=5)
         finally:
             worker.stop()

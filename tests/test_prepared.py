@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import DataError, connection, transaction
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -74,7 +74,7 @@ if settings.DATABASE == "postgresql":
             assert cursor.fetchone() == (text,)
 
     def test_a_text_with_nul_is_refused_and_not_cut_off():
-        with pytest.raises(ValueError, match="NUL"):
+        with pytest.raises(DataError, match="NUL"):
             literals(connection, ["before\0after"])
 
     def test_a_statement_is_prepared_when_it_is_used_for_the_third_time():

@@ -347,7 +347,7 @@ def test_retry_waits_until_the_old_pass_lets_go(transactional_db):
         run.retry()
         assert run.status == "pending"
         for worker in workers:
-            worker._for_work.wake()
+            worker._wakeups.wake()
         threads[0].join(0.5)
         assert effects.count("wait") == 1
         inside.clear()

@@ -83,7 +83,7 @@ def test_runs_that_were_claimed_ahead_are_given_back(transactional_db):
 
     runs = [blocks.start({}) for _ in range(4)]
     worker = Worker(concurrency=1, lease=30)
-    worker._pass_seconds = 0.001
+    worker._pace.usual = 0.001
     working = Background(worker.run)
     eventually(lambda: effects.count("block"))
     worker.stop()
@@ -143,7 +143,7 @@ def test_a_stopping_worker_tells_the_others_what_it_gives_back(transactional_db)
     eventually(lambda: effects.count("first"))
     second = Worker(concurrency=1, poll_interval=1 if connection.vendor == "mysql" else 30)
     waiting = Background(second.run)
-    eventually(lambda: second._for_work.is_reliable or connection.vendor == "mysql")
+    eventually(lambda: second._wakeups.is_reliable or connection.vendor == "mysql")
     first.stop()
     working.result()
     try:

@@ -23,7 +23,7 @@ def idle_worker():
     worker = Worker(concurrency=2, poll_interval=POLL)
     working = Background(worker.run)
     if settings.DATABASE != "mysql":
-        eventually(lambda: worker._for_work.is_reliable)
+        eventually(lambda: worker._wakeups.is_reliable)
     time.sleep(0.1)  # for its first looks
     yield worker
     worker.stop()
@@ -121,18 +121,18 @@ if settings.DATABASE == "postgresql":
             worker = Worker(concurrency=2, poll_interval=POLL, lease=3)
             working = Background(worker.run)
             try:
-                eventually(lambda: worker._for_work.is_reliable)
+                eventually(lambda: worker._wakeups.is_reliable)
                 for run in [takes_a_while.start({}) for _ in range(4)]:
                     run.result(timeout=10)
                 cursor.execute(f"SELECT COUNT(*) {others} AND pid <> ALL (%s)", [before])
-                assert cursor.fetchone() <= (4,)  # a thread may have had others write for it
+                assert 2 < cursor.fetchone()[0] <= 4  # a thread may have had another one write for it
             finally:
                 worker.stop()
                 working.result()
 
     def test_a_notification_that_comes_with_the_answer_to_a_statement_is_heard():
         connection.ensure_connection()
-        waiting = wakeups.waiting("default")
+        waiting = wakeups.wakeups_of("default")
         waiting.clear()
         assert waiting.wait(5)  # its own ping
         waiting.clear()
@@ -147,7 +147,7 @@ if settings.DATABASE == "postgresql":
     def test_a_worker_that_has_ended_listens_no_more():
         """Its connection may go back to a pool."""
         connection.ensure_connection()
-        waiting = wakeups.waiting("default")
+        waiting = wakeups.wakeups_of("default")
         waiting.clear()
         waiting.wait(0)
         with connection.cursor() as cursor:
@@ -158,14 +158,14 @@ if settings.DATABASE == "postgresql":
             assert cursor.fetchone() == (0,)
 
     def test_a_pooler_that_drops_notifications_is_noticed(monkeypatch, caplog):
-        monkeypatch.setattr(wakeups._ForNotification, "_hear", lambda waiting: None)
+        monkeypatch.setattr(wakeups._NotifiedWakeups, "_hear", lambda waiting: None)
         monkeypatch.setattr(wakeups, "_PING_TIMEOUT", 0.1)
         worker = Worker(concurrency=1, poll_interval=0.2)
         working = Background(worker.run)
         try:
             tiny.start({}).result(timeout=5)
             eventually(lambda: any("polls instead" in record.getMessage() for record in caplog.records))
-            assert not worker._for_work.is_reliable
+            assert not worker._wakeups.is_reliable
             tiny.start({}).result(timeout=5)
         finally:
             worker.stop()

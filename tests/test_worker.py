@@ -117,7 +117,7 @@ def test_a_busy_worker_hides_no_runs_from_an_idle_one(running):
 
     busy = running(concurrency=1)
     first = slow_all.start({})
-    busy._pass_seconds = 0.001
+    busy._pace.usual = 0.001
     eventually(lambda: status_of(first) == "running")
     behind = tiny.start({})
     eventually(lambda: len(busy._jobs) == 2)
@@ -297,7 +297,7 @@ def test_a_run_that_was_canceled_while_it_waited_for_a_thread_does_not_begin(run
 
     worker = running(concurrency=1)
     first = occupies.start({})
-    worker._pass_seconds = 0.001
+    worker._pace.usual = 0.001
     eventually(lambda: status_of(first) == "running")
     waiting = tiny.start({})
     eventually(lambda: len(worker._jobs) == 2)

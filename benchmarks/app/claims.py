@@ -10,7 +10,7 @@ from typing import Any
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_steps.definitions import registered
+from django_steps.definitions import registered_kinds
 from django_steps.ledger import claims
 from django_steps.ledger.terms import Terms
 
@@ -19,7 +19,7 @@ from .workflows import steps
 
 _TERMS = Terms(
     worker_id=1,
-    kinds=frozenset((item.name, item.version) for item in registered()),
+    kinds=registered_kinds(),
     lease=3600 * 1_000_000,  # nothing that is claimed here comes back while it is measured
     max_recoveries=3,
 )

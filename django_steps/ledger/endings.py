@@ -52,7 +52,7 @@ def close_unlocked(connection: BaseDatabaseWrapper, end: Finish) -> bool:
 
 
 def close_all(connection: BaseDatabaseWrapper, ends: Sequence[Finish]) -> int:
-    """End several runs by one call of the client; how many are ended."""
+    """SQLite, whose client counts over all of them: end several runs by one call; how many are ended."""
     with connection.cursor() as cursor:
         cursor.executemany(_CLOSING_OF_ONE, [_parameters(connection, end) for end in ends])
         return int(cursor.rowcount)
@@ -91,6 +91,7 @@ def put_down(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wake_at:
     """Record why a run waits (a sleep, a failed attempt) and put it down until `wake_at`, in one transaction."""
     if connection.vendor == "postgresql" and not write.replaces and _put_down_at_once(connection, wake_at, write):
         return Outcome.WRITTEN
+    # By several statements, which also tell a lost claim, a cancel and a lost answer apart.
 
     def transaction() -> Outcome:
         with sql.writing(connection):
@@ -140,9 +141,8 @@ def attempt_again(
     def transaction() -> Outcome:
         with sql.writing(connection), connection.cursor() as cursor:
             cursor.execute(
-                f"UPDATE {RUN} SET status = 'sleeping', phase = {TIMED}, available_at = %s, attempts = attempts + 1,"
-                f" generation = generation + 1, error = %s, {_LET_GO}"
-                " WHERE id = %s AND claim_token = %s AND status = 'running'",
+                f"UPDATE {RUN} SET {_SUSPENDED}, attempts = attempts + 1, generation = generation + 1, error = %s"
+                f" WHERE {records.FENCE}",
                 [due_at, error, sql.key(connection, run_id), token],
             )
             if not cursor.rowcount:
@@ -238,7 +238,7 @@ def _why_not(connection: BaseDatabaseWrapper, run_id: UUID, token: int) -> Outco
 def _suspend(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wake_at: int) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {RUN} SET {_SUSPENDED} WHERE id = %s AND claim_token = %s AND status = 'running'",
+            f"UPDATE {RUN} SET {_SUSPENDED} WHERE {records.FENCE}",
             [wake_at, sql.key(connection, run_id), token],
         )
         return bool(cursor.rowcount)

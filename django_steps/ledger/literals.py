@@ -9,11 +9,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.db import DataError
+
 
 def literals(connection: Any, values: Sequence[Any]) -> list[str]:
     """The values as literals: text, whole numbers, booleans, UUIDs, datetimes and None.
 
-    Strings are quoted by libpq, for this connection. Raises `ValueError` for a string with a NUL, which no column takes.
+    Strings are quoted by libpq, for this connection. Raises Django's `DataError` for a string with a NUL, which no column
+    takes.
     """
     quote = _quoting(connection)
     written = []
@@ -40,7 +43,7 @@ def _quoting(connection: Any) -> Callable[[str], str]:
 
     def quote(value: str) -> str:
         if "\0" in value:  # libpq would leave out what follows
-            raise ValueError("PostgreSQL text can't contain NUL.")
+            raise DataError("PostgreSQL text can't contain NUL.")
         return bytes(escape(value.encode())).decode()
 
     return quote

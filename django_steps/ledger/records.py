@@ -71,7 +71,7 @@ TYPES = {
     "write_id": "bigint",
 }
 COLUMNS = ", ".join(TYPES)
-_CHANGING = ("status", "attempts", "output", "error", "attempt_log", *list(TYPES)[8:])
+_CHANGING = [column for column in TYPES if column not in ("name", "kind", "position")]
 FENCE = "id = %s AND claim_token = %s AND status = 'running'"
 # A canceled run's pass may still record the step it was in the middle of; not so once the run waits for a retry, which
 # may have forgotten what came before that step.
@@ -79,7 +79,7 @@ _HELD = f"id = %s AND claim_token = %s AND phase = {TIMED} AND status IN ('runni
 
 
 def record(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
-    """Write one record, by one statement (two, in one transaction, for a step that was tried before)."""
+    """Write one record, in one transaction."""
     if write.replaces:
         return sql.retrying(connection, lambda: _replace(connection, write))
     return Outcome.WRITTEN if insert(connection, write) else explain(connection, write)
@@ -96,8 +96,8 @@ def insert_unlocked(connection: BaseDatabaseWrapper, write: StepWrite) -> bool:
 
 
 def insert_all(connection: BaseDatabaseWrapper, writes: Sequence[StepWrite]) -> int:
-    """Write new records of several runs by one call of the client; how many are written."""
-    statement = _insertion_of_one(FENCE, sql.sharing(connection, skip=True), connection.vendor == "mysql")
+    """SQLite, whose client counts over all of them: write new records of several runs by one call; how many are written."""
+    statement = _insertion_of_one(FENCE, "", False)
     with connection.cursor() as cursor:
         cursor.executemany(statement.text, [_fenced_parameters(connection, write) for write in writes])
         return int(cursor.rowcount)

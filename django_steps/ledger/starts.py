@@ -17,7 +17,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
 
 from ..ids import uuid7
-from . import prepared, sql
+from . import prepared, records, sql
 from .literals import literals
 from .prepared import Statement
 from .sql import READY, RUN, STEP, TIMED
@@ -68,18 +68,15 @@ def insert(connection: BaseDatabaseWrapper, run: NewRun) -> bool:
 
 
 def insert_many(connection: BaseDatabaseWrapper, runs: Sequence[NewRun]) -> None:
-    """Insert runs without keys, with as few statements as the database takes, in one transaction."""
+    """Insert runs without keys, with as few statements as the database takes: all or none of them."""
     per_row = len(_parameters(connection, runs[0])) if runs else 1
     limit = connection.features.max_query_params
     size = min(500, limit // per_row if limit else 500)
     with transaction.atomic(using=connection.alias) if len(runs) > size else nullcontext():
         for start in range(0, len(runs), size):
             batch = runs[start : start + size]
-            values = [(_values(connection, run), _parameters(connection, run)) for run in batch]
-            if connection.vendor == "postgresql":
-                values = [(text % tuple(literals(connection, parameters)), []) for text, parameters in values]
-            text = f"INSERT INTO {RUN} ({_columns(connection)}) VALUES {', '.join(text for text, _ in values)}"
-            _execute(connection, text, [value for _, parameters in values for value in parameters] or None)
+            rows, parameters = _rows(connection, batch)
+            _execute(connection, f"INSERT INTO {RUN} ({_columns(connection)}) VALUES {', '.join(rows)}", parameters)
 
 
 def find_by_key(connection: BaseDatabaseWrapper, model: type[M], workflow: str, key: str) -> M | None:
@@ -92,13 +89,9 @@ def find_by_key(connection: BaseDatabaseWrapper, model: type[M], workflow: str, 
 
 def copy_steps(connection: BaseDatabaseWrapper, source: UUID, target: UUID, before: int) -> None:
     """Give a new run what another one had recorded before a position."""
-    columns = (
-        "name, kind, position, status, attempts, output, error, attempt_log, started_at, finished_at, wake_at,"
-        " claim_token, write_id"
-    )
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO {STEP} (run_id, {columns}) SELECT t.id, {', '.join('s.' + c.strip() for c in columns.split(','))}"
+            f"INSERT INTO {STEP} (run_id, {records.COLUMNS}) SELECT t.id, {', '.join(f's.{c}' for c in records.TYPES)}"
             f" FROM {STEP} s, {RUN} t WHERE t.id = %s AND s.run_id = %s AND s.position < %s",
             [sql.key(connection, target), sql.key(connection, source), before],
         )
@@ -135,6 +128,14 @@ def _values(connection: BaseDatabaseWrapper, run: NewRun) -> str:
     if run.delay is not None:
         return _VALUES.format(available_at=f"{sql.now(connection)} + {int(run.delay)}")
     return _VALUES.format(available_at=int(run.due_at or 0))
+
+
+def _rows(connection: BaseDatabaseWrapper, runs: Sequence[NewRun]) -> tuple[list[str], list[Any] | None]:
+    """What is to be inserted, and the parameters; None, with which a `%` means itself, where the rows hold the values."""
+    rows = [(_values(connection, run), _parameters(connection, run)) for run in runs]
+    if connection.vendor == "postgresql":
+        return [marks % tuple(literals(connection, values)) for marks, values in rows], None
+    return [marks for marks, _ in rows], [value for _, values in rows for value in values]
 
 
 def _parameters(connection: BaseDatabaseWrapper, run: NewRun) -> list[Any]:

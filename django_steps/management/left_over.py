@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
-from django_steps.definitions import registered
+from django_steps.definitions import registered_kinds
 from django_steps.ledger import sql
 from django_steps.liveness import known_kinds, live_workers
 from django_steps.models import WorkflowRun
@@ -26,7 +26,7 @@ def lines(queues: Sequence[str]) -> list[str]:
     runs = WorkflowRun.objects.using(base.connection().alias)
     if queues:
         runs = runs.filter(queue__in=queues)
-    known = {(item.name, item.version) for item in registered()} | known_kinds(live_workers(base.connection()))
+    known = registered_kinds() | known_kinds(live_workers(base.connection()))
     return [*_later(runs), *health.unknown(runs, known)]
 
 

@@ -28,12 +28,12 @@ def end_at_once() -> None:
 class StopSignals:
     """While this is entered, the first signal calls `on_stop`, and the second ends the process.
 
-    Signals belong to the main thread: entered in any other, it changes nothing.
+    `is_stopping` tells whether there was one. Signals belong to the main thread: entered in any other, it changes nothing.
     """
 
     def __init__(self, on_stop: Callable[[], None]) -> None:
         self._on_stop = on_stop
-        self._is_stopping = False
+        self.is_stopping = False
         self._words: queue.SimpleQueue[bool] = queue.SimpleQueue()  # the one queue that a handler may use
         self._before: dict[int, Any] = {}
         self._thread = threading.Thread(target=self._act, name="django-steps-signals", daemon=True)
@@ -55,9 +55,9 @@ class StopSignals:
         threading.Thread(target=self._watch, args=(descriptor,), name="django-steps-supervisor", daemon=True).start()
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
-        if self._is_stopping:
+        if self.is_stopping:
             end_at_once()
-        self._is_stopping = True
+        self.is_stopping = True
         self._words.put(True)
 
     def _act(self) -> None:

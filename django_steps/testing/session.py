@@ -17,7 +17,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from .. import events
 from ..conf import conf
 from ..context import active_pass
-from ..definitions import get_workflow, registered
+from ..definitions import get_workflow, registered_kinds
 from ..durations import Duration, to_microseconds
 from ..endings import Ended, Limits
 from ..errors import StepsError
@@ -183,7 +183,7 @@ class Session:
         return sql.connection_for(self.alias)
 
     def _kinds(self) -> frozenset[Kind]:
-        return frozenset((item.name, item.version) for item in registered())
+        return registered_kinds()
 
     def _terms(self, run_id: UUID | None) -> Terms:
         return Terms(

@@ -5,7 +5,6 @@ Parses, greets, prints what ends. The work is in `worker.py`, the processes are 
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from typing import Any
@@ -20,12 +19,14 @@ from django_steps.supervisor import SUPERVISED, PythonFiles, Supervisor
 from django_steps.worker import Worker
 
 from .. import arguments, base, left_over
+from ..garbage import spare_what_is_loaded
 from ..stopping import StopSignals, end_at_once
 from ..worker_output import WorkerOutput, logging_to_stderr
 
 
 class Command(base.WorkflowCommand):
     help = gettext_lazy("Execute the runs of workflows until stopped.")
+    is_command_line = False  # rather than called by other code
     epilog = gettext_lazy(
         "SIGTERM or Ctrl-C stops it cleanly: it claims nothing more, lets running steps end, and gives the runs back.\n"
         "A second signal, or --shutdown-timeout, ends it at once; running steps are executed again when the lease ends.\n"
@@ -106,11 +107,7 @@ class Command(base.WorkflowCommand):
         )
         lines = WorkerOutput(self.stdout, self.style, options["verbosity"])
 
-        is_stopping = False
-
         def stop() -> None:
-            nonlocal is_stopping
-            is_stopping = True
             worker.stop()
             self.say_stopping(worker, lines)
 
@@ -120,11 +117,8 @@ class Command(base.WorkflowCommand):
             else:
                 self.refuse_unusable_database()
                 lines.greet(base.connection(), worker.queues, worker.concurrency)
-            if getattr(self, "is_command_line", False):  # this process is a worker's alone
-                # What is loaded by now stays; looking through it for garbage would stop all threads for some 30 ms, again
-                # and again.
-                gc.collect()
-                gc.freeze()
+            if self.is_command_line:  # this process is a worker's alone
+                spare_what_is_loaded()
             with logging_to_stderr(options["verbosity"]), lines.following():
                 is_clean = worker.run()
         if not is_clean:
@@ -132,11 +126,11 @@ class Command(base.WorkflowCommand):
             end_at_once()
         if not is_supervised:
             ended = _("Ended. Finished runs: %(summary)s.") % {"summary": lines.summary()}
-            self.say_ended(lines, ended, options, is_idle=options["until_idle"] and not is_stopping)
+            self.say_ended(lines, ended, options, is_idle=options["until_idle"] and not signals.is_stopping)
 
     def supervise(self, options: dict[str, Any]) -> None:
         """Keep workers going that execute this same command line."""
-        if not getattr(self, "is_command_line", False):
+        if not self.is_command_line:
             raise CommandError(_("--processes and --reload start the command line again: use them on one."))
         try:
             command = [str(argument) for argument in get_child_arguments()]

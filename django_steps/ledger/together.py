@@ -29,33 +29,33 @@ def identity(write: Write) -> Any:
 def write_many(connection: BaseDatabaseWrapper, writes: Sequence[Write]) -> set[Any]:
     """Write new records and endings with one commit; the identities of those that are written."""
     if len(writes) == 1:
-        return {identity(writes[0])} if _write_alone(connection, writes[0]) else set()
+        return {identity(writes[0])} if _write_one(connection, writes[0]) else set()
     if connection.vendor == "postgresql":
-        return _write_at_once(connection, writes)
-    if connection.vendor == "sqlite" and _write_all(connection, writes):
+        return _write_as_one_statement(connection, writes)
+    if connection.vendor == "sqlite" and _write_by_kind(connection, writes):
         return {identity(write) for write in writes}
     with sql.writing(connection):
-        return {identity(write) for write in writes if _write(connection, write)}
+        return {identity(write) for write in writes if _write_in_turn(connection, write)}
 
 
-def _write_alone(connection: BaseDatabaseWrapper, write: Write) -> bool:
+def _write_one(connection: BaseDatabaseWrapper, write: Write) -> bool:
     """By one statement, which is its own transaction."""
     if isinstance(write, StepWrite):
         return records.insert_unlocked(connection, write)
     if connection.vendor == "mysql":
         return False  # there is no UPDATE that passes over a locked row
     if connection.vendor == "postgresql":
-        return bool(_write_at_once(connection, [write]))
+        return bool(_write_as_one_statement(connection, [write]))
     return endings.close(connection, write)
 
 
-def _write(connection: BaseDatabaseWrapper, write: Write) -> bool:
+def _write_in_turn(connection: BaseDatabaseWrapper, write: Write) -> bool:
     if isinstance(write, StepWrite):
         return records.insert_unlocked(connection, write)
     return endings.close_unlocked(connection, write)
 
 
-def _write_all(connection: BaseDatabaseWrapper, writes: Sequence[Write]) -> bool:
+def _write_by_kind(connection: BaseDatabaseWrapper, writes: Sequence[Write]) -> bool:
     """SQLite: all of them, which is the rule, by one call for each kind; or none."""
     steps, ends = _by_kind(writes)
     with suppress(_Refused), sql.writing(connection):
@@ -75,7 +75,7 @@ def _by_kind(writes: Sequence[Write]) -> tuple[list[StepWrite], list[Finish]]:
     return [w for w in writes if isinstance(w, StepWrite)], [w for w in writes if isinstance(w, Finish)]
 
 
-def _write_at_once(connection: BaseDatabaseWrapper, writes: Sequence[Write]) -> set[Any]:
+def _write_as_one_statement(connection: BaseDatabaseWrapper, writes: Sequence[Write]) -> set[Any]:
     steps, ends = _by_kind(writes)
     if not ends:
         return _fetch(connection, records.INSERTION, records.insertion(steps))

@@ -1,8 +1,8 @@
 """Sharing commits between the passes of one worker.
 
 A pass that records something while another one's commit is under way waits for that, and goes into the next one together
-with all others that wait. A body goes on only after its own record is committed. The thread that finds nobody writing
-writes for all, so that a single pass never waits for another thread.
+with all others that wait. A body goes on only after its own record is committed. The thread that finds no other one
+writing, or not as many as may, writes itself, so that a single pass never waits for another thread.
 """
 
 from __future__ import annotations
@@ -36,12 +36,16 @@ class _Entry:
 
 
 class CommitQueue:
-    """Writes records and endings of several passes with one commit where they come together."""
+    """Writes records and endings of several passes with one commit where they come together.
 
-    def __init__(self) -> None:
+    `writers`: how many commits may be under way at a time. With a second one the database works while the first one's
+    threads go on with their bodies; SQLite, which has one writer, would only let it wait.
+    """
+
+    def __init__(self, writers: int = 1) -> None:
         self._lock = threading.Lock()
         self._waiting: list[_Entry] = []
-        self._is_writing = False
+        self._idle_writers = writers
 
     def commit(self, connection: Callable[[], BaseDatabaseWrapper], write: Write) -> bool:
         """Write together with others; whether it is committed. If it isn't, it has to be written on its own.
@@ -51,9 +55,11 @@ class CommitQueue:
         """
         entry = _Entry(write)
         with self._lock:
-            self._waiting.append(entry)
-            entry.leads = not self._is_writing
-            self._is_writing = True
+            if self._idle_writers:
+                self._idle_writers -= 1
+                entry.leads = True
+            else:
+                self._waiting.append(entry)
         if not entry.leads:
             entry.turn.acquire()
         if entry.leads:
@@ -64,7 +70,8 @@ class CommitQueue:
 
     def _write_waiting(self, connection: Callable[[], BaseDatabaseWrapper], leader: _Entry) -> None:
         with self._lock:
-            batch, self._waiting = self._waiting[:_AT_MOST], self._waiting[_AT_MOST:]
+            batch = [leader, *self._waiting[: _AT_MOST - 1]]
+            del self._waiting[: _AT_MOST - 1]
         try:
             written = together.write_many(connection(), [entry.write for entry in batch])
             for entry in batch:
@@ -75,16 +82,17 @@ class CommitQueue:
             else:  # each is written on its own then, and told what is wrong
                 logger.debug("A shared commit failed: %s", error)
         finally:
-            self._pass_on(batch, leader)
+            self._pass_on(batch)
 
-    def _pass_on(self, batch: list[_Entry], leader: _Entry) -> None:
+    def _pass_on(self, batch: list[_Entry]) -> None:
         """Let those go on that are written for, and make one of those that came meanwhile write next."""
         with self._lock:
-            successor = self._waiting[0] if self._waiting else None
-            self._is_writing = successor is not None
+            successor = self._waiting.pop(0) if self._waiting else None
+            if successor is None:
+                self._idle_writers += 1
+            else:
+                successor.leads = True
         if successor is not None:
-            successor.leads = True
             successor.turn.release()
-        for entry in batch:
-            if entry is not leader:
-                entry.turn.release()
+        for entry in batch[1:]:
+            entry.turn.release()

@@ -79,7 +79,7 @@ class Worker:
         self._is_more_ready = True  # the last claim got all that it asked for
         self._not_looked_for_due_since: float | None = None
         self._is_stopping = False
-        self._commits = CommitQueue()
+        self._commits = CommitQueue(writers=1 if connections[self.alias].vendor == "sqlite" else 2)
         self._limits = Limits.from_settings()
         self._histories = HistoryCache()
 

@@ -128,9 +128,7 @@ SCANS = {"postgresql": "Seq Scan", "sqlite": f"SCAN {sql.RUN}", "mysql": '"ALL"'
 
 def test_claim_among_hundreds_of_thousands_uses_its_indexes_and_looks_at_few_rows(pass_time):
     body = workflow(name="claimed")(lambda: None)
-    terms = Terms(
-        worker_id=1, kinds=registered_kinds(), lease=30_000_000, max_recoveries=3
-    )
+    terms = Terms(worker_id=1, kinds=registered_kinds(), lease=30_000_000, max_recoveries=3)
     fill()
     body.start_many([None] * 2000)
     body.start_many([None] * 5, delay="1s")

@@ -7,11 +7,12 @@ import pytest
 from django.db import OperationalError, connection
 
 from django_steps.commits import CommitQueue
-from django_steps.ledger import claims, sql, together
+from django_steps.ledger import claims, records, sql, together
 from django_steps.ledger.endings import Finish
+from django_steps.ledger.records import Outcome
 from django_steps.models import StepRecord
 from tests.app.workflows import three_steps
-from tests.engine import Background, locked, make_terms, second_connection, status_of, step_write
+from tests.engine import Background, eventually, locked, make_terms, second_connection, status_of, step_write
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -73,6 +74,41 @@ def test_what_comes_while_another_commit_is_under_way_shares_the_next_one(monkey
     # MySQL has no UPDATE that passes over a locked row: an end that comes alone is written on its own.
     assert answers == [True] * 6
     assert StepRecord.objects.count() == 4
+
+
+def test_as_many_commits_are_under_way_as_there_are_writers_and_what_comes_then_waits_for_the_first_that_ends(
+    monkeypatch,
+):
+    _, found = claim_many(5)
+    gate, queue = Gate(monkeypatch), CommitQueue(writers=2)
+    threads = [Background(lambda: queue.commit(this_connection, step_write(found[0], "a")))]
+    assert gate.reached.wait(10)
+    threads.append(Background(lambda: queue.commit(this_connection, step_write(found[1], "a"))))
+    eventually(lambda: len(gate.sizes) == 2)
+    for number, claimed in enumerate(found[2:], 1):
+        threads.append(Background(lambda claimed=claimed: queue.commit(this_connection, step_write(claimed, "a"))))
+        eventually(lambda number=number: len(queue._waiting) == number)
+    gate.open.set()
+    for thread in threads:
+        thread.result()
+    assert gate.sizes[:2] == [1, 1] and sum(gate.sizes) == 5
+    assert queue._idle_writers == 2
+
+
+@pytest.mark.parametrize("writers", [1, 2])
+def test_every_write_is_committed_once_however_they_come_together(writers):
+    _, found = claim_many(12)
+    queue = CommitQueue(writers)
+
+    def commit_all(claimed):
+        for number in range(20):
+            write = step_write(claimed, f"step {number}")
+            assert queue.commit(this_connection, write) or records.record(this_connection(), write) is Outcome.WRITTEN
+
+    for thread in [Background(lambda claimed=claimed: commit_all(claimed)) for claimed in found]:
+        thread.result()
+    assert StepRecord.objects.count() == 12 * 20
+    assert queue._waiting == [] and queue._idle_writers == writers
 
 
 def test_a_commit_takes_at_most_64_writes(monkeypatch):

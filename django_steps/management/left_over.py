@@ -26,7 +26,7 @@ def lines(queues: Sequence[str]) -> list[str]:
     runs = WorkflowRun.objects.using(base.connection().alias)
     if queues:
         runs = runs.filter(queue__in=queues)
-    known = registered_kinds() | known_kinds(live_workers(base.connection()))
+    known = known_kinds(live_workers(base.connection())) | registered_kinds()
     return [*_later(runs), *health.unknown(runs, known)]
 
 

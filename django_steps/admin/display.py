@@ -90,7 +90,11 @@ def error_line(start: str | None) -> str:
     """`Type: message` in one line, from the first characters of a recorded error, cut off anywhere."""
     if not start:
         return ""
-    kind, message = (_text(pattern.search(start)) for pattern in (_TYPE, _MESSAGE))
+    return error_text(_text(_TYPE.search(start)), _text(_MESSAGE.search(start)))
+
+
+def error_text(kind: str, message: str) -> str:
+    """`Type: message` in one line, of the parts of a recorded error."""
     if not kind:
         return _("unreadable record")
     name = kind.rpartition(".")[2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,9 @@ from django.core.paginator import Page, Paginator
 from django.db.models import Case, F, When
 from django.db.models.functions import Length
 from django.http import HttpRequest
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from .. import step_states
 from ..models import StepRecord, WorkflowRun
 from . import display
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 PER_PAGE = 100
 SHOWN = 20_000  # characters of one step's value; larger ones are shown on a page of their own
 _LINE = 100  # characters of a value that are shown unfolded
+_LABELS: dict[str, Any] = dict(WorkflowRun.Status.choices) | dict(StepRecord.Status.choices)
 
 
 @dataclass
@@ -80,13 +80,14 @@ def rows(
 
 
 def _step_row(run: WorkflowRun, record: Any, mask: display.Mask, retry_url: str) -> StepRow:
+    status = step_states.status_of(run, record)
     row = StepRow(
         record=record,
-        status=_step_status(run, record),
+        status=display.status_word(status, _LABELS.get(status, status)),
         result=display.readable(record.shown_output, mask),
         line=display.readable(record.shown_output, mask, indent=None),
         started=display.moment(record.started_at),
-        took=display.duration(_took(run, record)),
+        took=display.duration(step_states.took(run, record)),
         until=_until(record),
         errors=_errors(record),
         retry_url=f"{retry_url}?{display.query(from_step=record.name)}" if retry_url else "",
@@ -94,27 +95,6 @@ def _step_row(run: WorkflowRun, record: Any, mask: display.Mask, retry_url: str)
     if record.size and record.shown_output is None:
         row.size, row.whole_url = record.size, f"?step={record.position}#step-{record.position}"
     return row
-
-
-def _step_status(run: WorkflowRun, record: StepRecord) -> str:
-    """A sleep is recorded as succeeded when it begins: until its time is over, it says what the run says."""
-    if _is_cut_short(run, record) and run.status in (run.Status.SLEEPING, run.Status.CANCELED):
-        return display.status_word(run.status, run.get_status_display())
-    return display.status_word(record.status, record.get_status_display())
-
-
-def _is_cut_short(run: WorkflowRun, record: StepRecord) -> bool:
-    """Whether a sleep's time was not over when the run ended, or is not yet."""
-    if record.kind != StepRecord.Kind.SLEEP or record.wakes_at is None:
-        return False
-    return bool(record.wakes_at > (run.finished_at or timezone.now()))
-
-
-def _took(run: WorkflowRun, record: StepRecord) -> Any:
-    end = record.wakes_at if record.kind == StepRecord.Kind.SLEEP else record.finished_at
-    if run.finished_at is not None and _is_cut_short(run, record):
-        end = run.finished_at
-    return end - record.started_at if end is not None else None
 
 
 def _until(record: StepRecord) -> str:
@@ -155,5 +135,5 @@ def _error(error: dict[str, Any] | None, attempt: int, at: Any) -> dict[str, Any
     if error is None:
         return {}
     label = _("Attempt %(number)d") % {"number": attempt} if attempt else _("An earlier attempt")
-    line = display.error_line(json.dumps({"type": error["type"], "message": error["message"]}))
+    line = display.error_text(str(error["type"]), str(error["message"]))
     return {**error, "label": label, "line": line, "at": display.moment(at)}

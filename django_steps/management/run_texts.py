@@ -12,6 +12,7 @@ from django.core.management.color import Style
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from django_steps import step_states
 from django_steps.attempt_log import count_before_retry
 from django_steps.models import StepRecord, WorkflowRun
 
@@ -125,24 +126,15 @@ def _steps(run: WorkflowRun, records: list[StepRecord], width: int | None, style
         [
             record.name,
             record.kind,
-            _status(run, record),
+            step_states.status_of(run, record),
             _attempts(record),
             output.moment(record.started_at),
-            "" if _is_asleep(run, record) else output.lasting(output.between(record.started_at, record.finished_at)),
+            output.lasting(step_states.took(run, record)),
             output.moment(record.wakes_at),
         ]
         for record in records
     ]
     return output.table(header, rows, width, shrink=0, paint=paint(style))
-
-
-def _status(run: WorkflowRun, record: StepRecord) -> str:
-    return WorkflowRun.Status.SLEEPING if _is_asleep(run, record) else record.status
-
-
-def _is_asleep(run: WorkflowRun, record: StepRecord) -> bool:
-    """Whether this is the sleep that the run is in. It counts as succeeded as soon as its end is fixed."""
-    return run.status == run.Status.SLEEPING and record.kind == record.Kind.SLEEP and record.wakes_at == run.wakes_at
 
 
 def _attempts(record: StepRecord) -> str:

@@ -152,6 +152,18 @@ def test_steps_and_sleeps_are_counted_apart(root, text):
     assert "until 2026-03-01 03:00:03" in page
 
 
+@pytest.mark.parametrize(
+    ("status", "took"), [("succeeded", "2 d 0 h"), ("canceled", "1 min 0 s"), ("sleeping", "-")]
+)
+def test_sleep_says_what_the_run_says_until_its_time_is_over(root, status, took):
+    wakes = {"succeeded": START + timedelta(days=2)}.get(status, now() + timedelta(days=30))
+    run = make_run(status, **({"finished_at": wakes} if status == "succeeded" else {}))
+    add_step(run, "nap", kind="sleep", started_at=START, wake_at=sql.to_microseconds(wakes))
+    (row,) = root.get(url("change", run.pk)).context["steps"]
+    assert f"steps-status-{status}" in row.status
+    assert row.took == took
+
+
 def test_short_value_is_shown_in_a_line_and_a_long_one_unfolded_on_demand(text, known):
     run = make_run(workflow=known())
     add_step(run, "short", result={"n": 1, "text": "a  b"})

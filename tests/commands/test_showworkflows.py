@@ -153,6 +153,16 @@ def test_a_sleep_has_no_attempts(run_command, work):
     assert ":" in line.split()[3]  # when it began
 
 
+def test_a_sleep_that_was_canceled_shows_how_long_it_was_slept(run_command, work, pass_time):
+    run = sleeper.start({"duration": "30d"})
+    work()
+    pass_time("2h")
+    run.cancel()
+    line = next(line for line in run_command("showworkflows", str(run.pk)).out.splitlines() if "nap " in line)
+    assert line.split()[:3] == ["nap", "sleep", "canceled"]
+    assert "  2h 00m  " in line
+
+
 def test_one_sleeping_run_shows_when_it_wakes(run_command, work):
     run = sleeper.start({"duration": "1h"})
     work()

@@ -1,12 +1,13 @@
-"""Which workers are alive, and whether one of them would take a run.
+"""Which workers are alive, whether one of them would take a run, and what to do if none would.
 
 It only looks. What becomes of the runs of a dead worker is in `ledger/takeovers.py`.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.apps import apps
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -19,15 +20,33 @@ if TYPE_CHECKING:
     from .models import Worker, WorkflowRun
 
 # A worker that has not been heard of for so many of its leases counts as dead.
-LIVE_WITHIN_LEASES = 3
+_LIVE_WITHIN_LEASES = 3
+
+
+class Untaken(NamedTuple):
+    """Why nobody takes a run, and what to do about it, a sentence each; what to type for that, or nothing."""
+
+    reason: str
+    advice: str
+    command: str = ""
+
+    def text(self, manage: str = "manage.py") -> str:
+        """All of it in a line, for somebody who calls Django as `manage`."""
+        said = f"{self.reason} {self.advice}"
+        return f"{said}   {manage} {self.command}" if self.command else said
+
+
+def is_alive(worker: Worker, now: int) -> bool:
+    """Whether a worker that has not stopped was heard of within three of its leases; `now` is machine time."""
+    return worker.last_seen > now - _LIVE_WITHIN_LEASES * worker.lease
 
 
 def live_workers(connection: BaseDatabaseWrapper) -> list[Worker]:
-    """The workers that have not stopped and were heard of within three of their leases."""
+    """The workers that have not stopped and are alive."""
     now = sql.read_clock(connection)
     rows: Any = apps.get_model("django_steps", "Worker")._default_manager  # the models import what waits for runs
     candidates: Iterable[Worker] = rows.using(connection.alias).filter(stopped_at=None).order_by("pk")
-    return [worker for worker in candidates if worker.last_seen > now - LIVE_WITHIN_LEASES * worker.lease]
+    return [worker for worker in candidates if is_alive(worker, now)]
 
 
 def is_served(queue: str, workers: Iterable[Worker]) -> bool:
@@ -45,17 +64,29 @@ def kind_text(name: str, version: str) -> str:
     return _("%(name)s version %(version)r") % {"name": repr(name), "version": version} if version else repr(name)
 
 
-def why_nobody_takes(connection: BaseDatabaseWrapper, run: WorkflowRun) -> str | None:
-    """Why no live worker would take a run, as a sentence; None if one would, or has it."""
+def no_worker() -> Untaken:
+    """What is said where no worker is alive."""
+    return Untaken(_("No worker is running."), _("Start one with:"), "runworkflows")
+
+
+def why_nobody_takes(connection: BaseDatabaseWrapper, run: WorkflowRun) -> Untaken | None:
+    """Why no live worker would take a run; None if one would, or has it."""
     workers = live_workers(connection)
     if not workers:
-        return _("No worker is running.")
+        return no_worker()
     serving = [worker for worker in workers if _serves(worker, run.queue)]
     if not serving:
-        return _("No live worker serves the queue %(queue)r.") % {"queue": run.queue}
+        return Untaken(
+            _("No live worker serves the queue %(queue)r.") % {"queue": run.queue},
+            _("Add this queue to one with --queue, or start one with:"),
+            f"runworkflows --queue {shlex.quote(run.queue)}",
+        )
     if (run.workflow, run.version) not in known_kinds(serving):
         text = _("No live worker of the queue %(queue)r knows the workflow %(kind)s.")
-        return text % {"queue": run.queue, "kind": kind_text(run.workflow, run.version)}
+        return Untaken(
+            text % {"queue": run.queue, "kind": kind_text(run.workflow, run.version)},
+            _("Deploy its code to the workers, or start one that has it."),
+        )
     return None
 
 

@@ -19,6 +19,7 @@ from .context import active_pass, active_step
 from .errors import ResultUnavailable, RunCanceled, RunFailed, StartOutsideStep
 from .ledger import sql, starts
 from .ledger import verbs as ledger
+from .liveness import Untaken
 
 if TYPE_CHECKING:
     from .models import R, WorkflowRun
@@ -148,9 +149,9 @@ def refuse_outside_step(verb: str) -> None:
 
 
 def _warn_of_waiting_in_vain(run: WorkflowRun[Any]) -> waiting.Say:
-    def warn(reason: str) -> None:
-        text = "Waiting for run %s of %r, which is %s. %s Start one with: manage.py runworkflows"
-        logger.warning(text, run.pk, run.workflow, run.status, reason)
+    def warn(untaken: Untaken) -> None:
+        text = "Waiting for run %s of %r, which is %s. %s"
+        logger.warning(text, run.pk, run.workflow, run.status, untaken.text())
 
     return warn
 

@@ -16,12 +16,12 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from .context import active_pass
 from .errors import ResultUnavailable
 from .ledger import sql
-from .liveness import why_nobody_takes
+from .liveness import Untaken, why_nobody_takes
 
 if TYPE_CHECKING:
     from .models import WorkflowRun
 
-Say = Callable[[str], None]
+Say = Callable[[Untaken], None]
 
 _FIRST_LOOK, _LAST_LOOK = 0.005, 0.25  # seconds between two looks for the end of a run
 # Seconds between two looks for a worker. The second in succession that finds none is told of: the only worker may just
@@ -71,8 +71,8 @@ class _Lookout:
         if time.monotonic() < self._looks_at:
             return
         self._looks_at = time.monotonic() + LOOK_FOR_WORKERS
-        reason = why_nobody_takes(self._connection, self._run)
-        if reason is not None and self._found_nobody:
+        untaken = why_nobody_takes(self._connection, self._run)
+        if untaken is not None and self._found_nobody:
             self._looks_at = math.inf
-            self._say(reason)
-        self._found_nobody = reason is not None
+            self._say(untaken)
+        self._found_nobody = untaken is not None

@@ -12,6 +12,7 @@ from django.utils import timezone
 from django_steps import waiting, workflow
 from django_steps.ledger import sql
 from django_steps.ledger.sql import RUN
+from django_steps.liveness import why_nobody_takes
 from django_steps.models import Worker
 from tests.app.workflows import sleeper, three_steps
 
@@ -26,7 +27,7 @@ def looks_at_once(monkeypatch):
 def said(run, looks: int = 4) -> list[str]:
     """What is said while the run is looked at so many times."""
     reasons: list[str] = []
-    pauses = waiting.pauses(run, None, reasons.append)
+    pauses = waiting.pauses(run, None, lambda untaken: reasons.append(untaken.reason))
     for _ in range(looks):
         next(pauses)
     return reasons
@@ -40,7 +41,7 @@ def test_result_warns_once_that_no_worker_is_running_and_says_what_to_do(caplog)
     assert [(record.name, record.levelno) for record in caplog.records] == [("django_steps", logging.WARNING)]
     assert caplog.messages == [
         f"Waiting for run {run.pk} of 'three_steps', which is pending. No worker is running. "
-        "Start one with: manage.py runworkflows"
+        "Start one with:   manage.py runworkflows"
     ]
 
 
@@ -68,6 +69,22 @@ def test_worker_that_is_gone_counts_as_none(live_worker, state):
     assert said(three_steps.start({})) == ["No worker is running."]
 
 
+def test_advice_fits_the_reason(live_worker):
+    def text(run):
+        return why_nobody_takes(connection, run).text()
+
+    assert text(three_steps.start({})) == "No worker is running. Start one with:   manage.py runworkflows"
+    live_worker(queues=["default"], workflows=[])
+    assert text(three_steps.start({}, queue="the bulk")) == (
+        "No live worker serves the queue 'the bulk'. "
+        "Add this queue to one with --queue, or start one with:   manage.py runworkflows --queue 'the bulk'"
+    )
+    assert text(three_steps.start({})) == (
+        "No live worker of the queue 'default' knows the workflow 'three_steps'. "
+        "Deploy its code to the workers, or start one that has it."
+    )
+
+
 def test_queue_that_no_live_worker_serves_is_named(live_worker):
     live_worker(queues=["default", "reports"])
     assert said(three_steps.start({}, queue="bulk")) == ["No live worker serves the queue 'bulk'."]
@@ -91,7 +108,7 @@ def test_nothing_is_said_while_a_live_worker_would_take_the_run(live_worker):
 
 def test_worker_that_is_just_restarting_is_not_missed(live_worker):
     reasons: list[str] = []
-    pauses = waiting.pauses(three_steps.start({}), None, reasons.append)
+    pauses = waiting.pauses(three_steps.start({}), None, lambda untaken: reasons.append(untaken.reason))
     next(pauses)
     live_worker()
     for _ in range(3):
@@ -105,7 +122,7 @@ def test_worker_that_dies_while_the_run_is_waited_for_is_missed(live_worker, pas
     with connection.cursor() as cursor:
         cursor.execute(f"UPDATE {RUN} SET phase = 1, status = 'running', worker_id = %s", [worker.pk])
     reasons: list[str] = []
-    pauses = waiting.pauses(run, None, reasons.append)
+    pauses = waiting.pauses(run, None, lambda untaken: reasons.append(untaken.reason))
     for _ in range(3):
         next(pauses)
     assert reasons == []

@@ -23,6 +23,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from ..ledger import reports, sql
+from ..liveness import no_worker
 from ..models import WorkflowRun
 from . import chart, display, workers
 from .filters import PARKED
@@ -101,6 +102,7 @@ def context(admin: WorkflowRunAdmin) -> dict[str, Any]:
             )
             for state in top["workers"]
         ],
+        "no_worker": no_worker().text(),
         "changelist_url": admin.url_of("changelist"),
     }
 
@@ -142,7 +144,7 @@ def _warnings(
         yield format_html('<a href="{}?status__exact={}">{}</a>', admin.url_of("changelist"), PARKED, text)
     is_work_left = any(counts[status] for status in WorkflowRun.ACTIVE)
     if is_work_left and not any(state.is_alive for state in states):
-        yield _("No worker is running, so nothing goes on. Start one: manage.py runworkflows")
+        yield no_worker().text()
     silent = [state for state in states if not state.is_alive]
     if silent:
         text = ngettext(

@@ -97,10 +97,11 @@ def run_page(
     return TemplateResponse(request, admin.change_form_template, context)
 
 
-def _why_nobody_takes(run: WorkflowRun) -> str | None:
-    if run.is_finished or run.worker_id is not None:
-        return None
-    return liveness.why_nobody_takes(sql.connection_for(router.db_for_read(WorkflowRun)), run)
+def _why_nobody_takes(run: WorkflowRun) -> str:
+    if run.is_finished:
+        return ""
+    untaken = liveness.why_nobody_takes(sql.connection_for(router.db_for_read(WorkflowRun)), run)
+    return "" if untaken is None else untaken.text()
 
 
 def _is_done(run: WorkflowRun) -> bool:

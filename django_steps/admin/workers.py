@@ -9,7 +9,7 @@ from typing import Any
 from django.db import router
 
 from ..ledger import sql
-from ..liveness import LIVE_WITHIN_LEASES
+from ..liveness import is_alive
 from ..models import Worker, WorkflowRun
 
 _SHOWN = 100
@@ -35,7 +35,7 @@ def states() -> list[WorkerState]:
     return [
         WorkerState(
             worker,
-            worker.last_seen > now - LIVE_WITHIN_LEASES * worker.lease,
+            is_alive(worker, now),
             max(0, now - worker.last_seen) / 1_000_000,
             runs[worker.pk],
         )

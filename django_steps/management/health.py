@@ -14,7 +14,7 @@ from django.utils.translation import ngettext
 
 from django_steps.ledger import sql
 from django_steps.ledger.terms import Kind
-from django_steps.liveness import is_served, kind_text, known_kinds, live_workers
+from django_steps.liveness import is_served, kind_text, known_kinds, live_workers, no_worker
 from django_steps.models import Worker, WorkflowRun
 
 from . import base, output
@@ -33,8 +33,7 @@ def problems() -> list[str]:
     now = sql.read_clock(database)
     found = list(_overdue(workers, now))
     if not workers:
-        text = _("No live worker. Start one with: %(manage)s runworkflows")
-        return [text % {"manage": base.manage()}, *found]
+        return [no_worker().text(base.manage()), *found]
     return [*found, *unknown(_runs(), known_kinds(workers))]
 
 

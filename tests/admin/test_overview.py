@@ -37,7 +37,7 @@ def page(root):
 def test_empty_database_has_an_overview(page):
     text = page()
     assert "No run has ended." in text
-    assert "No worker is running" in text
+    assert "No worker is running. Start one with:   manage.py runworkflows" in text
 
 
 def test_runs_are_counted_by_status(page):
@@ -113,7 +113,7 @@ def test_worker_that_stopped_in_good_order_is_not_shown(page):
 
 def test_work_without_a_worker_is_a_warning(root):
     make_run("pending")
-    warning = "No worker is running, so nothing goes on."
+    warning = "No worker is running. Start one with:   manage.py runworkflows"
     assert warning in root.get(url("changelist")).content.decode()
     make_worker()
     assert warning not in root.get(url("changelist")).content.decode()

@@ -191,6 +191,11 @@ def test_active_run_that_no_live_worker_would_take_says_why(text):
     assert "No live worker" not in text(run)
 
 
+def test_run_that_only_a_silent_worker_holds_says_that_no_worker_is_running(text):
+    worker = Worker.objects.create(host="web-1", pid=4711, concurrency=1, lease=1, started_at=START, last_seen=0)
+    assert "No worker is running." in text(make_run("running", worker=worker))
+
+
 def test_worker_that_executes_the_run_is_named(text):
     worker = Worker.objects.create(host="web-1", pid=4711, concurrency=1, lease=1, started_at=START, last_seen=0)
     assert "web-1:4711" in text(make_run("running", worker=worker))

@@ -58,7 +58,7 @@ def test_no_live_worker_is_a_problem(live_worker, fields):
 
     assert not is_well
     assert len(lines) == 1
-    assert lines[0].startswith("No live worker. Start one with: ")
+    assert lines[0].startswith("No worker is running. Start one with:   ")
 
 
 def test_a_worker_is_live_within_three_of_its_leases(live_worker):

@@ -167,9 +167,10 @@ def test_waiting_says_only_once_that_no_worker_is_running(monkeypatch):
 
 def test_a_queue_that_no_worker_serves_is_told_at_the_start(run_command, live_worker):
     live_worker(queues=["default"])
-    assert "Start one with:" not in run_command("startworkflow", "three_steps", "{}").out
+    assert "No live worker" not in run_command("startworkflow", "three_steps", "{}").out
     printed = run_command("startworkflow", "three_steps", "{}", "--queue", "bulk").out
-    assert "No live worker serves the queue 'bulk'. Start one with:   " in printed
+    assert "No live worker serves the queue 'bulk'. Add this queue to one with --queue, or start one with:   " in printed
+    assert printed.endswith(" runworkflows --queue bulk\n")
 
 
 def test_waiting_where_no_worker_can_see_the_run_is_refused(run_command):

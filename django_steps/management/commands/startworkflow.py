@@ -58,7 +58,7 @@ class Command(base.WorkflowCommand):
         if options["wait"]:
             self.wait(workflow, run, told)
 
-    def tell(self, run: WorkflowRun, options: dict[str, Any]) -> str | None:
+    def tell(self, run: WorkflowRun, options: dict[str, Any]) -> liveness.Untaken | None:
         """The id, and what to type next; also why nobody will execute the run, which is returned."""
         # With --wait stdout is for the result alone.
         stream = self.stderr if options["wait"] else self.stdout
@@ -79,20 +79,20 @@ class Command(base.WorkflowCommand):
             say(_("It is due at %(moment)s.") % {"moment": output.full_moment(run.wakes_at)})
         if not options["wait"]:
             say(_("Look at it with:   %(manage)s showworkflows %(id)s") % {"manage": base.manage(), "id": run.pk})
-        reason = None if run.is_finished else liveness.why_nobody_takes(base.connection(), run)
-        if reason is not None:
-            say(start_a_worker(reason))
-        return reason
+        untaken = None if run.is_finished else liveness.why_nobody_takes(base.connection(), run)
+        if untaken is not None:
+            say(untaken.text(base.manage()))
+        return untaken
 
-    def wait(self, workflow: Workflow[Any, Any], run: WorkflowRun, told: str | None) -> None:
+    def wait(self, workflow: Workflow[Any, Any], run: WorkflowRun, told: liveness.Untaken | None) -> None:
         """Print the result when it is there; what ended the run otherwise is the caller's error.
 
         If nobody executes it, that is said, unless it was `told` already.
         """
 
-        def say(reason: str) -> None:
-            if reason != told:
-                self.stderr.write(start_a_worker(reason), self.style.WARNING)
+        def say(untaken: liveness.Untaken) -> None:
+            if untaken != told:
+                self.stderr.write(untaken.text(base.manage()), self.style.WARNING)
 
         try:
             waiting.wait(run, None, say)
@@ -100,11 +100,6 @@ class Command(base.WorkflowCommand):
         except KeyboardInterrupt:
             raise CommandError(_("Stopped waiting; run %(id)s goes on.") % {"id": run.pk}) from None
         self.stdout.write(json.dumps(searchable(result, workflow.mask), indent=2, ensure_ascii=False))
-
-
-def start_a_worker(reason: str) -> str:
-    """Why nobody executes a run, and what to type."""
-    return _("%(reason)s Start one with:   %(manage)s runworkflows") % {"reason": reason, "manage": base.manage()}
 
 
 def read_input(text: str | None) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ _MAX_TRACEBACK_BYTES = 64 * 1024
 _MAX_MESSAGE_BYTES = 32 * 1024
 _MAX_NESTED_MESSAGE_BYTES = 4 * 1024
 _NOTHING_SHOWN = {"type": "", "message": "", "traceback": "", "step": None}
+_NAMED = re.compile(r'"step": (?:null|"(?:[^"\\]|\\.)*"), "steps": \[(?:[^"\\\]]|"(?:[^"\\]|\\.)*")*\]\}\Z')
 _OWN_FILES = f"{Path(__file__).parent}{os.sep}"
 
 
@@ -84,11 +86,29 @@ def summary(text: str | None) -> dict[str, Any] | None:
 def with_steps(text: str, steps: list[str]) -> str:
     """The same record, naming the steps whose failures it holds: a group may hold several. The first is shown."""
     try:
-        data = json.loads(text)
-        data["step"] = steps[0] if steps else None
+        data = dict(json.loads(text).items())
     except Exception:
-        data = (summary(text) or {}) | {"step": steps[0] if steps else None, "nodes": [{}]}
-    return json.dumps(data | {"steps": steps})
+        data = (summary(text) or {}) | {"nodes": [{}]}
+    # They come last, where `steps_named_at_the_end` finds them.
+    for name in ("step", "steps"):
+        data.pop(name, None)
+    return json.dumps({**data, "step": steps[0] if steps else None, "steps": steps})
+
+
+def steps_named_at_the_end(text: str) -> tuple[list[str], str | None]:
+    """What `with_steps` has written: the steps, and the one that is shown; of a record, or of the end of a long one.
+
+    No steps and None where the end doesn't name them.
+
+    >>> steps_named_at_the_end(with_steps(record(KeyError("user")), ["charge"])[-100:])
+    (['charge'], 'charge')
+    """
+    match = _NAMED.search(text)
+    try:
+        named = json.loads("{" + match[0]) if match else {}
+    except ValueError:
+        named = {}
+    return named.get("steps", []), named.get("step")
 
 
 # -- Texts for people ----------------------------------------------------------------------------

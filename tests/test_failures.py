@@ -838,6 +838,21 @@ def test_record_names_the_step_and_is_the_same_otherwise() -> None:
     assert failures.with_steps(named, []) == failures.with_steps(text, [])
 
 
+@pytest.mark.parametrize("text", [failures.record(ValueError('"steps": []}')), "no record"])
+@pytest.mark.parametrize("steps", [[], ["charge"], ['a "quoted"\\', "b]}", "é🙂"]])
+def test_steps_that_a_record_names_are_read_from_its_end(text: str, steps: list[str]) -> None:
+    named = failures.with_steps(text, steps)
+    shown = steps[0] if steps else None
+    assert failures.steps_named_at_the_end(named) == (steps, shown)
+    assert failures.steps_named_at_the_end(named[-300:]) == (steps, shown)
+    assert failures.steps_named_at_the_end(failures.with_steps(named, ["other"])) == (["other"], "other")
+
+
+@pytest.mark.parametrize("text", ["", "no record", failures.record(KeyError("a")), '"step": "\\x", "steps": []}'])
+def test_end_that_names_no_steps_gives_none(text: str) -> None:
+    assert failures.steps_named_at_the_end(text) == ([], None)
+
+
 def test_traceback_leaves_out_the_frames_of_this_package() -> None:
     from django_steps.durations import to_timedelta
 

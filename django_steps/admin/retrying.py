@@ -6,8 +6,6 @@ of queries.
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from django.db.models.functions import Right
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from .. import failures
 from ..errors import FailureWasHandled
 from ..ledger import sql
 from ..ledger import verbs as ledger
@@ -26,7 +25,6 @@ from ..models import StepRecord, WorkflowRun
 from .display import clipped
 
 _ERROR_END = 8000  # characters of a recorded error that hold the names of the steps whose failures it is
-_NAMES = re.compile(r'"step": (?:null|"(?:[^"\\]|\\.)*"), "steps": \[(?:[^"\\\]]|"(?:[^"\\]|\\.)*")*\]\}\Z')
 _LINES = 5
 
 
@@ -56,10 +54,10 @@ def retry_choice(run: WorkflowRun, from_step: str | None = None) -> RetryChoice:
         return _from_the_body(run, kept)
     named = {"steps": _quoted(steps)}
     goes_on = ngettext("The run goes on with step %(steps)s.", "The run goes on with the steps %(steps)s.", len(steps))
-    return RetryChoice(_button(steps[0]), [goes_on % named, *kept], with_steps(steps))
+    return RetryChoice(_button(steps[0]), [goes_on % named, *kept], retried_text(steps))
 
 
-def with_steps(steps: Sequence[str]) -> str:
+def retried_text(steps: Sequence[str]) -> str:
     """What is said once a run was retried that goes on with these steps, or with none of those recorded."""
     if not steps:
         return _("Retried: the body is called again, and no recorded step executes again.")
@@ -76,11 +74,11 @@ def _from_the_body(run: WorkflowRun, kept: list[str]) -> RetryChoice:
     reached = (run.error or {}).get("step")
     if reached:
         line = _("The body is called again; it got as far as step %(steps)s.") % {"steps": _quoted([reached])}
-        return RetryChoice(_("Retry"), [line, *kept], with_steps([reached]))
+        return RetryChoice(_("Retry"), [line, *kept], retried_text([reached]))
     line = _("The body is called again; no step failed it.")
     if run.status == run.Status.CANCELED:
         line = _("The body is called again, and goes on after what it has recorded.")
-    return RetryChoice(_("Retry"), [line, *kept], with_steps([]))
+    return RetryChoice(_("Retry"), [line, *kept], retried_text([]))
 
 
 def _from_step(run: WorkflowRun, name: str) -> RetryChoice:
@@ -181,7 +179,7 @@ def forecast(runs: Collection[UUID]) -> Forecast:
     Whether a failure had been handled is asked of the last recorded step; a retry looks at all that came after it.
     """
     ends = WorkflowRun.objects.filter(pk__in=runs).values_list("pk", "workflow", Right("error_text", _ERROR_END))
-    found = {pk: (workflow, *_named(end)) for pk, workflow, end in ends}
+    found = {pk: (workflow, *failures.steps_named_at_the_end(end or "")) for pk, workflow, end in ends}
     last = dict(StepRecord.objects.filter(run__in=runs).order_by().values_list("run").annotate(Max("position")))
     failed = StepRecord.objects.filter(run__in=runs, status=StepRecord.Status.FAILED)
     positions: dict[UUID, dict[str, int]] = defaultdict(dict)
@@ -193,21 +191,9 @@ def forecast(runs: Collection[UUID]) -> Forecast:
         if ended_at and last.get(pk, 0) > max(ended_at):
             handled.add(pk)
     goes_on = {
-        pk: (workflow, (steps or [reached])[0]) for pk, (workflow, steps, reached) in found.items() if pk not in handled
+        pk: (workflow, (steps or [reached or ""])[0]) for pk, (workflow, steps, reached) in found.items() if pk not in handled
     }
     return Forecast(goes_on, handled)
-
-
-def _named(error_end: str | None) -> tuple[list[str], str]:
-    """The steps whose failures a recorded error names, and the step that was reached; from the end of its text."""
-    match = _NAMES.search(error_end or "")
-    if match is None:
-        return [], ""
-    try:
-        names = json.loads("{" + match[0])
-    except ValueError:
-        return [], ""
-    return list(names["steps"]), names["step"] or ""
 
 
 def _sentence(count: int, workflow: str, step: str) -> str:

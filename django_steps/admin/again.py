@@ -13,6 +13,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
 from ..models import WorkflowRun
+from . import own_keys
 
 if TYPE_CHECKING:
     from .runs import WorkflowRunAdmin
@@ -29,7 +30,7 @@ def run_again(run: WorkflowRun) -> tuple[WorkflowRun, bool]:
     last = _last_restart(run)
     if last is not None and not last.is_finished:
         return last, False
-    key = f"run-again-{(last or run).pk}"
+    key = own_keys.of_restart((last or run).pk)
     runs = WorkflowRun.objects.using(router.db_for_write(WorkflowRun))
     try:
         with transaction.atomic(using=runs.db):

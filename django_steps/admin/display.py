@@ -28,7 +28,7 @@ from ..models import WorkflowRun
 from ..value_types import TAG
 from ..value_views import MASK
 
-_MEMBERS = {"namedtuple", "dataclass", "pydantic"}
+WITH_MEMBERS = {"namedtuple", "dataclass", "pydantic"}  # the tags of values whose members have names
 _TYPE = re.compile(r'"type":\s*"((?:[^"\\]|\\.)*)"')
 _MESSAGE = re.compile(r'"message":\s*"((?:[^"\\]|\\.)*)')
 _HALF_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?$")
@@ -186,7 +186,7 @@ def _plain_tagged(node: dict[str, Any], mask: Mask) -> Any:
     kind, value = node[TAG], node.get("v")
     if kind == "dict":
         return _plain_members({_key_text(key): item for key, item in value or []}, mask)
-    if kind in _MEMBERS:
+    if kind in WITH_MEMBERS:
         return _plain_members((value or {}) | (node.get("extra") or {}), mask)
     if kind in ("tuple", "set", "frozenset"):
         return [_plain(item, mask) for item in value or []]

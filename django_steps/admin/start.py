@@ -26,7 +26,7 @@ from ..errors import InvalidInput, StepsError, UnknownWorkflow
 from ..models import WorkflowRun
 from ..value_types import TAG
 from ..value_views import MASK
-from . import display, input_fields
+from . import display, input_fields, own_keys
 
 if TYPE_CHECKING:
     from .runs import WorkflowRunAdmin
@@ -87,7 +87,7 @@ class StartForm(forms.Form):
             value = _unmasked(
                 value, json.loads(display.readable(self.pattern.input_text, display.Mask(()))), self.workflow
             )
-        key = cleaned["key"] or (f"start-{cleaned['press']}" if cleaned["press"] else None)
+        key = cleaned["key"] or (own_keys.of_press(cleaned["press"]) if cleaned["press"] else None)
         runs = WorkflowRun.objects.using(router.db_for_write(WorkflowRun))
         try:
             with transaction.atomic(using=runs.db):

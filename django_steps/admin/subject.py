@@ -15,18 +15,14 @@ from typing import Any
 from ..models import WorkflowRun
 from ..value_types import TAG
 from ..value_views import MASK
-from . import display
+from . import display, own_keys
 
 READ = 600  # characters of an input
 _LONGEST_KEY = 40
 _MOST_VALUES, _LONGEST_VALUE = 3, 40
 
-# The keys that these pages make themselves, so that pressing twice starts one run: they say nothing about it.
-_OWN_KEY = re.compile(r"(?:run-again|start)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|["\[\]{},]')
 _TAGGED = re.compile(rf'\{{\s*"{re.escape(TAG)}"\s*:\s*"(\w+)"')
-_MEMBERS = ("dataclass", "pydantic", "namedtuple")
 
 
 def of(run: WorkflowRun, input_start: str | None) -> str:
@@ -38,7 +34,7 @@ def of(run: WorkflowRun, input_start: str | None) -> str:
 
 def key_of(run: WorkflowRun) -> str:
     """The key that somebody gave the run; empty if nobody did."""
-    return "" if run.key is None or _OWN_KEY.fullmatch(run.key) else run.key
+    return "" if run.key is None or own_keys.is_own(run.key) else run.key
 
 
 def middle_cut(text: str, length: int) -> str:
@@ -90,7 +86,7 @@ def _closed(start: str) -> str:
         if token in "[{":
             tag = _TAGGED.match(start, at)
             closers.append("]" if token == "[" else "}")
-            opaque.append(any(opaque[-1:]) or (tag is not None and tag[1] not in _MEMBERS))
+            opaque.append(any(opaque[-1:]) or (tag is not None and tag[1] not in display.WITH_MEMBERS))
             stop = match.end()
         elif token in "]}":
             if not closers or closers.pop() != token:

@@ -17,15 +17,18 @@ from .ledger import sql
 Entry = dict[str, Any]
 
 
-def read_log(log: str, limit: int) -> list[Entry]:
-    """The entries of a log; those of the present count have numbers below `limit`, others are from before a retry."""
+def read_log(log: str, next_attempt: int) -> list[Entry]:
+    """The entries of a log. `next_attempt` is the number of the attempt that comes, or came, after the last of them."""
     entries: list[Entry] = []
+    # Read backwards, the numbers of one count fall. The first that doesn't is from before a retry, as all before it are:
+    # no number is below 0.
+    following = next_attempt
     for entry in reversed(json.loads(log) if log else []):
-        limit = entry["attempt"] if entry["attempt"] < limit else 0
+        following = entry["attempt"] if entry["attempt"] < following else 0
         entries.append(
             {
                 "attempt": entry["attempt"],
-                "before_retry": not limit,
+                "before_retry": following == 0,
                 "started_at": entry["started_at"] and sql.to_datetime(entry["started_at"]),
                 "finished_at": entry["finished_at"] and sql.to_datetime(entry["finished_at"]),
                 "error": failures.summary(entry["error"]),
@@ -35,6 +38,9 @@ def read_log(log: str, limit: int) -> list[Entry]:
 
 
 def count_before_retry(entries: Sequence[Entry]) -> int:
-    """How many attempts there were before the last retry of the run: each time, they were counted from 1."""
+    """How many attempts there were before the last retry of the run: each time, they were counted from 1.
+
+    A log is cut where it is long: where what it has lost was the last attempt before a retry, this counts too few.
+    """
     numbers = [entry["attempt"] for entry in entries if entry["before_retry"]]
     return sum(number for number, following in zip_longest(numbers, numbers[1:], fillvalue=0) if following <= number)

@@ -60,11 +60,6 @@ class Worker(models.Model):
     def __str__(self) -> str:
         return f"{self.host}:{self.pid}"
 
-    @property
-    def last_seen_at(self) -> datetime:
-        """When the worker last said that it is alive."""
-        return sql.to_datetime(self.last_seen)
-
 
 class WorkflowRun(_Run[R]):
     """One run of a workflow. Made by `start()`, changed by its verbs: `retry()`, `cancel()`, `restart()`."""
@@ -87,6 +82,7 @@ class WorkflowRun(_Run[R]):
 
     FINISHED = (Status.SUCCEEDED, Status.FAILED, Status.CANCELED)
     ACTIVE = (Status.PENDING, Status.RUNNING, Status.SLEEPING)
+    RETRYABLE = (Status.FAILED, Status.CANCELED)
 
     id = models.UUIDField(_("id"), primary_key=True, default=uuid7, editable=False)
     workflow = ExactCharField(_("workflow"), max_length=MAX_LENGTH)
@@ -303,4 +299,6 @@ class StepRecord(models.Model):
 
         A retry of the run counts the attempts of its step from 1 again: `before_retry` tells those from before.
         """
-        return read_log(self.attempt_log, self.attempts + (self.status == self.Status.RETRYING))
+        if self.status == self.Status.RETRYING:  # all that were counted have failed, and are in the log
+            return read_log(self.attempt_log, self.attempts + 1)
+        return read_log(self.attempt_log, self.attempts)

@@ -40,7 +40,7 @@ class WorkflowRunQuerySet(models.QuerySet["WorkflowRun"]):
 
     def active(self) -> Self:
         """Runs that have not ended."""
-        return self.filter(status__in=("pending", "running", "sleeping"))
+        return self.filter(status__in=self.model.ACTIVE)
 
     def failed(self) -> Self:
         """Runs that failed."""
@@ -48,7 +48,7 @@ class WorkflowRunQuerySet(models.QuerySet["WorkflowRun"]):
 
     def finished(self) -> Self:
         """Runs that have ended: succeeded, failed or canceled."""
-        return self.filter(status__in=("succeeded", "failed", "canceled"))
+        return self.filter(status__in=self.model.FINISHED)
 
     def retry(self, from_step: str | None = None) -> BulkResult:
         """Retry each of these runs, as `run.retry()` does; those that can't be are skipped with the reason."""

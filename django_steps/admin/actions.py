@@ -158,7 +158,7 @@ def _apply_retry(model_admin: WorkflowRunAdmin, request: HttpRequest, runs: list
     for pk in done:
         by_step[forecast.step_of(pk)].append(pk)
     for step, some in by_step.items():
-        _log(request, runs, some, CHANGE, retrying.with_steps([step] if step else []))
+        _log(request, runs, some, CHANGE, retrying.retried_text([step] if step else []))
     return Applied(list(done), forecast.note(done))
 
 
@@ -221,7 +221,7 @@ _RETRY = Verb(
     "retry",
     gettext_lazy("Retry selected runs"),
     ngettext_lazy("Retry %(count)d run", "Retry %(count)d runs", "count"),
-    {_Status.FAILED, _Status.CANCELED},
+    frozenset(WorkflowRun.RETRYABLE),
     _apply_retry,
     ngettext_lazy("%(count)d run will be retried.", "%(count)d runs will be retried.", "count"),
     ngettext_lazy("%(count)d retried", "%(count)d retried", "count"),

@@ -61,10 +61,6 @@ class RunColumns:
             )
         return format_html_join(mark_safe("<br>"), "{}", ((line,) for line in lines))
 
-    @admin.display(description=_("queue"))
-    def queue_name(self, run: WorkflowRun) -> str:
-        return display.clipped(run.queue, 40)
-
     @admin.display(description=_("started"))
     def started(self, run: WorkflowRun) -> SafeString | str:
         """When, and how long it took, or has been taking."""
@@ -73,10 +69,6 @@ class RunColumns:
         text = gettext("took %(time)s") if run.is_finished else gettext("for %(time)s")
         taken = text % {"time": display.duration(took(run))}
         return format_html('{} <br><small class="steps-quiet">{}</small>', display.moment(run.started_at), taken)
-
-    @admin.display(description=_("duration"))
-    def duration(self, run: WorkflowRun) -> str:
-        return display.duration(took(run))
 
 
 def short_id(run: WorkflowRun) -> str:

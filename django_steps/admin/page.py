@@ -61,7 +61,7 @@ def run_page(
     mask = display.Mask.of(run)
     steps = _all_steps(run)
     chosen = step_rows.chosen_page(request, steps)
-    can_retry = admin.has_retry_permission(request) and run.status in (run.Status.FAILED, run.Status.CANCELED)
+    can_retry = admin.has_retry_permission(request) and run.status in run.RETRYABLE
     context: dict[str, Any] = {
         **admin.admin_site.each_context(request),
         "title": run.workflow,

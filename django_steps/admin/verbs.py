@@ -28,7 +28,7 @@ def retry_page(admin: WorkflowRunAdmin, request: HttpRequest, object_id: str) ->
     from_step = request.POST.get("from_step", request.GET.get("from_step")) or None
     if request.method == "POST":
         return _retry(admin, request, run, from_step)
-    if run.status not in (run.Status.FAILED, run.Status.CANCELED):
+    if run.status not in run.RETRYABLE:
         return _refuse(admin, request, run, _("A run that is %(status)s can't be retried."))
     if from_step is not None and not run.steps.filter(name=from_step).exists():
         return _back(admin, request, run, _no_such_step(from_step), messages.ERROR)
@@ -88,7 +88,7 @@ def restart_page(admin: WorkflowRunAdmin, request: HttpRequest, object_id: str) 
 
 
 def _retry(admin: WorkflowRunAdmin, request: HttpRequest, run: WorkflowRun, from_step: str | None) -> HttpResponse:
-    is_possible = run.status in (run.Status.FAILED, run.Status.CANCELED)
+    is_possible = run.status in run.RETRYABLE
     choice = retrying.retry_choice(run, from_step) if is_possible else None  # before the failure is forgotten
     try:
         run.retry(from_step=from_step)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 from django.db import transaction
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from django_steps.models import WorkflowRun
 from django_steps.querysets import BulkResult, Skipped, WorkflowRunQuerySet
@@ -36,6 +36,11 @@ class Report:
     examples: list[UUID] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     skipped_count: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many runs there were."""
+        return self.done + self.skipped_count
 
     def add(self, result: BulkResult) -> None:
         self.done += len(result.done)
@@ -97,16 +102,25 @@ def _rehearse(verb: Verb, batch: Sequence[UUID]) -> BulkResult:
     return result
 
 
-def skipped_lines(report: Report) -> list[str]:
-    """A line for each run that was skipped, up to a number."""
-    lines = [f"  {run_id}  {_reason(run_id, reason)}" for run_id, reason in report.skipped]
-    more = report.skipped_count - len(report.skipped)
-    return [*lines, _("  … and %(count)d more") % {"count": more}] if more else lines
+# -- What is said of it ----------------------------------------------------------------------------
 
 
-def _reason(run_id: UUID, reason: str) -> str:
-    """Why a run was skipped, to stand beside its id: a reason that begins with the id goes on from there."""
-    return one_line(reason).removeprefix(f"Run {run_id} ")
+class _Words(NamedTuple):
+    skipped: Any
+    some_skipped: Any
+    all_skipped: Any
+
+
+_DONE = _Words(
+    gettext_lazy("%(count)d skipped:"),
+    gettext_lazy("%(skipped)d of %(all)d runs were skipped."),
+    gettext_lazy("Nothing was done: all %(count)d runs were skipped."),
+)
+_REHEARSED = _Words(
+    gettext_lazy("%(count)d would be skipped:"),
+    gettext_lazy("%(skipped)d of %(all)d runs would be skipped."),
+    gettext_lazy("Nothing would be done: all %(count)d runs would be skipped."),
+)
 
 
 def tell(command: BaseCommand, report: Report, text: str, options: dict[str, Any]) -> None:
@@ -114,27 +128,39 @@ def tell(command: BaseCommand, report: Report, text: str, options: dict[str, Any
 
     `CommandError` if one that was named by its id was skipped, or all of those that were selected.
     """
-    count, skipped = report.done + report.skipped_count, report.skipped_count
-    if skipped == count == 1:
+    if report.skipped_count == report.count == 1:
         raise CommandError(one_line(report.skipped[0].reason))
-    lines = [text % {"count": report.done}]
-    if options["dry_run"]:
-        lines += [f"  {line}" for line in _described(report)]
-    if skipped:
-        would = _("%(count)d would be skipped:") if options["dry_run"] else _("%(count)d skipped:")
-        lines += [would % {"count": skipped}, *skipped_lines(report)]
+    words = _REHEARSED if options["dry_run"] else _DONE
     if options["verbosity"] or options["dry_run"]:
+        examples = _described(report) if options["dry_run"] else []
+        lines = [text % {"count": report.done}, *(f"  {line}" for line in examples), *_skipped_lines(report, words)]
         command.stdout.write("\n".join(lines))
-    if skipped and skipped == count:
-        text = _("Nothing was done: all %(count)d runs were skipped.")
-        if options["dry_run"]:
-            text = _("Nothing would be done: all %(count)d runs would be skipped.")
-        raise CommandError(text % {"count": count})
-    if skipped and options["run_ids"]:
-        text = _("%(skipped)d of %(all)d runs were skipped.")
-        if options["dry_run"]:
-            text = _("%(skipped)d of %(all)d runs would be skipped.")
-        raise CommandError(text % {"skipped": skipped, "all": count})
+    if refusal := _refusal(report, words, is_named=bool(options["run_ids"])):
+        raise CommandError(refusal)
+
+
+def _refusal(report: Report, words: _Words, *, is_named: bool) -> str:
+    """Why the command is to end with an error; empty if it did what was asked."""
+    if not report.skipped_count:
+        return ""
+    if not report.done:
+        return str(words.all_skipped % {"count": report.count})
+    return str(words.some_skipped % {"skipped": report.skipped_count, "all": report.count}) if is_named else ""
+
+
+def _skipped_lines(report: Report, words: _Words) -> list[str]:
+    """How many runs were skipped, and a line for each, up to a number."""
+    if not report.skipped_count:
+        return []
+    lines = [str(words.skipped % {"count": report.skipped_count})]
+    lines += [f"  {run_id}  {_reason(run_id, reason)}" for run_id, reason in report.skipped]
+    more = report.skipped_count - len(report.skipped)
+    return [*lines, _("  … and %(count)d more") % {"count": more}] if more else lines
+
+
+def _reason(run_id: UUID, reason: str) -> str:
+    """Why a run was skipped, to stand beside its id: a reason that begins with the id goes on from there."""
+    return one_line(reason).removeprefix(f"Run {run_id} ")
 
 
 def _described(report: Report) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -13,7 +14,6 @@ from django_steps import waiting, workflow
 from django_steps.ledger import sql
 from django_steps.ledger.sql import RUN
 from django_steps.liveness import why_nobody_takes
-from django_steps.models import Worker
 from tests.app.workflows import sleeper, three_steps
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -138,5 +138,17 @@ def test_looking_for_workers_costs_nothing_at_first(monkeypatch, django_assert_n
     run = three_steps.start({})
     with django_assert_num_queries(1), pytest.raises(TimeoutError):
         run.result(timeout=0)
-    assert 2 * waiting.LOOK_FOR_WORKERS == 5  # seconds after which it is said
-    assert not Worker.objects.exists()
+
+
+def test_nobody_is_missed_before_five_seconds_have_passed(monkeypatch):
+    monkeypatch.undo()
+    moment = 0.0
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=lambda: moment))
+    reasons: list[str] = []
+    pauses = waiting.pauses(three_steps.start({}), None, lambda untaken: reasons.append(untaken.reason))
+    for moment in (0.0, 2.4, 2.6, 4.9):
+        next(pauses)
+    assert reasons == []
+    for moment in (5.2, 7.8, 10.4):
+        next(pauses)
+    assert reasons == ["No worker is running."]

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -147,16 +146,6 @@ def start_worker(transactional_db: None) -> Iterator[Callable[..., WorkerProcess
         worker.kill()
         assert worker.process.stdout is not None
         worker.process.stdout.close()
-
-
-def wait_until(condition: Callable[[], Any], timeout: float = 15.0) -> Any:
-    """Wait for another process: the first true value of the condition, or an AssertionError."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"did not happen within {timeout} seconds")
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""What tests of the ledger need: claims without a worker, a second connection, other threads, lost answers.
+"""What tests of the engine need: claims without a worker, a second connection, waiting for others, lost answers.
 
 Everything here uses the real tables on the real database; only answers that get lost are staged.
 """
@@ -199,8 +199,8 @@ def lose_connection(wrapper: BaseDatabaseWrapper) -> None:
             network.shutdown(socket.SHUT_RDWR)
 
 
-def eventually(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
-    """Wait for other threads: the first true value of the condition, or an AssertionError."""
+def eventually(condition: Callable[[], Any], timeout: float = 15.0) -> Any:
+    """Wait for other threads or processes: the first true value of the condition, or an AssertionError."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if value := condition():

@@ -13,7 +13,6 @@ from django_steps.models import WorkflowRun
 from django_steps.worker import Worker
 from tests.app import effects
 from tests.app.workflows import sleeper, slow_middle, three_steps
-from tests.conftest import wait_until
 from tests.engine import SECOND, Background, at_once, claim, eventually, status_of, step_write
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -69,10 +68,10 @@ def test_a_sleeping_run_does_not_wake_up(work, pass_time, told):
 def test_a_run_in_the_middle_of_a_step_ends_with_that_step(start_worker):
     run = slow_middle.start({"seconds": 0.7})
     worker = start_worker("--poll-interval", "0.1")
-    wait_until(lambda: effects.count("slow begins"))
+    eventually(lambda: effects.count("slow begins"))
     run.cancel()
     assert run.status == "canceled"
-    wait_until(lambda: WorkflowRun.objects.get(pk=run.pk).phase == WorkflowRun.Phase.ENDED)
+    eventually(lambda: WorkflowRun.objects.get(pk=run.pk).phase == WorkflowRun.Phase.ENDED)
     assert effects.names(run) == ["before", "slow begins", "slow ends"]
     assert list(run.steps.values_list("name", "status")) == [("before", "succeeded"), ("slow", "succeeded")]
     assert worker.stop() == 0

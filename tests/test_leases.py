@@ -14,7 +14,6 @@ from django_steps.ledger.leases import Holding
 from django_steps.worker import Worker
 from tests.app import effects
 from tests.app.workflows import holds_the_interpreter, slow_middle, three_steps
-from tests.conftest import wait_until
 from tests.engine import SECOND, Background, claim, eventually, locked, make_terms, status_of, take_over
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -240,7 +239,7 @@ def test_a_long_atomic_step_under_a_short_lease_is_not_stolen(start_worker):
 def test_a_step_that_holds_the_interpreter_is_not_stolen(start_worker):
     run = holds_the_interpreter.start({"length": 25})
     start_worker()
-    wait_until(lambda: effects.count("search begins"))
+    eventually(lambda: effects.count("search begins"))
     start_worker("--poll-interval", "0.1")
     run.result(timeout=40)
     run.refresh_from_db()

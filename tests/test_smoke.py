@@ -2,7 +2,7 @@
 
 from tests.app import effects
 from tests.app.workflows import sleeper, three_steps
-from tests.conftest import wait_until
+from tests.engine import eventually
 
 
 def test_a_started_run_executes_its_steps_once(work):
@@ -15,5 +15,5 @@ def test_a_started_run_executes_its_steps_once(work):
 def test_a_worker_process_executes_a_run(start_worker):
     run = sleeper.start({"duration": "2s"})
     start_worker("--poll-interval", "0.1")
-    wait_until(lambda: effects.names(run) == ["before", "after"])
+    eventually(lambda: effects.names(run) == ["before", "after"])
     run.result(timeout=5)

@@ -12,7 +12,6 @@ from django_steps.models import WorkflowRun
 from django_steps.worker import Worker
 from tests.app import effects
 from tests.app.workflows import sleeper, slow_middle
-from tests.conftest import wait_until
 from tests.engine import Background, eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def test_sigterm_ends_the_step_records_it_and_gives_the_run_back(start_worker):
     run = slow_middle.start({"seconds": 1.5})
     worker = start_worker()
-    wait_until(lambda: effects.count("slow begins"))
+    eventually(lambda: effects.count("slow begins"))
     time.sleep(0.2)
     assert worker.stop() == 0
     run.refresh_from_db()
@@ -38,7 +37,7 @@ def test_sigterm_ends_the_step_records_it_and_gives_the_run_back(start_worker):
 def test_a_second_sigterm_ends_at_once(start_worker):
     run = slow_middle.start({"seconds": 20})
     worker = start_worker()
-    wait_until(lambda: effects.count("slow begins"))
+    eventually(lambda: effects.count("slow begins"))
     worker.process.send_signal(signal.SIGTERM)
     time.sleep(0.3)
     assert worker.process.poll() is None
@@ -52,7 +51,7 @@ def test_a_second_sigterm_ends_at_once(start_worker):
 def test_the_shutdown_timeout_ends_at_once(start_worker):
     slow_middle.start({"seconds": 20})
     worker = start_worker("--shutdown-timeout", "0.3")
-    wait_until(lambda: effects.count("slow begins"))
+    eventually(lambda: effects.count("slow begins"))
     began = time.monotonic()
     assert worker.stop() == 1
     assert time.monotonic() - began < 5
@@ -60,7 +59,7 @@ def test_the_shutdown_timeout_ends_at_once(start_worker):
 
 def test_an_idle_worker_stops_at_once(start_worker):
     worker = start_worker()
-    wait_until(lambda: WorkerRow.objects.exists())
+    eventually(lambda: WorkerRow.objects.exists())
     time.sleep(0.3)
     began = time.monotonic()
     assert worker.stop() == 0
@@ -70,7 +69,7 @@ def test_an_idle_worker_stops_at_once(start_worker):
 def test_a_sleeping_run_stays_asleep_when_its_worker_stops(start_worker):
     run = sleeper.start({"duration": "1h"})
     worker = start_worker()
-    wait_until(lambda: WorkflowRun.objects.filter(status="sleeping"))
+    eventually(lambda: WorkflowRun.objects.filter(status="sleeping"))
     assert worker.stop() == 0
     run.refresh_from_db()
     assert run.status == "sleeping" and effects.names(run) == ["before"]

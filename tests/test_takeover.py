@@ -14,8 +14,7 @@ from django_steps.ledger.leases import Holding
 from django_steps.models import WorkflowRun
 from tests.app import effects
 from tests.app.workflows import atomic_steps, kills_its_worker, slow_middle, three_steps
-from tests.conftest import wait_until
-from tests.engine import SECOND, claim, make_terms, status_of, step_write, take_over
+from tests.engine import SECOND, claim, eventually, make_terms, status_of, step_write, take_over
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -36,7 +35,7 @@ def wake(terms):
 def test_killed_workers_run_goes_on_from_the_step_it_was_in(start_worker):
     run = slow_middle.start({"seconds": 0.8})
     first = start_worker("--lease", "1")
-    wait_until(lambda: effects.count("slow begins"))
+    eventually(lambda: effects.count("slow begins"))
     second = start_worker("--lease", "1", "--poll-interval", "0.1")
     first.kill()
     assert run.result(timeout=20) is None
@@ -49,14 +48,14 @@ def test_killed_workers_run_goes_on_from_the_step_it_was_in(start_worker):
 def test_stopped_worker_finds_its_run_taken_over_and_goes_on_working(start_worker):
     run = slow_middle.start({"seconds": 1})
     stopped = start_worker("--lease", "1", "--poll-interval", "0.1")
-    wait_until(lambda: effects.count("slow begins"))
+    eventually(lambda: effects.count("slow begins"))
     stopped.process.send_signal(signal.SIGSTOP)
     second = start_worker("--lease", "1", "--poll-interval", "0.1")
     run.result(timeout=20)
     assert second.stop() == 0
     steps = list(run.steps.values())
     stopped.process.send_signal(signal.SIGCONT)
-    wait_until(lambda: effects.count("slow ends") == 2)  # the end of the step that it was in
+    eventually(lambda: effects.count("slow ends") == 2)  # the end of the step that it was in
     another = three_steps.start({})
     another.result(timeout=15)
     assert set(effects.Effect.objects.filter(run=another.pk).values_list("pid", flat=True)) == {stopped.pid}
@@ -94,7 +93,7 @@ def test_every_run_ends_whatever_workers_are_killed(start_worker):
         return start_worker("--lease", "1", "--poll-interval", "0.1", "--concurrency", "2", environment=environment)
 
     alive = [start(), start()]
-    wait_until(lambda: effects.Effect.objects.exists())
+    eventually(lambda: effects.Effect.objects.exists())
     for _ in range(6):
         time.sleep(chance.uniform(0.05, 0.5))
         alive.pop(chance.randrange(len(alive))).kill()

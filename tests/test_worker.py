@@ -14,7 +14,6 @@ from django_steps.models import WorkflowRun
 from django_steps.worker import Worker
 from tests.app import effects
 from tests.app.workflows import sleeper, spawner, tiny
-from tests.conftest import wait_until
 from tests.engine import SECOND, Background, eventually, locked, lose_connection, status_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -427,7 +426,7 @@ def test_without_time_zones_everything_is_the_same(start_worker, work, pass_time
     """USE_TZ = False, in a zone far from UTC, in a process of its own."""
     run = sleeper.start({"duration": "1500ms"})
     worker = start_worker("--poll-interval", "0.1", environment={"USE_TZ": "0", "TIME_ZONE": "America/New_York"})
-    wait_until(lambda: effects.names(run) == ["before", "after"])
+    eventually(lambda: effects.names(run) == ["before", "after"])
     run.result(timeout=5)
     assert worker.stop() == 0
     step = run.steps.get(name="nap")

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from django_steps import liveness, waiting, workflow
 from django_steps.models import WorkflowRun
 from django_steps.worker import Worker
-from tests.conftest import wait_until
+from tests.engine import eventually
 
 pytestmark = pytest.mark.django_db
 
@@ -138,7 +138,7 @@ def said_while_waiting(monkeypatch, *arguments: str) -> str:
         return looks[-1]
 
     def work():
-        wait_until(lambda: len(looks) == 2)
+        eventually(lambda: len(looks) == 2)
         Worker(until_idle=True, poll_interval=0.02).run()
         connections.close_all()
 

@@ -10,7 +10,7 @@ import pytest
 from django_steps.models import Worker, WorkflowRun
 from tests.app import effects
 from tests.app.workflows import slow_middle
-from tests.conftest import wait_until
+from tests.engine import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -24,7 +24,7 @@ def in_a_step(start_worker):
     def start(seconds: float, *arguments: str):
         run = slow_middle.start({"seconds": seconds})
         worker = start_worker(*QUICK, *arguments)
-        wait_until(lambda: effects.count("slow begins", run))
+        eventually(lambda: effects.count("slow begins", run))
         return worker, run
 
     return start
@@ -78,7 +78,7 @@ def test_the_shutdown_timeout_ends_it(in_a_step):
 
 def test_an_idle_worker_stops_at_once(start_worker):
     worker = start_worker("--poll-interval", "60")
-    wait_until(_live_workers)
+    eventually(_live_workers)
     began = time.monotonic()
     assert worker.stop() == 0
     assert time.monotonic() - began < 10  # and not after the poll interval

@@ -13,7 +13,8 @@ from django_steps import workflow
 from django_steps.models import Worker, WorkflowRun
 from tests.app import effects
 from tests.app.workflows import slow_middle, three_steps
-from tests.conftest import ROOT, wait_until
+from tests.conftest import ROOT
+from tests.engine import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -35,12 +36,12 @@ def is_running(pid: int) -> bool:
 
 def test_a_killed_worker_is_replaced_and_all_stop_together(start_worker):
     supervisor = start_worker("--processes", "2", *QUICK)
-    before = wait_until(lambda: len(live_pids()) == 2 and live_pids())
+    before = eventually(lambda: len(live_pids()) == 2 and live_pids())
     assert supervisor.pid not in before
 
     killed = min(before)
     os.kill(killed, signal.SIGKILL)
-    after = wait_until(lambda: len(live_pids() - {killed}) == 2 and live_pids() - {killed})
+    after = eventually(lambda: len(live_pids() - {killed}) == 2 and live_pids() - {killed})
     assert len(after - before) == 1
 
     run = three_steps.start({})
@@ -55,7 +56,7 @@ def test_a_killed_worker_is_replaced_and_all_stop_together(start_worker):
 def test_stopping_lets_the_steps_of_all_workers_end(start_worker):
     run = slow_middle.start({"seconds": 1})
     supervisor = start_worker("--processes", "2", *QUICK)
-    wait_until(lambda: effects.count("slow begins", run))
+    eventually(lambda: effects.count("slow begins", run))
 
     supervisor.process.send_signal(signal.SIGINT)
     assert supervisor.wait(15) == 0
@@ -68,11 +69,11 @@ def test_stopping_lets_the_steps_of_all_workers_end(start_worker):
 def test_a_second_signal_kills_all_workers(start_worker):
     run = slow_middle.start({"seconds": 30})
     supervisor = start_worker("--processes", "2", *QUICK)
-    wait_until(lambda: effects.count("slow begins", run))
-    pids = wait_until(lambda: len(live_pids()) == 2 and live_pids())
+    eventually(lambda: effects.count("slow begins", run))
+    pids = eventually(lambda: len(live_pids()) == 2 and live_pids())
 
     supervisor.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: len(live_pids()) < 2)  # the idle one has stopped, so the signal came through
+    eventually(lambda: len(live_pids()) < 2)  # the idle one has stopped, so the signal came through
     supervisor.process.send_signal(signal.SIGTERM)
     assert supervisor.wait(15) == 1
     assert not any(is_running(pid) for pid in pids)
@@ -80,9 +81,9 @@ def test_a_second_signal_kills_all_workers(start_worker):
 
 def test_workers_end_when_their_supervisor_is_killed(start_worker):
     supervisor = start_worker("--processes", "2", *QUICK)
-    wait_until(lambda: len(live_pids()) == 2)
+    eventually(lambda: len(live_pids()) == 2)
     supervisor.kill()
-    wait_until(lambda: not live_pids())
+    eventually(lambda: not live_pids())
 
 
 def test_until_idle_ends_when_all_workers_have(start_worker):
@@ -132,7 +133,7 @@ def test_changed_files_restart_the_workers_even_after_broken_ones(start_worker, 
     reader = threading.Thread(target=lambda: [lines.append(line) for line in supervisor.process.stdout], daemon=True)
     reader.start()
     module.write_text("1 / 0\n")
-    wait_until(lambda: "ended with exit code 1. It is started again when a Python file changes." in "".join(lines))
+    eventually(lambda: "ended with exit code 1. It is started again when a Python file changes." in "".join(lines))
     module.write_text(RELOADED.format(answer="brand new"))
     assert reloaded.start({}).result(timeout=15) == "brand new"
 

@@ -14,7 +14,7 @@ from testproject.shop.models import Activity, Customer, Order, Product, Service
 from testproject.shop.samples import switch
 from testproject.shop.workflows import process_order
 from tests.app.workflows import sleeper, slow_middle, three_steps
-from tests.conftest import wait_until
+from tests.engine import eventually
 
 RUNS = "/admin/django_steps/workflowrun/"
 
@@ -52,7 +52,7 @@ def failed_orders(worker):
             items = [{"sku": "mug", "quantity": 2}]
             values = {"order_id": order.pk, "items": items, "email": customer.email}
             runs.append(process_order.start(values, key=f"order-{order.pk}"))
-        wait_until(lambda: WorkflowRun.objects.filter(status="failed").count() == count)
+        eventually(lambda: WorkflowRun.objects.filter(status="failed").count() == count)
         return runs
 
     return start
@@ -95,7 +95,7 @@ def test_one_order_failed_and_is_fixed_from_the_admin(open_page, admin_user, fai
 
 def test_sleeping_run_is_canceled(log_in, worker):
     run = sleeper.start({"duration": "1h"})
-    wait_until(lambda: WorkflowRun.objects.get().status == "sleeping")
+    eventually(lambda: WorkflowRun.objects.get().status == "sleeping")
     page = log_in()
     page.goto(address(run))
     expect(page.locator(".steps-now")).to_contain_text("waits until")
@@ -131,7 +131,7 @@ def test_many_are_retried_at_once(log_in, failed_orders):
     page.get_by_role("button", name="Retry").click()
     done = "3 retried (from step “send_email”), 1 skipped: already succeeded"
     expect(page.locator(".messagelist")).to_contain_text(done)
-    wait_until(lambda: WorkflowRun.objects.filter(status="succeeded").count() == 4)
+    eventually(lambda: WorkflowRun.objects.filter(status="succeeded").count() == 4)
 
 
 def test_order_is_found_by_a_part_of_its_key(log_in, failed_orders):
@@ -185,7 +185,7 @@ def enter(page):
 def test_page_of_a_running_run_follows_it_and_keeps_what_is_unfolded(log_in, worker):
     run = slow_middle.start({"seconds": 4})
     page = log_in()
-    wait_until(lambda: WorkflowRun.objects.get().steps.exists())
+    eventually(lambda: WorkflowRun.objects.get().steps.exists())
     page.goto(address(run))
     page.locator("#steps-value-1 summary").click()
     expect(page.locator("#steps-value-1 pre")).to_be_hidden()
@@ -223,7 +223,7 @@ def test_workflow_is_started_with_a_form(log_in, worker):
 
 def test_page_rests_while_its_tab_is_hidden(log_in, worker):
     run = sleeper.start({"duration": "1h"})
-    wait_until(lambda: WorkflowRun.objects.get().status == "sleeping")
+    eventually(lambda: WorkflowRun.objects.get().status == "sleeping")
     page = log_in()
     requests = []
     page.goto(address(run))

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from django_steps.models import Worker as WorkerRow
-from tests.conftest import ROOT, process_environment, wait_until
+from tests.conftest import ROOT, process_environment
+from tests.engine import eventually
 
 from . import evidence
 
@@ -45,7 +46,7 @@ class Workers:
         """Start workers and wait until they are ready: one that can't register doesn't start."""
         for _ in range(count):
             self.start(environment=environment)
-        wait_until(lambda: WorkerRow.objects.count() == count)
+        eventually(lambda: WorkerRow.objects.count() == count)
 
     def running(self) -> list[int]:
         """The process ids of those that still run."""

@@ -14,7 +14,7 @@ import pytest
 
 from django_steps.models import Worker as WorkerRow
 from django_steps.models import WorkflowRun
-from tests.conftest import wait_until
+from tests.engine import eventually
 
 from . import evidence
 
@@ -32,11 +32,11 @@ def test_workers_whose_clocks_are_an_hour_apart_agree(workers, started, wrong_cl
     """Leases are kept, sleeps end in time, and nothing is taken from a worker that lives."""
     for offset in ("-3600", "3600"):
         workers.start("--concurrency", "3", environment={"LD_PRELOAD": wrong_clock, "CLOCK_OFFSET": offset})
-    wait_until(lambda: WorkerRow.objects.count() == 2)
+    eventually(lambda: WorkerRow.objects.count() == 2)
     started.pause = 0.05
     began = time.monotonic()
     started.start_mixed(18)
-    wait_until(started.are_finished, timeout=30)
+    eventually(started.are_finished, timeout=30)
     assert time.monotonic() - began < 10  # nobody waited for the other clock
     workers.assert_none_died()
     workers.stop()

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.conftest import wait_until
+from tests.engine import eventually
 
 from .expectations import Started, Tally
 from .processes import Workers
@@ -43,7 +43,7 @@ def campaign(workers: Workers, started: Started, chance: random.Random, *, kills
         running[victim].kill()
         running[victim].wait()
         running[victim] = workers.start()
-    wait_until(started.are_finished, timeout=90)
+    eventually(started.are_finished, timeout=90)
     workers.assert_none_died()
     workers.stop()
     return started.check()

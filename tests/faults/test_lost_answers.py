@@ -14,7 +14,7 @@ from django_steps import RetryPolicy, workflow
 from django_steps.models import WorkflowRun
 from django_steps.worker import Worker
 from tests.app.models import Effect
-from tests.conftest import wait_until
+from tests.engine import eventually
 
 from .losses import Losses, losses  # noqa: F401
 
@@ -105,7 +105,7 @@ def drive(run: WorkflowRun) -> None:
         thread = threading.Thread(target=serve, args=(worker,))
         thread.start()
         try:
-            wait_until(has_ended)
+            eventually(has_ended)
         finally:
             worker.stop()
             thread.join(15)

@@ -11,7 +11,7 @@ from django_steps import workflow
 from django_steps.models import Worker as WorkerRow
 from django_steps.models import WorkflowRun
 from tests.app.models import Effect
-from tests.conftest import wait_until
+from tests.engine import eventually
 
 from . import evidence
 from .expectations import KINDS, writing_kind
@@ -28,16 +28,16 @@ def test_worker_cut_off_past_its_lease_is_replaced_and_goes_on_later(way, proxy,
     for _ in range(2):
         started.start(PLAIN)
         started.start(ATOMIC)
-    wait_until(lambda: evidence.read(started.path))  # it is in the middle of them
+    eventually(lambda: evidence.read(started.path))  # it is in the middle of them
     getattr(proxy, way)()
     other = workers.start()
-    wait_until(started.are_finished, timeout=30)
+    eventually(started.are_finished, timeout=30)
     other.terminate()
     assert other.wait(15) == 0
 
     proxy.mend()
     later = started.start(ATOMIC)
-    wait_until(lambda: WorkflowRun.objects.get(pk=later.pk).is_finished)
+    eventually(lambda: WorkflowRun.objects.get(pk=later.pk).is_finished)
     assert cut_off.poll() is None
     workers.stop()
     started.check()
@@ -98,7 +98,7 @@ def test_a_hundred_outages_of_the_network_lose_nothing(proxy, workers, started, 
 
 def outages(proxy, workers, started, chance, *, count, runs):  # noqa: F811
     workers.start(environment=proxy.environment())
-    wait_until(WorkerRow.objects.exists)  # one that never had a connection doesn't start
+    eventually(WorkerRow.objects.exists)  # one that never had a connection doesn't start
     for number in range(count):
         for _ in range(runs * (number + 1) // count - len(started.kinds)):
             started.start(writing_kind(20), steps=20)
@@ -107,7 +107,7 @@ def outages(proxy, workers, started, chance, *, count, runs):  # noqa: F811
         chance.choice([proxy.cut, proxy.freeze])()
         time.sleep(down)
         proxy.mend()
-    wait_until(started.are_finished, timeout=60)
+    eventually(started.are_finished, timeout=60)
     workers.assert_none_died()
     workers.stop()
     return started.check()

@@ -11,7 +11,7 @@ from django.db import connections
 
 from django_steps.models import StepRecord
 from django_steps.models import Worker as WorkerRow
-from tests.conftest import wait_until
+from tests.engine import eventually
 
 from . import evidence
 from .databases import default_database
@@ -88,13 +88,13 @@ def restarts(
     for number, mode in enumerate(modes):
         for _ in range(runs * (number + 1) // len(modes) - len(started.kinds)):
             started.start(writing_kind(STEPS), steps=STEPS)
-        wait_until(lambda number=number: WorkerRow.objects.count() == 2 or number)
+        eventually(lambda number=number: WorkerRow.objects.count() == 2 or number)
         time.sleep(chance.uniform(0.2, 1.5))
         cluster.stop(mode)
         connections["default"].close()
         time.sleep(chance.uniform(0, 1))
         cluster.start()
-    wait_until(started.are_finished, timeout=120)
+    eventually(started.are_finished, timeout=120)
     workers.assert_none_died()
     workers.stop()
     return started.check()
@@ -110,7 +110,7 @@ def crash(cluster: Cluster, workers: Workers, started: Started, environment: dic
         started.start(writing_kind(STEPS * 10), steps=STEPS * 10)
     already = sum(map(len, evidence.read(started.path).values()))
     process = workers.start(environment={**cluster.environment(), **(environment or {})})
-    wait_until(lambda: sum(map(len, evidence.read(started.path).values())) > already + 200)
+    eventually(lambda: sum(map(len, evidence.read(started.path).values())) > already + 200)
     cluster.kill()
     connections["default"].close()
     process.kill()
@@ -132,6 +132,6 @@ def restart_and_finish(cluster: Cluster, workers: Workers, started: Started) -> 
     """Start the server again, and let new workers do the rest."""
     cluster.start()
     workers.start("--concurrency", "8", environment=cluster.environment())
-    wait_until(started.are_finished, timeout=90)
+    eventually(started.are_finished, timeout=90)
     workers.stop()
     return started.check()

@@ -14,7 +14,7 @@ from django.db import connection
 
 from django_steps.models import WorkflowRun
 from tests.app.models import Effect
-from tests.conftest import wait_until
+from tests.engine import eventually
 
 from .expectations import Started, writing_kind
 
@@ -46,7 +46,7 @@ def test_memory_connections_and_threads_stay_flat(workers, started, report):
     while time.monotonic() < end:
         runs += keep_going()
     last = look(processes, keep_going)
-    wait_until(started.are_finished, timeout=60)
+    eventually(started.are_finished, timeout=60)
     workers.assert_none_died()
     workers.stop()
     report(
@@ -69,9 +69,9 @@ def load(started: Started) -> Callable[[], int]:
         if len(started.kinds) < RUNS_AT_ONCE * 10:
             started.start_mixed(RUNS_AT_ONCE)
             started.start(writing_kind(20), steps=20)
-            wait_until(lambda: started.unfinished() < RUNS_AT_ONCE, timeout=60)
+            eventually(lambda: started.unfinished() < RUNS_AT_ONCE, timeout=60)
             return 0
-        wait_until(started.are_finished, timeout=60)
+        eventually(started.are_finished, timeout=60)
         checked = started.check().runs
         # The workers leave behind what a real system prunes, and this process forgets it, too.
         WorkflowRun.objects.finished().delete()

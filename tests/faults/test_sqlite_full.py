@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import wait_until
+from tests.engine import eventually
 
 from .databases import default_database
 from .disks import DISKS, Disk
@@ -57,7 +57,7 @@ def full(disk: Disk, workers: Workers, started: Started, chance: random.Random, 
         time.sleep(chance.uniform(0.5, 1.5))
         disk.free(workers)
         time.sleep(0.2)
-    wait_until(started.are_finished, timeout=60)
+    eventually(started.are_finished, timeout=60)
     assert "disk" in workers.log(), "nobody noticed that the disk was full"
     workers.assert_none_died()
     workers.stop()

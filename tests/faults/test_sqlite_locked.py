@@ -9,7 +9,7 @@ import time
 import pytest
 from django.db import connection
 
-from tests.conftest import wait_until
+from tests.engine import eventually
 
 from .expectations import Started, Tally
 from .processes import Workers
@@ -40,7 +40,7 @@ def locked(workers: Workers, started: Started, chance: random.Random, *, locks: 
             somebody_else.execute("COMMIT")
     finally:
         somebody_else.close()
-    wait_until(started.are_finished, timeout=60)
+    eventually(started.are_finished, timeout=60)
     workers.assert_none_died()
     workers.stop()
     return started.check()

@@ -11,7 +11,7 @@ import time
 from django.db import connection
 
 from django_steps.models import WorkflowRun
-from tests.conftest import wait_until
+from tests.engine import eventually
 
 from . import evidence
 from .expectations import KINDS
@@ -25,16 +25,16 @@ def test_continued_worker_writes_nothing_over_others_and_goes_on_working(workers
     for _ in range(2):
         started.start(PLAIN)
         started.start(RETRYING)
-    wait_until(lambda: len(evidence.read(started.path)) == 4)  # it is in the middle of all of them
+    eventually(lambda: len(evidence.read(started.path)) == 4)  # it is in the middle of all of them
     stop(stopped)
     other = workers.start()
-    wait_until(started.are_finished, timeout=30)
+    eventually(started.are_finished, timeout=30)
     other.terminate()
     assert other.wait(15) == 0
 
     stopped.send_signal(signal.SIGCONT)
     later = started.start(ATOMIC)
-    wait_until(lambda: WorkflowRun.objects.get(pk=later.pk).is_finished)
+    eventually(lambda: WorkflowRun.objects.get(pk=later.pk).is_finished)
     assert stopped.poll() is None
     workers.stop()
     started.check()

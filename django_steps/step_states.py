@@ -7,10 +7,14 @@ and by its run.
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from django.utils import timezone
 
 from .models import StepRecord, WorkflowRun
+
+# Of runs and of steps.
+LABELS: dict[str, Any] = {**dict(WorkflowRun.Status.choices), **dict(StepRecord.Status.choices)}
 
 
 def is_cut_short(run: WorkflowRun, record: StepRecord) -> bool:
@@ -21,7 +25,7 @@ def is_cut_short(run: WorkflowRun, record: StepRecord) -> bool:
 
 
 def status_of(run: WorkflowRun, record: StepRecord) -> str:
-    """The status of a step; until the time of a sleep is over, it says what the run says."""
+    """The status of a step, one of `LABELS`; until the time of a sleep is over, it says what the run says."""
     if is_cut_short(run, record) and run.status in (run.Status.SLEEPING, run.Status.CANCELED):
         return run.status
     return record.status

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 PER_PAGE = 100
 SHOWN = 20_000  # characters of one step's value; larger ones are shown on a page of their own
 _LINE = 100  # characters of a value that are shown unfolded
-_LABELS: dict[str, Any] = dict(WorkflowRun.Status.choices) | dict(StepRecord.Status.choices)
 
 
 @dataclass
@@ -83,7 +82,7 @@ def _step_row(run: WorkflowRun, record: Any, mask: display.Mask, retry_url: str)
     status = step_states.status_of(run, record)
     row = StepRow(
         record=record,
-        status=display.status_word(status, _LABELS.get(status, status)),
+        status=display.status_word(status, step_states.LABELS.get(status, status)),
         result=display.readable(record.shown_output, mask),
         line=display.readable(record.shown_output, mask, indent=None),
         started=display.moment(record.started_at),

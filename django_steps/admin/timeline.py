@@ -15,6 +15,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from .. import step_states
 from ..ledger import sql
 from ..models import StepRecord, WorkflowRun
 from .display import clipped, duration, local_time, step_counts
@@ -108,8 +109,8 @@ def draw(run: WorkflowRun, steps: Sequence[StepRecord], failures: dict[int, list
         Line(
             step.position,
             step.name,
-            step.status,
-            step.get_status_display(),
+            status := step_states.status_of(run, step),
+            step_states.LABELS.get(status, status),
             step.attempts,
             list(_spans(step, failures, end)),
             1 + index // per_page,

@@ -162,6 +162,7 @@ def test_sleep_says_what_the_run_says_until_its_time_is_over(root, status, took)
     (row,) = root.get(url("change", run.pk)).context["steps"]
     assert f"steps-status-{status}" in row.status
     assert row.took == took
+    assert f"nap, {status}, " in drawing(root, run).rows[0].title
 
 
 def test_short_value_is_shown_in_a_line_and_a_long_one_unfolded_on_demand(text, known):

@@ -13,8 +13,7 @@ from django.utils import timezone
 
 from .models import StepRecord, WorkflowRun
 
-# Of runs and of steps.
-LABELS: dict[str, Any] = {**dict(WorkflowRun.Status.choices), **dict(StepRecord.Status.choices)}
+_LABELS: dict[str, Any] = {**dict(WorkflowRun.Status.choices), **dict(StepRecord.Status.choices)}
 
 
 def is_cut_short(run: WorkflowRun, record: StepRecord) -> bool:
@@ -25,10 +24,15 @@ def is_cut_short(run: WorkflowRun, record: StepRecord) -> bool:
 
 
 def status_of(run: WorkflowRun, record: StepRecord) -> str:
-    """The status of a step, one of `LABELS`; until the time of a sleep is over, it says what the run says."""
+    """The status of a step; until the time of a sleep is over, it says what the run says."""
     if is_cut_short(run, record) and run.status in (run.Status.SLEEPING, run.Status.CANCELED):
-        return run.status
-    return record.status
+        return str(run.status)
+    return str(record.status)
+
+
+def label_of(status: str) -> str:
+    """A status, of a step or a run, as people read it."""
+    return str(_LABELS.get(status, status))
 
 
 def took(run: WorkflowRun, record: StepRecord) -> timedelta | None:

@@ -142,13 +142,13 @@ def test_looking_for_workers_costs_nothing_at_first(monkeypatch, django_assert_n
 
 def test_nobody_is_missed_before_five_seconds_have_passed(monkeypatch):
     monkeypatch.undo()
-    moment = 0.0
-    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=lambda: moment))
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=lambda: clock.now))
     reasons: list[str] = []
     pauses = waiting.pauses(three_steps.start({}), None, lambda untaken: reasons.append(untaken.reason))
-    for moment in (0.0, 2.4, 2.6, 4.9):
+    for clock.now in (0.0, 2.4, 2.6, 4.9):
         next(pauses)
     assert reasons == []
-    for moment in (5.2, 7.8, 10.4):
+    for clock.now in (5.2, 7.8, 10.4):
         next(pauses)
     assert reasons == ["No worker is running."]

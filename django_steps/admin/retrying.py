@@ -191,7 +191,9 @@ def forecast(runs: Collection[UUID]) -> Forecast:
         if ended_at and last.get(pk, 0) > max(ended_at):
             handled.add(pk)
     goes_on = {
-        pk: (workflow, (steps or [reached or ""])[0]) for pk, (workflow, steps, reached) in found.items() if pk not in handled
+        pk: (workflow, (steps or [reached or ""])[0])
+        for pk, (workflow, steps, reached) in found.items()
+        if pk not in handled
     }
     return Forecast(goes_on, handled)
 

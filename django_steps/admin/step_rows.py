@@ -82,7 +82,7 @@ def _step_row(run: WorkflowRun, record: Any, mask: display.Mask, retry_url: str)
     status = step_states.status_of(run, record)
     row = StepRow(
         record=record,
-        status=display.status_word(status, step_states.LABELS.get(status, status)),
+        status=display.status_word(status, step_states.label_of(status)),
         result=display.readable(record.shown_output, mask),
         line=display.readable(record.shown_output, mask, indent=None),
         started=display.moment(record.started_at),

@@ -110,7 +110,7 @@ def draw(run: WorkflowRun, steps: Sequence[StepRecord], failures: dict[int, list
             step.position,
             step.name,
             status := step_states.status_of(run, step),
-            step_states.LABELS.get(status, status),
+            step_states.label_of(status),
             step.attempts,
             list(_spans(step, failures, end)),
             1 + index // per_page,

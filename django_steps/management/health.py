@@ -5,7 +5,7 @@ It only looks. What keeps runs from stranding is in `ledger/takeovers.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 from django.db.models import Count, Min, QuerySet
@@ -77,7 +77,7 @@ def _filled(text: str, found: dict[str, Any]) -> str:
     return text % {"count": found["count"], "limit": OVERDUE_AFTER, "oldest": oldest}
 
 
-def unknown(runs: QuerySet[WorkflowRun], known: set[Kind]) -> Iterator[str]:
+def unknown(runs: QuerySet[WorkflowRun], known: Set[Kind]) -> Iterator[str]:
     """Those of the runs whose workflows no live worker knows; `known` is what they know."""
     waiting = runs.filter(phase__in=(WorkflowRun.Phase.READY, WorkflowRun.Phase.PARKED))
     found = [group for group in _grouped(waiting, "workflow", "version") if _kind(group) not in known]

@@ -152,9 +152,7 @@ def test_steps_and_sleeps_are_counted_apart(root, text):
     assert "until 2026-03-01 03:00:03" in page
 
 
-@pytest.mark.parametrize(
-    ("status", "took"), [("succeeded", "2 d 0 h"), ("canceled", "1 min 0 s"), ("sleeping", "-")]
-)
+@pytest.mark.parametrize(("status", "took"), [("succeeded", "2 d 0 h"), ("canceled", "1 min 0 s"), ("sleeping", "-")])
 def test_sleep_says_what_the_run_says_until_its_time_is_over(root, status, took):
     wakes = {"succeeded": START + timedelta(days=2)}.get(status, now() + timedelta(days=30))
     run = make_run(status, **({"finished_at": wakes} if status == "succeeded" else {}))

@@ -169,7 +169,9 @@ def test_a_queue_that_no_worker_serves_is_told_at_the_start(run_command, live_wo
     live_worker(queues=["default"])
     assert "No live worker" not in run_command("startworkflow", "three_steps", "{}").out
     printed = run_command("startworkflow", "three_steps", "{}", "--queue", "bulk").out
-    assert "No live worker serves the queue 'bulk'. Add this queue to one with --queue, or start one with:   " in printed
+    assert (
+        "No live worker serves the queue 'bulk'. Add this queue to one with --queue, or start one with:   " in printed
+    )
     assert printed.endswith(" runworkflows --queue bulk\n")
 
 

@@ -111,7 +111,7 @@ class _FileWakeups(Wakeups):
         try:
             connection.ensure_connection()
             version = connection.connection, connection.connection.execute("PRAGMA data_version").fetchone()
-        except connection.Database.Error as error:  # whoever claims next says so
+        except (DatabaseError, InterfaceError, connection.Database.Error) as error:  # whoever claims next says so
             logger.debug("Wake-ups are interrupted: %s", error)
             self.is_reliable = False
             return None

@@ -170,3 +170,31 @@ if settings.DATABASE == "postgresql":
         finally:
             worker.stop()
             working.result()
+
+
+if settings.DATABASE == "sqlite":
+
+    def test_a_file_that_cannot_be_opened_is_waited_for(monkeypatch):
+        """Whoever claims next says what is wrong; waiting goes on."""
+
+        def refused(*given):
+            raise connection.Database.OperationalError("unable to open database file")
+
+        waits = wakeups.wakeups_of("default")
+        waits.clear()
+        assert waits.is_reliable
+        connection.close()
+        with monkeypatch.context() as outage:
+            outage.setattr(type(connection), "get_new_connection", refused)
+            waits.clear()
+            assert waits.wait(0.02) is False and not waits.is_reliable
+        waits.clear()
+        assert waits.wait(0.02) is False and waits.is_reliable
+
+    def test_a_commit_of_another_connection_ends_the_wait_and_an_own_one_does_not(transactional_db):
+        waits = wakeups.wakeups_of("default")
+        waits.clear()
+        tiny.start({})
+        assert waits.wait(0.05) is False
+        Background(lambda: tiny.start({})).result()
+        assert waits.wait(5) is True and waits.is_told

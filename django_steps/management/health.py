@@ -34,7 +34,7 @@ def problems() -> list[str]:
     found = list(_overdue(workers, now))
     if not workers:
         return [no_worker().text(base.manage()), *found]
-    return [*found, *unknown(_runs(), known_kinds(workers))]
+    return [*found, *unknown_lines(_runs(), known_kinds(workers))]
 
 
 def _overdue(workers: list[Worker], now: int) -> Iterator[str]:
@@ -77,7 +77,7 @@ def _filled(text: str, found: dict[str, Any]) -> str:
     return text % {"count": found["count"], "limit": OVERDUE_AFTER, "oldest": oldest}
 
 
-def unknown(runs: QuerySet[WorkflowRun], known: Set[Kind]) -> Iterator[str]:
+def unknown_lines(runs: QuerySet[WorkflowRun], known: Set[Kind]) -> Iterator[str]:
     """Those of the runs whose workflows no live worker knows; `known` is what they know."""
     waiting = runs.filter(phase__in=(WorkflowRun.Phase.READY, WorkflowRun.Phase.PARKED))
     found = [group for group in _grouped(waiting, "workflow", "version") if _kind(group) not in known]

@@ -27,7 +27,7 @@ def lines(queues: Sequence[str]) -> list[str]:
     if queues:
         runs = runs.filter(queue__in=queues)
     known = known_kinds(live_workers(base.connection())) | registered_kinds()
-    return [*_later(runs), *health.unknown(runs, known)]
+    return [*_later(runs), *health.unknown_lines(runs, known)]
 
 
 def _later(runs: QuerySet[WorkflowRun]) -> Iterator[str]:

@@ -4,7 +4,7 @@ import time
 
 import pytest
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 
 from django_steps import wakeups, workflow
 from django_steps.worker import Worker
@@ -185,7 +185,7 @@ if settings.DATABASE == "sqlite":
         assert waits.is_reliable
         connection.close()
         with monkeypatch.context() as outage:
-            outage.setattr(type(connection), "get_new_connection", refused)
+            outage.setattr(type(connections["default"]), "get_new_connection", refused)
             waits.clear()
             assert waits.wait(0.02) is False and not waits.is_reliable
         waits.clear()

@@ -244,7 +244,7 @@ def check_priority(value: Any) -> int:
         raise TypeError(f"priority takes a whole number from -100 to 100, got {value!r}.")
     if value not in PRIORITIES:
         raise ValueError(f"priority takes a whole number from -100 to 100, got {value!r}.")
-    return value
+    return int(value)  # of an enum's member, the number
 
 
 def _check_mask(mask: Any) -> frozenset[str]:

@@ -6,8 +6,9 @@ threads and no database.
 
 from __future__ import annotations
 
-# As many runs are claimed ahead as will have begun in so many seconds, and never more than so many.
-_AHEAD_FOR, _MOST_AHEAD = 0.05, 64
+# As many runs are claimed ahead as will have begun in so many seconds; never more than so many for each thread (a few
+# more where there are few threads), since a worker that dies takes them with it.
+_AHEAD_FOR, _MOST_PER_THREAD, _FEW = 0.05, 2, 8
 
 
 class Pace:
@@ -23,6 +24,10 @@ class Pace:
             self.usual = seconds
         else:
             self.usual = self.usual * 0.8 + seconds * 0.2
+
+    def note_wait(self) -> None:
+        """A run that was claimed ahead has found no thread: none is claimed ahead until passes are known to be quick again."""
+        self.note(max(self.usual or 0.0, 2 * self._concurrency * _AHEAD_FOR))
 
     @property
     def claims_ahead(self) -> bool:
@@ -40,4 +45,5 @@ class Pace:
     def _ahead(self) -> int:
         if self.usual is None:
             return 0
-        return int(min(self._concurrency * _AHEAD_FOR / max(self.usual, 1e-6), _MOST_AHEAD))
+        most = max(self._concurrency * _MOST_PER_THREAD, _FEW)
+        return int(min(self._concurrency * _AHEAD_FOR / max(self.usual, 1e-6), most))

@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connections, transaction
@@ -28,7 +29,7 @@ NOTIFY_INTERVAL = 0.010
 LOOK_AGAIN_AFTER = 0.025
 
 _SQLITE_INTERVAL = 0.005
-_PING_TIMEOUT = 2.0
+_PINGS, _PING_TIMEOUT = 3, 1.0  # one may come while a statement is executed, which shows nothing
 
 _last_sent: dict[str, float] = {}
 
@@ -125,7 +126,8 @@ class _NotifiedWakeups(Wakeups):
     def __init__(self, alias: str) -> None:
         super().__init__(alias)
         self._listening: Any = None  # the connection that LISTEN was sent on
-        self._pinged_at = math.inf
+        self._pings, self._pinged_at = 0, math.inf
+        self._handler: Any = None
         self._sender: socket.socket | None = None
         self._receiver: Any = None
 
@@ -151,9 +153,10 @@ class _NotifiedWakeups(Wakeups):
         raw = self._take_in()
         if self._event.is_set():
             return True
-        if not self.is_reliable and time.monotonic() - self._pinged_at > _PING_TIMEOUT:
-            logger.warning("PostgreSQL notifications don't arrive here (a pooler?); the worker polls instead.")
-            self._pinged_at = math.inf
+        if raw is not None and not self.is_reliable and time.monotonic() - self._pinged_at > _PING_TIMEOUT:
+            self._ping_again()
+        if raw is None:  # it was lost just now: how long to wait was decided by one that is reliable
+            seconds = min(seconds, 1.0)
         with selectors.DefaultSelector() as selector:
             selector.register(self._receiver, selectors.EVENT_READ)
             if raw is not None:
@@ -166,7 +169,7 @@ class _NotifiedWakeups(Wakeups):
     def close(self) -> None:
         connection = connections[self._alias]
         if self._listening is not None and connection.connection is self._listening:
-            self._listening.remove_notify_handler(self._on_notification)
+            self._listening.remove_notify_handler(self._handler)
             with suppress(Exception), connection.cursor() as cursor:  # it may go back to a pool
                 cursor.execute(f"UNLISTEN {CHANNEL}")
         if self._sender is not None:
@@ -187,7 +190,8 @@ class _NotifiedWakeups(Wakeups):
             # What came right behind the answer to a statement is read already, and has to be looked at.
             raw.pgconn.consume_input()
             while raw.pgconn.notifies() is not None:
-                self._hear()
+                self.is_reliable = self.is_told = True
+                self._event.set()
         except Exception as error:  # the database is away, and whoever claims next says so
             logger.debug("Wake-ups are interrupted: %s", error)
             self.is_reliable = False
@@ -200,19 +204,30 @@ class _NotifiedWakeups(Wakeups):
         raw = connection.connection
         with connection.cursor() as cursor:
             cursor.execute(f"LISTEN {CHANNEL}")
-        raw.add_notify_handler(self._on_notification)  # for those that come with the answer to a statement
-        self._listening, self._pinged_at = raw, time.monotonic()
+        self._handler = partial(self._on_notification, raw, threading.get_ident())
+        raw.add_notify_handler(self._handler)
+        self._listening, self._pings = raw, 0
+        self._ping_again()
+
+    def _ping_again(self) -> None:
+        if self._pings == _PINGS:
+            logger.warning("PostgreSQL notifications don't arrive here (a pooler?); the worker polls instead.")
+            self._pinged_at = math.inf
+            return
+        self._pings += 1
+        self._pinged_at = time.monotonic()
         try:
-            _ping(connection)
+            _ping(connections[self._alias])
         except Exception as error:  # too many connections, for example: somebody else's notification will do
             logger.debug("No second connection to try the notifications by: %s", error)
 
-    def _on_notification(self, notification: Any) -> None:
-        self._hear()
-
-    def _hear(self) -> None:
-        self.is_reliable = self.is_told = True
-        self._event.set()
+    def _on_notification(self, raw: Any, thread: int, notification: Any) -> None:
+        """Told by the client of what comes with the answer to a statement. This doesn't show that notifications can be
+        relied on: a pooler may pass them on during a statement, and drop them while nothing is asked."""
+        # A connection that was dropped may have gone back to a pool, still listening, and serve another thread.
+        if raw is self._listening and thread == threading.get_ident():
+            self.is_told = True
+            self._event.set()
 
 
 _KINDS = {"postgresql": _NotifiedWakeups, "sqlite": _FileWakeups}

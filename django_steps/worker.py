@@ -136,11 +136,12 @@ class Worker:
                 if not claimed and self._is_done():
                     return
                 timeout = LOOK_AGAIN_AFTER if claimed or self._not_looked_for_due_since else self._patience(pause)
+                if self._give_back_unstarted(_LONGEST_WAIT_FOR_THREAD):
+                    timeout = min(timeout, _LONGEST_WAIT_FOR_THREAD)
             except (DatabaseError, InterfaceError) as error:
                 logger.warning("No runs could be claimed, trying again: %s", error)
                 sql.drop(connections[self.alias])
                 timeout = min(1.0, self.poll_interval)
-            self._give_back_unstarted(_LONGEST_WAIT_FOR_THREAD)
             self._looks_at = time.monotonic() + timeout
             if self._wakeups.wait(timeout):
                 pause = _SHORTEST_POLL
@@ -200,18 +201,14 @@ class Worker:
             thread.start()
 
     def _is_done(self) -> bool:
+        if self._held():
+            return False
         if self._max_runs is not None and self.claimed >= self._max_runs:
-            self._wait_for_jobs()
             return True
-        if not self._until_idle or self._held():
+        if not self._until_idle:
             return False
         connection = connections[self.alias]
         return not workers.is_anything_left(connection, self._kinds, self.queues, self._limits.inline_wait)
-
-    def _wait_for_jobs(self) -> None:
-        while self._held() and not self._is_stopping:
-            self._wakeups.wait(0.05)
-            self._wakeups.clear()
 
     def _patience(self, pause: float) -> float:
         """How long to wait for a wake-up before looking again, in seconds."""
@@ -251,7 +248,8 @@ class Worker:
             except BaseException:  # a thread that ends takes its share of the concurrency with it
                 logger.exception("Run %s is left to others when its lease runs out.", job.claim.run_id)
             last_job = time.monotonic()
-            self._forget(job, seconds=last_job - began)
+            self._pace.note(last_job - began)
+            self._forget(job)
         connections.close_all()
 
     def _left(self, job: Job, ending: Ending) -> None:
@@ -263,23 +261,22 @@ class Worker:
         elif ending.how not in (Ended.SUCCEEDED, Ended.FAILED):
             wakeups.notify(connections[self.alias])  # others may go on with it at once
 
-    def _forget(self, job: Job, *, seconds: float) -> None:
-        """A job is done, or given back, after so many seconds."""
+    def _forget(self, job: Job) -> None:
+        """A job is done, or given back."""
         with self._lock:
             if self._jobs.get(job.claim.run_id) is job:
                 del self._jobs[job.claim.run_id]
-            self._pace.note(seconds)
             held, low, claims_ahead = len(self._jobs), self._pace.low(), self._pace.claims_ahead
         # Where runs are claimed ahead, not every end is a reason to claim: there are others to go on with, or none at all.
         if held == 0 or not claims_ahead or (held <= low and self._is_more_ready) or self._is_stopping:
             self._wakeups.wake()
 
-    def _give_back_unstarted(self, older_than: float) -> None:
-        """Give back what was claimed ahead and has found no thread for so many seconds."""
+    def _give_back_unstarted(self, older_than: float) -> bool:
+        """Give back what was claimed ahead and has found no thread for so many seconds; whether any still waits."""
         with self._lock:
             oldest = min((job.claimed_on for job in self._jobs.values() if not job.has_begun), default=None)
         if oldest is None or time.monotonic() - oldest < older_than:
-            return
+            return oldest is not None
         connection = connections[self.alias]
         with suppress(queue.Empty):
             while (job := self._unstarted.get_nowait()) is not None:
@@ -289,9 +286,12 @@ class Worker:
                     logger.warning("A run could not be given back, trying again: %s", error)
                     sql.drop(connection)
                     self._unstarted.put(job)
-                    return
-                self._forget(job, seconds=_LONGEST_WAIT_FOR_THREAD)  # no thread got free for so long
+                    return True
+                self._pace.note_wait()
+                self.claimed -= 1
+                self._forget(job)
         wakeups.notify(connection)
+        return False
 
     def _held(self) -> dict[UUID, Job]:
         with self._lock:

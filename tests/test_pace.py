@@ -30,14 +30,15 @@ def test_as_many_are_claimed_ahead_as_will_have_begun_in_a_moment():
 
 
 def test_there_is_a_limit_to_what_is_claimed_ahead():
-    assert quick(seconds=0.0).room(0) == 8 + 64
+    assert quick(seconds=0.0).room(0) == 8 + 16
+    assert quick(seconds=0.0, concurrency=1).room(0) == 1 + 8
 
 
 def test_more_are_claimed_when_half_of_those_ahead_have_begun():
     pace = quick(seconds=0.01)
-    assert pace.room(0) == 8 + 40
-    assert (pace.room(28), pace.room(27)) == (0, 21)
-    assert pace.low() == 27
+    assert pace.room(0) == 8 + 16
+    assert (pace.room(16), pace.room(15)) == (0, 9)
+    assert pace.low() == 15
 
 
 def test_one_slow_pass_counts_at_once_and_is_forgotten_after_some_quick_ones():
@@ -45,6 +46,17 @@ def test_one_slow_pass_counts_at_once_and_is_forgotten_after_some_quick_ones():
     pace.note(2.0)
     assert not pace.claims_ahead
     for _ in range(10):
+        pace.note(0.004)
+    assert pace.claims_ahead
+
+
+@pytest.mark.parametrize("concurrency", [1, 6, 8, 64])
+def test_after_a_run_found_no_thread_none_is_claimed_ahead(concurrency):
+    """Or else it would be given back and claimed again and again, and no other worker could get it."""
+    pace = quick(concurrency=concurrency)
+    pace.note_wait()
+    assert pace.room(concurrency) == 0 and pace.room(concurrency - 1) == 1
+    for _ in range(20):
         pace.note(0.004)
     assert pace.claims_ahead
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from enum import IntEnum
 from uuid import UUID
 
 import pytest
@@ -15,6 +16,7 @@ if settings.DATABASE == "postgresql":
     from django_steps.ledger import prepared
     from django_steps.ledger.literals import literals
     from django_steps.ledger.prepared import Statement
+    from tests.app.workflows import tiny
 
     ECHO = Statement("SELECT %s || 'x', %s + 1", ["text", "int"])
     VALUES = [
@@ -91,14 +93,45 @@ if settings.DATABASE == "postgresql":
         assert execute("b", 1) == ("bx", 2)
         assert not is_prepared()
 
-    def test_a_statement_that_the_server_has_forgotten_is_prepared_again():
+    def test_a_statement_that_the_server_has_forgotten_is_sent_as_it_is_and_prepared_again_later():
         """Behind a pooler the next statement may go to another connection to the server."""
         for number in range(3):
             execute("a", number)
         with connection.cursor() as cursor:
             cursor.execute("DEALLOCATE ALL")
-        assert execute("b", 5) == ("bx", 6)
-        assert is_prepared()
+        states = []
+        for number in range(4):
+            assert execute("b", number) == ("bx", number + 1)
+            states.append(is_prepared())
+        assert states == [False, False, False, True]
+
+    def test_a_statements_text_as_others_see_it_holds_no_values():
+        """Monitoring keeps the text, and must not keep what `mask=` hides."""
+        seen = []
+
+        def watch(run, statement, parameters, many, context):
+            seen.append((statement, parameters))
+            return run(statement, parameters, many, context)
+
+        with connection.execute_wrapper(watch):
+            for number in range(4):
+                execute("secret", number)
+            tiny.start_many([{"card": "secret"}] * 3)
+            tiny.start({"card": "secret"})
+        assert any("EXECUTE" not in text and "secret" in parameters for text, parameters in seen)
+        assert not [text for text, _ in seen if "secret" in text]
+
+    def test_values_of_subclasses_are_taken():
+        class Priority(IntEnum):
+            HIGH = 7
+
+        class Moment(datetime):
+            pass
+
+        moment = Moment(2026, 1, 2, tzinfo=UTC)
+        assert literals(connection, [Priority.HIGH, moment]) == ["7", "'2026-01-02T00:00:00+00:00'"]
+        with pytest.raises(TypeError, match="No literal"):
+            literals(connection, [object()])
 
     def test_a_statement_that_the_server_knows_already_is_used():
         """Behind a pooler somebody else may have prepared it on this connection to the server."""
@@ -117,6 +150,19 @@ if settings.DATABASE == "postgresql":
             assert execute("b", 1) == ("bx", 2)
             assert ask("SELECT 1") == (1,)
         assert not is_prepared()
+
+    def test_with_autocommit_switched_off_nothing_is_prepared():
+        for number in range(3):
+            execute("a", number)
+        with connection.cursor() as cursor:
+            cursor.execute("DEALLOCATE ALL")
+        connection.set_autocommit(False)
+        try:
+            assert execute("b", 1) == ("bx", 2)
+            assert ask("SELECT 1") == (1,)
+        finally:
+            connection.rollback()
+            connection.set_autocommit(True)
 
 else:
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from enum import IntEnum
 from typing import Any, TypedDict
 
 import pydantic
@@ -29,7 +30,7 @@ from django_steps.models import WorkflowRun
 from django_steps.worker import Worker
 from tests.app import effects
 from tests.app.models import Person
-from tests.app.workflows import three_steps
+from tests.app.workflows import three_steps, tiny
 from tests.conftest import ROOT, process_environment
 from tests.engine import Background
 
@@ -879,3 +880,12 @@ def test_naive_local_times_hold_where_use_tz_is_off(transactional_db):
     )
     assert done.returncode == 0, done.stderr
     assert "naive datetime where USE_TZ is off" in done.stdout
+
+
+def test_a_priority_may_be_an_enums_member(transactional_db):
+    class Priority(IntEnum):
+        HIGH = 7
+
+    runs = [tiny.start({}, priority=Priority.HIGH), *tiny.start_many([{}], priority=Priority.HIGH)]
+    assert [type(run.priority) for run in runs] == [int, int]
+    assert list(WorkflowRun.objects.values_list("priority", flat=True)) == [7, 7]

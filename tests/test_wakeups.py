@@ -144,6 +144,35 @@ if settings.DATABASE == "postgresql":
         assert time.monotonic() - began < 1
         waiting.close()
 
+    def test_a_notification_during_a_statement_is_news_but_no_proof_that_others_arrive(monkeypatch):
+        """A pooler may pass it on then, and drop those that come while nothing is asked."""
+        monkeypatch.setattr(wakeups, "_ping", lambda pinged: None)
+        connection.ensure_connection()
+        waits = wakeups.wakeups_of("default")
+        waits.clear()
+        assert waits.wait(0.01) is False
+        with connection.cursor() as cursor:
+            cursor.execute(f"NOTIFY {wakeups.CHANNEL}")
+        assert waits.wait(5) and waits.is_told and not waits.is_reliable
+        waits.close()
+
+    def test_a_dropped_connection_that_serves_another_thread_wakes_nobody():
+        """In a pool it goes on listening."""
+        connection.ensure_connection()
+        waits = wakeups.wakeups_of("default")
+        waits.clear()
+        waits.wait(5)
+        waits.clear()
+        waits.is_told = False
+        raw = connection.connection
+
+        def use():
+            raw.execute(f"NOTIFY {wakeups.CHANNEL}")
+
+        Background(use).result()
+        assert not waits.is_told and not waits._event.is_set()
+        waits.close()
+
     def test_a_worker_that_has_ended_listens_no_more():
         """Its connection may go back to a pool."""
         connection.ensure_connection()
@@ -158,7 +187,14 @@ if settings.DATABASE == "postgresql":
             assert cursor.fetchone() == (0,)
 
     def test_a_pooler_that_drops_notifications_is_noticed(monkeypatch, caplog):
-        monkeypatch.setattr(wakeups._NotifiedWakeups, "_hear", lambda waiting: None)
+        original = wakeups._ping
+
+        def drop_and_ping(pinged):
+            with pinged.cursor() as cursor:
+                cursor.execute("UNLISTEN *")
+            original(pinged)
+
+        monkeypatch.setattr(wakeups, "_ping", drop_and_ping)
         monkeypatch.setattr(wakeups, "_PING_TIMEOUT", 0.1)
         worker = Worker(concurrency=1, poll_interval=0.2)
         working = Background(worker.run)

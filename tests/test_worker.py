@@ -126,6 +126,73 @@ def test_a_busy_worker_hides_no_runs_from_an_idle_one(running):
     go_on.set()
 
 
+def test_a_full_worker_leaves_new_runs_to_an_idle_one(running):
+    """It doesn't take them ahead, give them back and take them again before anybody else can."""
+    go_on = threading.Event()
+
+    @workflow(name="long_one")
+    def long_one(input, step):
+        step.define("long", lambda: go_on.wait(30)).run()
+
+    try:
+        busy = running(concurrency=8)
+        long_ones = long_one.start_many([{}] * 8)
+        eventually(lambda: all(status_of(run) == "running" for run in long_ones))
+        busy._pace.usual = 0.001
+        running(concurrency=1)
+        for _ in range(4):
+            tiny.start({}).result(timeout=5)
+    finally:
+        go_on.set()
+
+
+def test_what_was_claimed_ahead_of_long_runs_is_soon_given_back(running):
+    go_on = threading.Event()
+
+    @workflow(name="long_first", priority=1)
+    def long_first(input, step):
+        step.define("long", lambda: go_on.wait(30)).run()
+
+    try:
+        busy = running(concurrency=2, poll_interval=30)
+        tiny.start({}).result(timeout=5)
+        busy._pace.usual = 0.001
+        with transaction.atomic():
+            long_ones = long_first.start_many([{}] * 2)
+            quick = tiny.start_many([{}] * 2)  # so few that the worker has room for more
+        eventually(lambda: all(status_of(run) == "running" for run in long_ones))
+        running(concurrency=1)
+        for run in quick:
+            run.result(timeout=5)
+    finally:
+        go_on.set()
+
+
+def test_what_a_worker_with_a_limit_has_no_thread_for_goes_to_others(running):
+    go_on = threading.Event()
+
+    @workflow(name="long_limited", priority=1)
+    def long_limited(input, step):
+        step.define("long", lambda: go_on.wait(30)).run()
+
+    try:
+        with transaction.atomic():
+            long_limited.start_many([{}] * 2)
+            quick = tiny.start_many([{}] * 4)
+        limited = Worker(concurrency=2, max_runs=6, poll_interval=0.1)
+        limited._pace.usual = 0.001
+        working = Background(limited.run)
+        eventually(lambda: len(limited._held()) == 6)
+        running(concurrency=1)
+        for run in quick:
+            run.result(timeout=5)
+        assert limited.claimed == 2
+    finally:
+        go_on.set()
+        limited.stop()
+        working.result()
+
+
 def test_slow_passes_are_not_claimed_ahead(running):
     @workflow(name="not_quick")
     def not_quick(input, step):

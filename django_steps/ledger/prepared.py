@@ -1,8 +1,8 @@
 """Statements that PostgreSQL parses and plans once per connection, not each time: the ones that every step needs.
 
 They are named after their text, so that behind a pooler, where a connection to the server may be another one each time,
-a name either is the same statement or isn't known, and then is prepared again. Other databases, and transactions of the
-caller (which an unknown name would break off), get the statement as it is.
+a name either is the same statement or isn't known, and then the statement is sent as it is. So it is to other databases,
+and in transactions of the caller, which an unknown name would break off.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from .literals import literals
+from .literals import execute_as_literals, literals
 
 _WORTH_PREPARING = 3  # the third time; preparing costs a round trip, which what is done once or twice doesn't repay
 _UNKNOWN, _KNOWN_ALREADY = "26000", "42P05"  # SQLSTATEs
@@ -27,7 +27,8 @@ class Statement:
         self.text = text
         pieces = text.split("%s")
         numbered = pieces[0] + "".join(f"${number}{piece}" for number, piece in enumerate(pieces[1:], start=1))
-        self.name = f"django_steps_{hashlib.sha1(numbered.encode(), usedforsecurity=False).hexdigest()[:16]}"
+        digest = hashlib.sha1(f"{types} {numbered}".encode(), usedforsecurity=False).hexdigest()
+        self.name = f"django_steps_{digest[:16]}"
         self.preparation = f"PREPARE {self.name} ({', '.join(types)}) AS {numbered}"
 
 
@@ -35,7 +36,8 @@ def execute(connection: BaseDatabaseWrapper, cursor: Any, statement: Statement, 
     """Execute a statement on a cursor of the connection."""
     # EXECUTE takes no parameters that are bound by the server.
     is_bound = getattr(connection.features, "uses_server_side_binding", False)
-    if connection.vendor != "postgresql" or is_bound or connection.in_atomic_block:
+    is_in_transaction = connection.in_atomic_block or not connection.get_autocommit()
+    if connection.vendor != "postgresql" or is_bound or is_in_transaction:
         cursor.execute(statement.text, parameters)
         return
     uses = _uses(connection)
@@ -47,12 +49,12 @@ def execute(connection: BaseDatabaseWrapper, cursor: Any, statement: Statement, 
         _prepare(cursor, statement)
     execution = f"EXECUTE {statement.name} ({', '.join(literals(connection, parameters))})"
     try:
-        cursor.execute(execution)
+        execute_as_literals(cursor, statement.text, parameters, execution)
     except Error as error:
         if _sqlstate(error) != _UNKNOWN:
             raise
-        _prepare(cursor, statement)
-        cursor.execute(execution)
+        del uses[statement.name]
+        cursor.execute(statement.text, parameters)  # a pooler may give each statement another server
 
 
 def _prepare(cursor: Any, statement: Statement) -> None:

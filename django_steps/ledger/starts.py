@@ -18,7 +18,7 @@ from django.db.models import Model
 
 from ..ids import uuid7
 from . import prepared, records, sql
-from .literals import literals
+from .literals import execute_as_literals, literals
 from .prepared import Statement
 from .sql import READY, RUN, STEP, TIMED
 
@@ -75,8 +75,16 @@ def insert_many(connection: BaseDatabaseWrapper, runs: Sequence[NewRun]) -> None
     with transaction.atomic(using=connection.alias) if len(runs) > size else nullcontext():
         for start in range(0, len(runs), size):
             batch = runs[start : start + size]
-            rows, parameters = _rows(connection, batch)
-            _execute(connection, f"INSERT INTO {RUN} ({_columns(connection)}) VALUES {', '.join(rows)}", parameters)
+            rows = [(_values(connection, run), _parameters(connection, run)) for run in batch]
+            insertion = f"INSERT INTO {RUN} ({_columns(connection)}) VALUES "
+            text = insertion + ", ".join(marks for marks, _ in rows)
+            parameters = [value for _, values in rows for value in values]
+            with connection.cursor() as cursor:
+                if connection.vendor == "postgresql":
+                    literal_rows = [marks % tuple(literals(connection, values)) for marks, values in rows]
+                    execute_as_literals(cursor, text, parameters, insertion + ", ".join(literal_rows))
+                else:
+                    cursor.execute(text, parameters)
 
 
 def find_by_key(connection: BaseDatabaseWrapper, model: type[M], workflow: str, key: str) -> M | None:
@@ -130,14 +138,6 @@ def _values(connection: BaseDatabaseWrapper, run: NewRun) -> str:
     return _VALUES.format(available_at=int(run.due_at or 0))
 
 
-def _rows(connection: BaseDatabaseWrapper, runs: Sequence[NewRun]) -> tuple[list[str], list[Any] | None]:
-    """What is to be inserted, and the parameters; None, with which a `%` means itself, where the rows hold the values."""
-    rows = [(_values(connection, run), _parameters(connection, run)) for run in runs]
-    if connection.vendor == "postgresql":
-        return [marks % tuple(literals(connection, values)) for marks, values in rows], None
-    return [marks for marks, _ in rows], [value for _, values in rows for value in values]
-
-
 def _parameters(connection: BaseDatabaseWrapper, run: NewRun) -> list[Any]:
     return [
         sql.key(connection, run.id),
@@ -155,7 +155,7 @@ def _parameters(connection: BaseDatabaseWrapper, run: NewRun) -> list[Any]:
     ]
 
 
-def _execute(connection: BaseDatabaseWrapper, statement: str, parameters: Sequence[Any] | None) -> int:
+def _execute(connection: BaseDatabaseWrapper, statement: str, parameters: Sequence[Any]) -> int:
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         return int(cursor.rowcount)

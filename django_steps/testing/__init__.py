@@ -69,7 +69,8 @@ def run_workflow(
 
     - `stubs`: by step name, what takes the place of the step's function in all runs executed by this call. A value is
       returned, an exception (an instance or a class) is raised, a callable is called. A stub that no step has used is an
-      `UnusedStub` error, unless some run did not get to its end.
+      `UnusedStub` error. Where some run did not succeed, a stub may belong to a step that was not reached: there it is
+      an error only if a step of nearly the same name was executed without a stub.
     - `straight_through`: don't put the run down after every step.
     - `max_steps`: how many steps and sleeps a run may record, and how many runs may be started by runs, before `DoesNotEnd`
       is raised.

@@ -6,7 +6,7 @@ from ..errors import StepsError
 
 
 class UnusedStub(StepsError, AssertionError):
-    """A stub whose name no step has; most likely it is misspelled."""
+    """A stub that no step has used; most likely its name is misspelled."""
 
 
 class DoesNotEnd(StepsError, AssertionError):

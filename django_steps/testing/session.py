@@ -69,8 +69,12 @@ class Session:
 
     def __exit__(self, error_type: type[BaseException] | None, *details: Any) -> None:
         with self._exits:
-            if error_type is None and self._have_all_succeeded():
+            if error_type is not None:
+                return
+            if self._have_all_succeeded():
                 self.stubs.check_used(self.reached)
+            else:
+                self.stubs.check_spelling()
 
     # -- The story ------------------------------------------------------------------------------
 

@@ -18,12 +18,14 @@ class Stubs:
             raise TypeError(f'stubs takes a dict by step names, as in stubs={{"charge": {{"id": 1}}}}, got {stubs!r}.')
         self._stubs = {check_name(name, "step name", forbidden="#"): stub for name, stub in (stubs or {}).items()}
         self._unused = set(self._stubs)
+        self._real: dict[str, None] = {}  # the steps that were executed without a stub
         # Of the test itself, in a stub that was called: not the step's failure, but the test's.
         self.failed_assertion: AssertionError | None = None
 
     def function_for(self, name: str, function: Callable[..., Any] | None) -> Callable[..., Any] | None:
         """What is to be called as this step."""
         if name not in self._stubs:
+            self._real[name] = None
             return function
         self._unused.discard(name)
         stub = self._stubs[name]
@@ -52,6 +54,19 @@ class Stubs:
             if name in self._unused:
                 raise UnusedStub(f"No step used the stub {name!r}. {_advice(name, names)}")
 
+    def check_spelling(self) -> None:
+        """Raise `UnusedStub` if a stub was not used, and a step of nearly its name was executed without one.
+
+        For runs that did not get to their end: a stub of any other name may belong to a step that was not reached.
+        """
+        for name in self._stubs:
+            meant = _misspelled(name, self._real) if name in self._unused else None
+            if meant is not None:
+                raise UnusedStub(
+                    f"No step used the stub {name!r}, and step {meant!r} was executed without a stub. If it is not"
+                    f" {meant!r} that is meant, but a step that was not reached, leave the stub out."
+                )
+
 
 def _raising(error: Any) -> Callable[..., Any]:
     def fail(*args: Any, **kwargs: Any) -> Any:
@@ -62,6 +77,17 @@ def _raising(error: Any) -> Callable[..., Any]:
 
 def _is_exception(stub: Any) -> bool:
     return isinstance(stub, BaseException) or (isinstance(stub, type) and issubclass(stub, BaseException))
+
+
+def _misspelled(name: str, steps: Iterable[str]) -> str | None:
+    """The step whose name was most likely meant: not `notify_1` for `notify_2`, nor `book` for `unbook`."""
+    likely = [step for step in steps if abs(len(step) - len(name)) <= 1 and _letters(step) != _letters(name)]
+    similar = get_close_matches(name, likely, n=1, cutoff=0.75)
+    return similar[0] if similar else None
+
+
+def _letters(name: str) -> str:
+    return "".join(character for character in name if not character.isdigit())
 
 
 def _advice(name: str, reached: list[str]) -> str:

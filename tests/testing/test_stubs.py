@@ -86,6 +86,20 @@ class StubTests(TestCase):
         kit_order.start({"order": 2})
         drain(stubs={"charge": 1, "ship": 2})
 
+    def test_a_misspelled_stub_of_a_step_that_was_executed_is_an_error_also_where_the_run_failed(self):
+        message = "No step used the stub 'chrage', and step 'charge' was executed without a stub."
+        with self.assertRaisesMessage(UnusedStub, message):
+            run_workflow(kit_order, {"order": 1}, stubs={"chrage": 1, "ship": CarrierDown()})
+        kit_order.start({"order": 2})
+        with self.assertRaisesMessage(UnusedStub, message):
+            drain(stubs={"chrage": 1})
+
+    def test_a_stub_that_only_resembles_a_step_is_not_taken_for_misspelled(self):
+        stubs = {"recharge": 1, "charge_2": 1, "refund": 1, "ship": CarrierDown()}
+        self.assertEqual(run_workflow(kit_order, {"order": 1}, stubs=stubs).status, "failed")
+        kit_order.start({"order": 2})
+        drain(stubs={"chrage": CarrierDown(), "charge": 1})
+
     def test_stubs_hold_for_one_call_only(self):
         kit_order.start({"order": 1})
         drain(stubs={"charge": "stubbed"})

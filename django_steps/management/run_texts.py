@@ -155,7 +155,7 @@ def _earlier(record: StepRecord) -> list[str]:
     for entry in entries:
         text = _("%(step)s, attempt %(number)s, %(moment)s: %(error)s")
         if entry["before_retry"]:
-            text = _("%(step)s, attempt %(number)s before the last retry, %(moment)s: %(error)s")
+            text = _("%(step)s, attempt %(number)s, before a retry, %(moment)s: %(error)s")
         values = {
             "step": record.name,
             "number": entry["attempt"],

@@ -79,7 +79,7 @@ def test_one_run_shows_its_steps_its_error_and_what_failed_before(run_command, w
     assert "second: ValueError: it fails" in printed
     assert "Traceback (most recent call last):" in printed
     assert "Earlier attempts" in printed
-    assert "second, attempt 1 before the last retry, " in printed
+    assert "second, attempt 1, before a retry, " in printed
     assert printed.splitlines()[-3].endswith(": ValueError: it fails")
     assert f"retryworkflows {run.pk}" in printed
 
@@ -120,7 +120,7 @@ def test_attempts_before_a_retry_of_the_run_are_told_apart(run_command, retried)
 
     assert "call  step  retrying  1 (+6 earlier)  " in printed
     earlier = printed[printed.index("Earlier attempts") :].splitlines()[1:]
-    before = [f"  call, attempt {number} before the last retry" for number in (1, 2, 3, 1, 2, 3)]
+    before = [f"  call, attempt {number}, before a retry" for number in (1, 2, 3, 1, 2, 3)]
     assert [line.rpartition(", ")[0] for line in earlier] == [*before, "  call, attempt 1"]
     assert all(line.endswith(": ConnectionError: no answer") for line in earlier)
 
@@ -142,7 +142,7 @@ def test_attempts_under_one_policy_are_one_count(run_command, work):
     work()
     printed = run_command("showworkflows", str(run.pk)).out
     assert "call  step  failed  3         " in printed
-    assert "before the last retry" not in printed
+    assert "before a retry" not in printed
 
 
 def test_a_sleep_has_no_attempts(run_command, work):

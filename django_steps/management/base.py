@@ -18,6 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 from django.utils.translation import gettext as _
 
+from django_steps.definitions import registered
 from django_steps.errors import StepsError
 from django_steps.models import WorkflowRun
 
@@ -73,6 +74,15 @@ def manage() -> str:
     """How the user called Django, for hints at what to type next."""
     name = Path(sys.argv[0]).name
     return "python manage.py" if name in ("manage.py", "") else "django-admin"
+
+
+def note_unknown_workflow(command: BaseCommand, name: str) -> None:
+    """Say on stderr that neither the code nor any run has a workflow of this name, so that nothing can be found."""
+    known = sorted({item.name for item in registered()})
+    if name in known or WorkflowRun.objects.using(connection().alias).filter(workflow=name).exists():
+        return
+    text = _("Unknown workflow %(name)r, and no run has that name. Known are: %(known)s.")
+    command.stderr.write(text % {"name": name, "known": ", ".join(known) or _("none")}, command.style.WARNING)
 
 
 def explain(error: Exception) -> str:

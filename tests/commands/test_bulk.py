@@ -150,6 +150,24 @@ def test_bulk_work_is_done_in_batches_and_each_run_once(run_command, db, monkeyp
 # -- Cancel ---------------------------------------------------------------------------------------
 
 
+SELECTING = [["retryworkflows", "--all-failed"], ["cancelworkflows"], ["showworkflows"]]
+
+
+@pytest.mark.parametrize("command", SELECTING, ids=lambda command: command[0])
+def test_a_workflow_that_neither_the_code_nor_a_run_has_is_pointed_out_with_the_known_ones(run_command, db, command):
+    printed = run_command(*command, "--workflow", "three_stpes")  # and no error: nothing was there
+    assert printed.err.startswith("Unknown workflow 'three_stpes', and no run has that name. Known are: ")
+    assert "three_steps" in printed.err
+
+
+@pytest.mark.parametrize("command", SELECTING, ids=lambda command: command[0])
+def test_a_workflow_that_the_code_or_a_run_has_is_not_pointed_out(run_command, db, command):
+    run = three_steps.start({})
+    WorkflowRun.objects.filter(pk=run.pk).update(workflow="removed_from_the_code")
+    for name in ("three_steps", "removed_from_the_code"):
+        assert run_command(*command, "--workflow", name).err == ""
+
+
 def test_cancel_ends_the_named_runs(run_command, db):
     run, other = three_steps.start({}), three_steps.start({})
     assert run_command("cancelworkflows", str(run.pk)).out == "1 run is canceled.\n"

@@ -53,5 +53,6 @@ class Command(base.WorkflowCommand):
             return bulk.all_runs().filter(pk__in=bulk.existing(options["run_ids"]))
         if not options["workflow"]:
             raise CommandError(_("Say which runs: RUN_IDs, or --workflow NAME."))
+        base.note_unknown_workflow(self, options["workflow"])
         runs = bulk.all_runs().active().filter(workflow=options["workflow"])
         return runs.filter(status__in=options["status"]) if options["status"] else runs

@@ -63,6 +63,7 @@ class Command(base.WorkflowCommand):
             raise CommandError(_("Say which runs: RUN_IDs, or --all-failed."))
         runs = bulk.all_runs().failed()
         if options["workflow"]:
+            base.note_unknown_workflow(self, options["workflow"])
             runs = runs.filter(workflow=options["workflow"])
         if options["since"] is not None:
             since = sql.read_clock(base.connection()) - arguments.microseconds(options["since"])

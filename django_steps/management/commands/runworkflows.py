@@ -31,7 +31,7 @@ class Command(base.WorkflowCommand):
         "SIGTERM or Ctrl-C stops it cleanly: it claims nothing more, lets running steps end, and gives the runs back.\n"
         "A second signal, or --shutdown-timeout, ends it at once; running steps are executed again when the lease ends.\n"
         "\n"
-        "exit codes: 0 stopped cleanly or nothing left to do, 1 ended at once or could not start\n"
+        "exit codes: 0 stopped cleanly or nothing left to do (also if runs failed), 1 ended at once or could not start\n"
         "verbosity:  -v 0 prints nothing, -v 1 a line for each finished run, -v 2 a line for each step, too\n"
     )
 

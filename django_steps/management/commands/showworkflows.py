@@ -25,6 +25,8 @@ LIMIT = 20
 class Command(base.WorkflowCommand):
     help = gettext_lazy("Show the runs of workflows, one run in detail, or whether all is well.")
     epilog = gettext_lazy(
+        "DURATION is the time from the first claim to the end of a run, or until now, all waiting included.\n"
+        "\n"
         "--check looks at: the database and its tables; whether a worker is alive (heard of within three of its leases);\n"
         "runs that have been ready or due for more than 60 seconds; runs of workflows that no live worker knows.\n"
         "\n"
@@ -104,6 +106,7 @@ class Command(base.WorkflowCommand):
         if options["status"]:
             found = found.filter(status__in=options["status"])
         if options["workflow"]:
+            base.note_unknown_workflow(self, options["workflow"])
             found = found.filter(workflow=options["workflow"])
         limit = options["limit"]
         shown = list(found[: limit + 1])

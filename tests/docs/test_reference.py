@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import inspect
 import re
 
@@ -43,6 +45,14 @@ def test_defaults_of_settings():
     names = {"DJANGO_STEPS": {}}
     exec(re.search(r"DJANGO_STEPS = \{.*?^\}", read("settings"), re.MULTILINE | re.DOTALL)[0], names)
     assert names["DJANGO_STEPS"] == DEFAULTS
+
+
+def test_defaults_of_a_retry_policy():
+    told = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", read("steps"), re.MULTILINE)
+    fields = [field for field in dataclasses.fields(django_steps.RetryPolicy) if field.init]
+    assert [(name, ast.literal_eval(default) if name != "retry_on" else default) for name, default in told] == [
+        (field.name, field.default if field.name != "retry_on" else "(Exception,)") for field in fields
+    ]
 
 
 def test_checks():

@@ -185,7 +185,7 @@ def give_back(connection: BaseDatabaseWrapper, run_id: UUID, token: int, *, is_u
 
 _CLOSING_OF_ONE = (
     f"UPDATE {RUN} SET status = %s, phase = {ENDED}, output = %s, error = %s, finished_at = %s,"
-    " suspect_since = NULL, current_step = '' WHERE id = %s AND claim_token = %s AND status = 'running'"
+    f" suspect_since = NULL, current_step = '' WHERE {records.FENCE}"
 )
 
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 _COLUMNS = (
     "id, workflow, version, queue, priority, status, phase, input, input_search, output, error, attempts, recoveries,"
-    " recovery_mark, takeovers, generation, has_history, current_step, available_at, created_at, started_at, finished_at"
+    " recovery_mark, recovery_log, generation, has_history, current_step, available_at_us, created_at, started_at, finished_at"
 )
 _STATUS = "CASE WHEN {n} % 100 = 7 THEN 'failed' WHEN {n} % 500 = 3 THEN 'canceled' ELSE 'succeeded' END"
 _ERROR = '{"type": "shop.CardDeclined", "message": "card declined", "traceback": "", "step": "charge", "nodes": [{}]}'

@@ -1,7 +1,9 @@
 """Durable workflows for Django: plain functions whose steps are recorded in your own database."""
 
-from .context import current_step
+from .core.context import current_step
+from .core.retries import RetryPolicy
 from .definitions import Workflow, get_workflow, workflow
+from .definitions.step import Step
 from .errors import (
     DuplicateStepName,
     FailureWasHandled,
@@ -30,8 +32,6 @@ from .errors import (
     WorkerDied,
     WrongThread,
 )
-from .retries import RetryPolicy
-from .step import Step
 
 __version__ = "0.1.0"
 

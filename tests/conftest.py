@@ -14,12 +14,13 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from django_steps import definitions
+from django_steps.core import clock
+from django_steps.definitions import registry as workflows
 from django_steps.durations import to_microseconds
-from django_steps.jobs import WorkerHost
-from django_steps.ledger import sql
+from django_steps.ledger import database
 from django_steps.models import Worker as WorkerRow
 from django_steps.worker import Worker
+from django_steps.worker.host import WorkerHost
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,7 +43,7 @@ STEP_TESTS = {
     "test_context",
     "test_failures_replayed",
     "test_history",
-    "test_hygiene",
+    "test_connections",
     "test_misplaced_steps",
     "test_retries",
     "test_run_retries",
@@ -61,21 +62,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     module, test = metafunc.module.__name__.rpartition(".")[2], metafunc.definition
-    if module not in STEP_TESTS or "puts_down_always" not in metafunc.fixturenames:
+    if module not in STEP_TESTS or "suspends_always" not in metafunc.fixturenames:
         return
     if test.get_closest_marker("counts_passes") is None:
         ids = ["straight through", "put down always"]
-        metafunc.parametrize("puts_down_always", [False, True], ids=ids, indirect=True)
+        metafunc.parametrize("suspends_always", [False, True], ids=ids, indirect=True)
 
 
 @pytest.fixture
-def puts_down_always(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def suspends_always(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the workers of `work` put a run down after every step that they execute."""
-    monkeypatch.setattr(WorkerHost, "puts_down_always", getattr(request, "param", False))
+    monkeypatch.setattr(WorkerHost, "suspends_always", getattr(request, "param", False))
 
 
 @pytest.fixture
-def work(transactional_db: None, puts_down_always: None) -> Callable[..., None]:
+def work(transactional_db: None, suspends_always: None) -> Callable[..., None]:
     """Execute what is due with a real worker in this process, until nothing is left: `work(concurrency=2)`."""
 
     def run(**options: Any) -> None:
@@ -151,10 +152,10 @@ def start_worker(transactional_db: None) -> Iterator[Callable[..., WorkerProcess
 @pytest.fixture(autouse=True)
 def registry() -> Iterator[None]:
     """Workflows that a test defines are forgotten after it."""
-    before = dict(definitions._registry)
+    before = dict(workflows._registry)
     yield
-    definitions._registry.clear()
-    definitions._registry.update(before)
+    workflows._registry.clear()
+    workflows._registry.update(before)
 
 
 @pytest.fixture
@@ -169,9 +170,9 @@ def live_worker() -> Callable[..., WorkerRow]:
                 "queues": [],
                 "workflows": [["three_steps", ""], ["sleeper", ""]],
                 "concurrency": 8,
-                "lease": 30_000_000,
+                "lease_us": 30_000_000,
                 "started_at": timezone.now(),
-                "last_seen": sql.read_clock(connection),
+                "last_seen_us": database.read_clock(connection),
                 **fields,
             }
         )
@@ -184,10 +185,10 @@ def pass_time() -> Iterator[Callable[[str], None]]:
     """Move the engine's clock forward, in this process: `pass_time("2h")`."""
 
     def forward(duration: str) -> None:
-        sql.clock.offset += to_microseconds(duration)
+        clock.offset_us += to_microseconds(duration)
 
     yield forward
-    sql.clock.offset = 0
+    clock.offset_us = 0
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -2,7 +2,7 @@
 
 from tests.app import effects
 from tests.app.workflows import sleeper, three_steps
-from tests.engine import eventually
+from tests.staging import eventually
 
 
 def test_a_started_run_executes_its_steps_once(work):

@@ -19,8 +19,9 @@ PACKAGE = Path(django_steps.__file__).parent
 SEEN = [
     *PACKAGE.glob("admin/**/*.py"),
     *PACKAGE.glob("management/**/*.py"),
-    PACKAGE / "liveness.py",
-    PACKAGE / "supervisor.py",
+    *PACKAGE.glob("presentation/**/*.py"),
+    PACKAGE / "models" / "diagnosis.py",
+    PACKAGE / "worker" / "supervisor.py",
 ]
 TEMPLATES = sorted(PACKAGE.glob("templates/**/*.html"))
 

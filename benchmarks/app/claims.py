@@ -20,7 +20,7 @@ from .workflows import steps
 _TERMS = Terms(
     worker_id=1,
     kinds=registered_kinds(),
-    lease=3600 * 1_000_000,  # nothing that is claimed here comes back while it is measured
+    lease_us=3600 * 1_000_000,  # nothing that is claimed here comes back while it is measured
     max_recoveries=3,
 )
 _WARM_UP = 5

@@ -42,7 +42,7 @@ def make(count: int) -> dict[str, int]:
     values = {
         "id": new["id"],
         "finished_at": new["finished_at"],
-        "available_at": "available_at + n * CAST(1000000 AS bigint)",
+        "available_at_us": "available_at_us + n * CAST(1000000 AS bigint)",
     }
     columns = [str(field.column) for field in WorkflowRun._meta.concrete_fields]
     selected = ", ".join(values.get(column, column) for column in columns)

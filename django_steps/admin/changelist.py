@@ -21,7 +21,7 @@ from ..models import StepRecord, WorkflowRun
 from . import search, subject
 from .filters import StatusFilter, has_date_range
 
-BIG_COLUMNS = ("input_text", "input_search", "output_text", "error_text", "takeovers_text")
+BIG_COLUMNS = ("input_text", "input_search", "output_text", "error_text", "recovery_log_text")
 _ERROR_START = 1200  # characters of a recorded error that hold its type and the beginning of its message
 
 

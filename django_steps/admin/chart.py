@@ -8,7 +8,8 @@ from datetime import datetime
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.translation import gettext as _
 
-from ..ledger import reports, sql
+from ..core import clock
+from ..ledger import database, reports
 from .display import local_time
 
 HOURS = 24
@@ -33,14 +34,14 @@ class Hour:
 
 def hours(connection: BaseDatabaseWrapper) -> list[Hour]:
     """The bars, from the hour 23 hours ago to the present one: two queries."""
-    now = sql.read_clock(connection)
+    now = database.read_clock(connection)
     first = now // _HOUR * _HOUR - (HOURS - 1) * _HOUR
     bounds = [first + number * _HOUR for number in range(HOURS + 1)]
     counts = reports.count_finished(connection, bounds, COUNTED)
     totals = [sum(counts[status][number] for status in counts) for number in range(HOURS)]
     highest = max([*totals, 1])
     return [
-        _hour(number, sql.to_datetime(bounds[number]), totals[number], counts["failed"][number], highest)
+        _hour(number, clock.to_datetime(bounds[number]), totals[number], counts["failed"][number], highest)
         for number in range(HOURS)
     ]
 

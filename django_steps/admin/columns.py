@@ -39,7 +39,7 @@ class RunColumns:
 
     @admin.display(description=_("status"))
     def status_word(self, run: WorkflowRun) -> SafeString:
-        notes = [gettext("no worker knows it")] if run.phase == run.Phase.PARKED else []
+        notes = [gettext("no worker knows it")] if run.phase == run.Phase.UNKNOWN else []
         if run.queue != _USUAL_QUEUE:
             notes.append(gettext("queue %(queue)s") % {"queue": display.clipped(run.queue, 40)})
         if (count := tries(run)) is not None:
@@ -92,12 +92,12 @@ def where_now(run: WorkflowRun) -> str:
 
 
 def tries(run: WorkflowRun) -> str | None:
-    """The attempts and takeovers where there was more than one, or any."""
+    """The attempts and recovery_log where there was more than one, or any."""
     parts = []
     if run.attempts > 1:
         parts.append(ngettext("%d attempt", "%d attempts", run.attempts) % run.attempts)
     if run.recoveries:
-        parts.append(ngettext("%d takeover", "%d takeovers", run.recoveries) % run.recoveries)
+        parts.append(ngettext("%d recovery", "%d recoveries", run.recoveries) % run.recoveries)
     return ", ".join(parts) or None
 
 

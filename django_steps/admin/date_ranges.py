@@ -12,7 +12,7 @@ from uuid import UUID
 from django.http import HttpRequest
 from rangefilter.filters import DateRangeFilter
 
-from ..ledger import sql
+from ..core import clock
 from ..models import WorkflowRun
 
 # Ids begin with the time at which they were made, which is that of the run; clocks that are set back are allowed for.
@@ -37,5 +37,5 @@ class RunDateRangeFilter(DateRangeFilter):  # type: ignore[misc]
 
 
 def _id_at(moment: datetime) -> UUID:
-    milliseconds = max(sql.to_microseconds(moment) // 1000, 0)
+    milliseconds = max(clock.to_microseconds(moment) // 1000, 0)
     return UUID(int=min(milliseconds << _RANDOM_BITS, (1 << 128) - 1))

@@ -25,8 +25,8 @@ from django.utils.translation import ngettext
 from ..definitions import get_workflow
 from ..errors import UnknownWorkflow
 from ..models import WorkflowRun
-from ..value_types import TAG
-from ..value_views import MASK
+from ..values.search import MASK
+from ..values.types import TAG
 
 WITH_MEMBERS = {"namedtuple", "dataclass", "pydantic"}  # the tags of values whose members have names
 _TYPE = re.compile(r'"type":\s*"((?:[^"\\]|\\.)*)"')

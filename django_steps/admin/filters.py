@@ -14,10 +14,10 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from ..definitions import registered
-from ..ledger import reports, sql
+from ..ledger import database, reports
 from ..models import Worker, WorkflowRun
 
-PARKED = "parked"
+UNKNOWN = "unknown"
 
 
 class StatusFilter(admin.SimpleListFilter):
@@ -27,13 +27,13 @@ class StatusFilter(admin.SimpleListFilter):
     parameter_name = "status__exact"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[Any, Any]]:
-        return [*WorkflowRun.Status.choices, (PARKED, _("no worker knows it"))]
+        return [*WorkflowRun.Status.choices, (UNKNOWN, _("no worker knows it"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Each status together with what its index goes by."""
         status, phase = self.value(), WorkflowRun.Phase
-        if status == PARKED:
-            return queryset.filter(phase=phase.PARKED)
+        if status == UNKNOWN:
+            return queryset.filter(phase=phase.UNKNOWN)
         if status in WorkflowRun.FINISHED:
             return queryset.filter(status=status, finished_at__isnull=False)
         if status in (WorkflowRun.Status.RUNNING, WorkflowRun.Status.SLEEPING):
@@ -60,7 +60,7 @@ class WorkflowFilter(_NameFilter):
     parameter_name = "workflow"
 
     def names(self) -> Iterable[str]:
-        return reports.workflow_names(sql.connection_for(router.db_for_read(WorkflowRun)))
+        return reports.workflow_names(database.connection_for(router.db_for_read(WorkflowRun)))
 
 
 class QueueFilter(_NameFilter):

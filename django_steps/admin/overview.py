@@ -22,11 +22,12 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from ..ledger import reports, sql
-from ..liveness import no_worker
+from ..core import clock
+from ..ledger import database, reports
 from ..models import WorkflowRun
+from ..models.diagnosis import no_worker
 from . import chart, display, workers
-from .filters import PARKED
+from .filters import UNKNOWN
 
 if TYPE_CHECKING:
     from .runs import WorkflowRunAdmin
@@ -55,10 +56,10 @@ class Measured:
 
 def strip(admin: WorkflowRunAdmin) -> dict[str, Any]:
     """What stands above the list: runs by status, and what needs somebody."""
-    connection = sql.connection_for(router.db_for_read(WorkflowRun))
+    connection = database.connection_for(router.db_for_read(WorkflowRun))
     counts = reports.count_by_status(connection, COUNTED + 1)
     oldest_id = reports.oldest_ready(connection)
-    found = WorkflowRun.objects.only("pk", "workflow", "created_at", "available_at")
+    found = WorkflowRun.objects.only("pk", "workflow", "created_at", "available_at_us")
     oldest = None if oldest_id is None else found.filter(pk=oldest_id).first()
     states = workers.states()
     return {
@@ -81,7 +82,7 @@ def strip(admin: WorkflowRunAdmin) -> dict[str, Any]:
 
 def context(admin: WorkflowRunAdmin) -> dict[str, Any]:
     """Everything that the overview shows."""
-    connection = sql.connection_for(router.db_for_read(WorkflowRun))
+    connection = database.connection_for(router.db_for_read(WorkflowRun))
     top = strip(admin)
     oldest = top["oldest"]
     hours = chart.hours(connection)
@@ -135,13 +136,13 @@ def overview_page(admin: WorkflowRunAdmin, request: HttpRequest) -> HttpResponse
 def _warnings(
     admin: WorkflowRunAdmin, counts: dict[str, int], oldest: WorkflowRun | None, states: list[workers.WorkerState]
 ) -> Iterator[SafeString | str]:
-    if counts[PARKED]:
+    if counts[UNKNOWN]:
         text = ngettext(
             "%(count)s run is of a workflow or version that no worker knows.",
             "%(count)s runs are of workflows or versions that no worker knows.",
-            counts[PARKED],
-        ) % {"count": _up_to(counts[PARKED])}
-        yield format_html('<a href="{}?status__exact={}">{}</a>', admin.url_of("changelist"), PARKED, text)
+            counts[UNKNOWN],
+        ) % {"count": _up_to(counts[UNKNOWN])}
+        yield format_html('<a href="{}?status__exact={}">{}</a>', admin.url_of("changelist"), UNKNOWN, text)
     is_work_left = any(counts[status] for status in WorkflowRun.ACTIVE)
     if is_work_left and not any(state.is_alive for state in states):
         yield no_worker().text()
@@ -161,8 +162,8 @@ def _warnings(
 
 def _age(run: WorkflowRun) -> timedelta:
     """Since when it is ready: it may have slept, been delayed or retried since it was created."""
-    ready_since = max(sql.to_microseconds(run.created_at), run.available_at)
-    return timedelta(microseconds=sql.to_microseconds(timezone.now()) - ready_since)
+    ready_since = max(clock.to_microseconds(run.created_at), run.available_at_us)
+    return timedelta(microseconds=clock.to_microseconds(timezone.now()) - ready_since)
 
 
 def _up_to(count: int) -> str:
@@ -217,9 +218,9 @@ def _percentile(ordered: list[float], share: float) -> float | None:
 
 def _unknown(admin: WorkflowRunAdmin) -> list[tuple[str, str, int, str]]:
     """The workflows and versions that no worker knows, with how many runs wait for one and where these are listed."""
-    parked = WorkflowRun.objects.filter(phase=WorkflowRun.Phase.PARKED)
-    found = parked.order_by().values_list("workflow", "version").annotate(Count("pk")).order_by("workflow", "version")
-    filtered = f"{admin.url_of('changelist')}?status__exact={PARKED}&"
+    unknown = WorkflowRun.objects.filter(phase=WorkflowRun.Phase.UNKNOWN)
+    found = unknown.order_by().values_list("workflow", "version").annotate(Count("pk")).order_by("workflow", "version")
+    filtered = f"{admin.url_of('changelist')}?status__exact={UNKNOWN}&"
     return [
         (workflow, version, count, filtered + display.query(workflow=workflow))
         for workflow, version, count in found[:50]

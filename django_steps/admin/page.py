@@ -16,9 +16,8 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
 
-from .. import liveness
-from ..ledger import sql
-from ..models import StepRecord, Worker, WorkflowRun
+from ..ledger import database
+from ..models import StepRecord, Worker, WorkflowRun, diagnosis
 from . import columns, display, retrying, step_rows, timeline
 
 if TYPE_CHECKING:
@@ -76,8 +75,8 @@ def run_page(
         "tools": list(_tools(admin, request, run, can_retry)),
         "summary": _summary(run, steps),
         "status": display.status_word(run.status, run.get_status_display()),
-        "is_parked": run.phase == run.Phase.PARKED,
-        "why_nobody_takes_it": _why_nobody_takes(run),
+        "is_unknown": run.phase == run.Phase.UNKNOWN,
+        "why_unclaimed": _why_unclaimed(run),
         "progress": display.progress_bar(run.progress_done, run.progress_total) if not _is_done(run) else "",
         "where": columns.where_now(run),
         "error": run.error if run.status == run.Status.FAILED else None,
@@ -97,11 +96,11 @@ def run_page(
     return TemplateResponse(request, admin.change_form_template, context)
 
 
-def _why_nobody_takes(run: WorkflowRun) -> str:
+def _why_unclaimed(run: WorkflowRun) -> str:
     if run.is_finished:
         return ""
-    untaken = liveness.why_nobody_takes(sql.connection_for(router.db_for_read(WorkflowRun)), run)
-    return "" if untaken is None else untaken.text()
+    unclaimed = diagnosis.why_unclaimed(database.connection_for(router.db_for_read(WorkflowRun)), run)
+    return "" if unclaimed is None else unclaimed.text()
 
 
 def _is_done(run: WorkflowRun) -> bool:

@@ -19,8 +19,8 @@ from django.utils.translation import ngettext
 
 from .. import failures
 from ..errors import FailureWasHandled
-from ..ledger import sql
-from ..ledger import verbs as ledger
+from ..ledger import controls as ledger
+from ..ledger import database
 from ..models import StepRecord, WorkflowRun
 from .display import clipped
 
@@ -46,7 +46,7 @@ def retry_choice(run: WorkflowRun, from_step: str | None = None) -> RetryChoice:
     if from_step is not None:
         return _from_step(run, from_step)
     try:
-        steps = ledger.failures_to_forget(sql.connection_for(router.db_for_write(WorkflowRun)), run.pk)
+        steps = ledger.failures_to_reset(database.connection_for(router.db_for_write(WorkflowRun)), run.pk)
     except FailureWasHandled as handled:
         return _handled(handled)
     kept = _kept_lines(_recorded(run.steps.exclude(name__in=steps)))

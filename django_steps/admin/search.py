@@ -23,7 +23,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from ..definitions import registered
-from ..ledger import reports, sql
+from ..ledger import database, reports
 from ..models import WorkflowRun
 
 _HEX = re.compile(r"[0-9a-f]{1,32}")
@@ -45,7 +45,7 @@ def search(queryset: QuerySet[Any], term: str, *, text: bool) -> tuple[QuerySet[
     term = term.strip().replace("\0", "")
     if not term:
         return queryset, False
-    connection = sql.connection_for(router.db_for_read(WorkflowRun))
+    connection = database.connection_for(router.db_for_read(WorkflowRun))
     with_key = reports.find_by_key(connection, term)
     found = _by_id(term) | Q(pk__in=with_key)
     if text:

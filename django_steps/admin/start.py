@@ -24,8 +24,8 @@ from ..definitions import PRIORITIES, Workflow, get_workflow, registered
 from ..durations import to_timedelta
 from ..errors import InvalidInput, StepsError, UnknownWorkflow
 from ..models import WorkflowRun
-from ..value_types import TAG
-from ..value_views import MASK
+from ..values.search import MASK
+from ..values.types import TAG
 from . import display, input_fields, own_keys
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class StartForm(forms.Form):
                 if self.pattern is not None and run.created:
                     runs.filter(pk=run.pk).update(restart_of=self.pattern)
         except InvalidInput as error:
-            self._blame(error)
+            self._attribution(error)
         except (StepsError, TypeError, ValueError) as error:
             self.add_error(None, str(error))
         else:
@@ -115,7 +115,7 @@ class StartForm(forms.Form):
             initial |= {input_fields.PREFIX + name: value for name, value in shown.items()}
         return initial
 
-    def _blame(self, error: InvalidInput) -> None:
+    def _attribution(self, error: InvalidInput) -> None:
         """Put each complaint beside the field that it names."""
         for line in error.errors:
             name, _colon, text = line.partition(": ")

@@ -12,8 +12,8 @@ from django.db.models.functions import Length
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
-from .. import step_states
 from ..models import StepRecord, WorkflowRun
+from ..presentation import steps as step_states
 from . import display
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from itertools import islice
 from typing import Any
 
 from ..models import WorkflowRun
-from ..value_types import TAG
-from ..value_views import MASK
+from ..values.search import MASK
+from ..values.types import TAG
 from . import display, own_keys
 
 READ = 600  # characters of an input

@@ -15,9 +15,9 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from .. import step_states
-from ..ledger import sql
+from ..core import clock
 from ..models import StepRecord, WorkflowRun
+from ..presentation import steps as step_states
 from .display import clipped, duration, local_time, step_counts
 from .scale import Scale
 
@@ -81,7 +81,7 @@ class Row:
     marks: list[float] = field(default_factory=list)
 
 
-class Takeover(NamedTuple):
+class Recovery(NamedTuple):
     """A point where another worker took the run over."""
 
     x: float
@@ -93,7 +93,7 @@ class Timeline:
     """The drawing of a run."""
 
     rows: list[Row]
-    takeovers: list[Takeover]
+    recovery_log: list[Recovery]
     height: int
     width_of_time: str
     is_compressed: bool
@@ -127,7 +127,7 @@ def draw(run: WorkflowRun, steps: Sequence[StepRecord], failures: dict[int, list
     rows = [_row(index, group, scale) for index, group in enumerate(groups)]
     return Timeline(
         rows=rows,
-        takeovers=[_takeover(entry, scale) for entry in _takeovers(run)],
+        recovery_log=[_recovery(entry, scale) for entry in _recoveries(run)],
         height=TOP + len(rows) * ROW_HEIGHT + BOTTOM,
         width_of_time=duration(end - begin),
         is_compressed=scale.is_compressed,
@@ -166,7 +166,7 @@ def _spans(step: StepRecord, failures: dict[int, list[Any]], end: float) -> Iter
     for earlier, later in pairwise(attempts):
         yield Span("wait", earlier.end, later.start)
     if step.status == StepRecord.Status.RETRYING and attempts:
-        due = sql.to_datetime(step.wake_at).timestamp() if step.wake_at else end
+        due = clock.to_datetime(step.wakes_at_us).timestamp() if step.wakes_at_us else end
         yield Span("wait", attempts[-1].end, min(max(due, attempts[-1].end), end))
 
 
@@ -245,21 +245,21 @@ def _marks(spans: Iterable[Span], scale: Scale) -> Iterator[float]:
             last = x
 
 
-def _takeovers(run: WorkflowRun) -> list[dict[str, Any]]:
+def _recoveries(run: WorkflowRun) -> list[dict[str, Any]]:
     try:
-        return run.takeovers
+        return run.recovery_log
     except (ValueError, TypeError, LookupError):
         return []
 
 
-def _takeover(entry: dict[str, Any], scale: Scale) -> Takeover:
+def _recovery(entry: dict[str, Any], scale: Scale) -> Recovery:
     where = _(" in step “%(step)s”") % {"step": entry["step"]} if entry.get("step") else ""
     title = _("%(at)s: taken over from %(worker)s, which died%(where)s") % {
         "at": f"{local_time(entry['at']):%H:%M:%S}",
         "worker": entry["worker"],
         "where": where,
     }
-    return Takeover(round(scale.percent(entry["at"].timestamp()), 2), title)
+    return Recovery(round(scale.percent(entry["at"].timestamp()), 2), title)
 
 
 def _status_text(line: Line) -> str:

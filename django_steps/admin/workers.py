@@ -8,9 +8,9 @@ from typing import Any
 
 from django.db import router
 
-from ..ledger import sql
-from ..liveness import is_alive
+from ..ledger import database
 from ..models import Worker, WorkflowRun
+from ..models.diagnosis import is_alive
 
 _SHOWN = 100
 _MINUTE = 60_000_000  # microseconds
@@ -28,15 +28,15 @@ class WorkerState:
 
 def states() -> list[WorkerState]:
     """The workers that have not stopped in good order, those that answer first: three queries."""
-    connection = sql.connection_for(router.db_for_read(WorkflowRun))
-    now = sql.read_clock(connection)
-    workers = list(Worker.objects.filter(stopped_at=None).order_by("-last_seen")[:_SHOWN])
+    connection = database.connection_for(router.db_for_read(WorkflowRun))
+    now = database.read_clock(connection)
+    workers = list(Worker.objects.filter(stopped_at=None).order_by("-last_seen_us")[:_SHOWN])
     runs = _runs_of(workers, now)
     return [
         WorkerState(
             worker,
             is_alive(worker, now),
-            max(0, now - worker.last_seen) / 1_000_000,
+            max(0, now - worker.last_seen_us) / 1_000_000,
             runs[worker.pk],
         )
         for worker in workers
@@ -45,11 +45,11 @@ def states() -> list[WorkerState]:
 
 def _runs_of(workers: list[Worker], now: int) -> dict[Any, list[WorkflowRun]]:
     # A held run is timed by its lease: looking no further than the longest one passes over the sleepers.
-    horizon = now + max((worker.lease for worker in workers), default=0) + _MINUTE
+    horizon = now + max((worker.lease_us for worker in workers), default=0) + _MINUTE
     held = (
-        WorkflowRun.objects.filter(phase=WorkflowRun.Phase.TIMED, available_at__lte=horizon, worker__isnull=False)
+        WorkflowRun.objects.filter(phase=WorkflowRun.Phase.TIMED, available_at_us__lte=horizon, worker__isnull=False)
         .only("pk", "workflow", "current_step", "worker_id", "status")
-        .order_by("available_at")[:500]
+        .order_by("available_at_us")[:500]
     )
     found: dict[Any, list[WorkflowRun]] = defaultdict(list)
     for run in held if workers else ():

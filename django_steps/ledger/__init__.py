@@ -5,7 +5,7 @@ It knows rows, tokens and times, and nothing of bodies, threads or models: the t
 - `sql`: what differs between the databases; `prepared`, `literals`: statements that PostgreSQL prepares, and their values
 - `starts`: bringing runs into being
 - `terms`, `claims`: what a worker takes, and taking it
-- `due`, `takeovers`: waking what is due, taking over what belonged to a worker that died
+- `due`, `recovery_log`: waking what is due, taking over what belonged to a worker that died
 - `parking`: putting aside what no worker knows; `pruning`: deleting what is old; `workers`: who is there
 - `leases`: renewing what is held
 - `records`: recording the outcome of a step; `forgetting`: letting it be executed again

@@ -13,9 +13,9 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..ids import random_token
-from . import due, sql
-from .sql import READY, RUN, TIMED
+from ..core.ids import random_token
+from . import database, dialect, timers
+from .tables import READY, RUN, TIMED
 from .terms import Terms, kinds_condition
 
 
@@ -62,7 +62,7 @@ def claim(connection: BaseDatabaseWrapper, terms: Terms, limit: int, *, wakes: b
     """
     found = None
     if connection.vendor == "sqlite":
-        is_ready, found = due.look(connection)
+        is_ready, found = timers.look(connection)
         if not is_ready and not found:
             return Claimed([], [])  # a claim takes the write lock, and an idle worker has no business holding it
     token = random_token()
@@ -74,13 +74,13 @@ def claim(connection: BaseDatabaseWrapper, terms: Terms, limit: int, *, wakes: b
         if connection.vendor == "postgresql" and not wakes:
             claimed.runs.extend(_take(connection, terms, limit, token))
             return
-        with sql.writing(connection):
+        with database.writing(connection):
             if wakes:
-                claimed.ended.extend(due.wake(connection, terms, found))
+                claimed.ended.extend(timers.wake(connection, terms, found))
             claimed.runs.extend(_take(connection, terms, limit, token))
 
     try:
-        sql.retrying(connection, attempt)
+        database.retrying(connection, attempt)
     except Exception:
         adopted = _adopt(connection, terms, token)
         if not adopted:
@@ -102,7 +102,7 @@ def _take(connection: BaseDatabaseWrapper, terms: Terms, limit: int, token: int)
         if queue is not None:
             condition, parameters = f"queue = %s AND {condition}", [queue, *parameters]
         if terms.run_id is not None:
-            condition, parameters = f"id = %s AND {condition}", [sql.key(connection, terms.run_id), *parameters]
+            condition, parameters = f"id = %s AND {condition}", [dialect.key(connection, terms.run_id), *parameters]
         take = _take_at_once if connection.vendor == "postgresql" else _take_selected
         taken += take(connection, terms, limit - len(taken), token, condition, parameters)
     return taken
@@ -111,7 +111,7 @@ def _take(connection: BaseDatabaseWrapper, terms: Terms, limit: int, token: int)
 def _selection(connection: BaseDatabaseWrapper, limit: int, condition: str, columns: str) -> str:
     return (
         f"SELECT {columns} FROM {RUN} WHERE phase = {READY} AND {condition}"
-        f" ORDER BY priority DESC, id LIMIT {int(limit)}{sql.locking(connection)}"
+        f" ORDER BY priority DESC, id LIMIT {int(limit)}{dialect.locking(connection)}"
     )
 
 
@@ -119,16 +119,16 @@ def _take_at_once(
     connection: BaseDatabaseWrapper, terms: Terms, limit: int, token: int, condition: str, parameters: Sequence[Any]
 ) -> list[Claim]:
     """PostgreSQL: select and take by one statement."""
-    now, asked_on = sql.now(connection), time.monotonic()
+    now, asked_on = dialect.now(connection), time.monotonic()
     returned = ", ".join(f"ready.{column}" for column in _READ.split(", "))
     with connection.cursor() as cursor:
         cursor.execute(
             f"WITH ready AS MATERIALIZED ({_selection(connection, limit, condition, f'{_READ}, priority')})"
-            f" UPDATE {RUN} r SET status = 'running', phase = {TIMED}, available_at = {now} + %s, claim_token = %s,"
-            " worker_id = %s, suspect_since = NULL, has_history = true,"
+            f" UPDATE {RUN} r SET status = 'running', phase = {TIMED}, available_at_us = {now} + %s, claim_token = %s,"
+            " worker_id = %s, suspect_since_us = NULL, has_history = true,"
             f" started_at = COALESCE(r.started_at, to_timestamp({now} / 1000000.0))"
             f" FROM ready WHERE r.id = ready.id RETURNING {returned}, {now}, ready.priority",
-            [*parameters, terms.lease, token, terms.worker_id],
+            [*parameters, terms.lease_us, token, terms.worker_id],
         )
         rows = cursor.fetchall()
     rows.sort(key=lambda row: (-row[11], row[0]))
@@ -138,7 +138,7 @@ def _take_at_once(
 def _take_selected(
     connection: BaseDatabaseWrapper, terms: Terms, limit: int, token: int, condition: str, parameters: Sequence[Any]
 ) -> list[Claim]:
-    now, asked_on = sql.now(connection), time.monotonic()
+    now, asked_on = dialect.now(connection), time.monotonic()
     with connection.cursor() as cursor:
         cursor.execute(_selection(connection, limit, condition, f"{_READ}, {now}"), parameters)
         rows = cursor.fetchall()
@@ -146,10 +146,10 @@ def _take_selected(
             return []
         ids = [row[0] for row in rows]
         cursor.execute(
-            f"UPDATE {RUN} SET status = 'running', phase = {TIMED}, available_at = {now} + %s, claim_token = %s,"
-            " worker_id = %s, suspect_since = NULL, has_history = %s, started_at = COALESCE(started_at, %s)"
-            f" WHERE id IN ({sql.marks(ids)})",
-            [terms.lease, token, terms.worker_id, True, sql.date_value(connection, int(rows[0][10])), *ids],
+            f"UPDATE {RUN} SET status = 'running', phase = {TIMED}, available_at_us = {now} + %s, claim_token = %s,"
+            " worker_id = %s, suspect_since_us = NULL, has_history = %s, started_at = COALESCE(started_at, %s)"
+            f" WHERE id IN ({dialect.marks(ids)})",
+            [terms.lease_us, token, terms.worker_id, True, dialect.date_value(connection, int(rows[0][10])), *ids],
         )
     return _claims(connection, rows, terms, token, asked_on)
 
@@ -158,10 +158,10 @@ def _claims(
     connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]], terms: Terms, token: int, asked_on: float | None
 ) -> list[Claim]:
     claimed_on = time.monotonic()
-    held_until = 0.0 if asked_on is None else asked_on + terms.lease / 1_000_000
+    held_until = 0.0 if asked_on is None else asked_on + terms.lease_us / 1_000_000
     return [
         Claim(
-            run_id=sql.run_id(row[0]),
+            run_id=dialect.run_id(row[0]),
             token=token,
             workflow=row[1],
             version=row[2],
@@ -173,7 +173,7 @@ def _claims(
             has_history=bool(row[8]),
             worker_id=terms.worker_id,
             is_first=row[9] is None,
-            started_at=sql.read_date(connection, row[9]) or int(row[10]),
+            started_at=dialect.read_date(connection, row[9]) or int(row[10]),
             claimed_at=int(row[10]),
             claimed_on=claimed_on,
             held_until=held_until,
@@ -186,10 +186,10 @@ def _adopt(connection: BaseDatabaseWrapper, terms: Terms, token: int) -> list[Cl
     """The claims that were committed although the answer was lost."""
     if connection.in_atomic_block:
         return []
-    sql.drop(connection)
+    database.drop(connection)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {_READ}, {sql.now(connection)} FROM {RUN}"
+            f"SELECT {_READ}, {dialect.now(connection)} FROM {RUN}"
             f" WHERE phase = {TIMED} AND worker_id = %s AND claim_token = %s ORDER BY priority DESC, id",
             [terms.worker_id, token],
         )

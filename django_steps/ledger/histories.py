@@ -12,8 +12,8 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from . import sql
-from .sql import STEP
+from . import database, dialect
+from .tables import STEP
 
 _ROWS_AT_ONCE = 4000
 
@@ -30,7 +30,7 @@ class Recorded:
     output: str | None
     error: str | None
     attempt_log: str
-    wake_at: int | None
+    wakes_at_us: int | None
     is_long: bool = False  # the output is too long to be kept here; read it with `long_output`
 
     @property
@@ -49,7 +49,7 @@ def load(connection: BaseDatabaseWrapper, known: Mapping[UUID, int]) -> dict[UUI
     rows = _select(connection, known, limit=_ROWS_AT_ONCE if len(known) > 1 else None)
     found: dict[UUID, list[Recorded]] = {}
     for row in rows:
-        found.setdefault(sql.run_id(row[0]), []).append(_recorded(row))
+        found.setdefault(dialect.run_id(row[0]), []).append(_recorded(row))
     if len(known) > 1 and len(rows) >= _ROWS_AT_ONCE:
         # Of the last run there may be more, and of those that are not among the rows. Their ids tell nothing: not every
         # version of MariaDB orders them as Python does.
@@ -62,7 +62,7 @@ def long_output(connection: BaseDatabaseWrapper, run_id: UUID, name: str) -> str
     """The output of a step that was too long to be loaded with the others; None if its record is gone since."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT output FROM {STEP} WHERE run_id = %s AND name = %s", [sql.key(connection, run_id), name]
+            f"SELECT output FROM {STEP} WHERE run_id = %s AND name = %s", [dialect.key(connection, run_id), name]
         )
         row = cursor.fetchone()
     return row[0] if row else None
@@ -70,19 +70,19 @@ def long_output(connection: BaseDatabaseWrapper, run_id: UUID, name: str) -> str
 
 def _select(connection: BaseDatabaseWrapper, known: Mapping[UUID, int], limit: int | None) -> list[tuple[Any, ...]]:
     conditions, parameters = [], []
-    complete = [sql.key(connection, run_id) for run_id, position in known.items() if position < 0]
+    complete = [dialect.key(connection, run_id) for run_id, position in known.items() if position < 0]
     if complete:
-        conditions.append(f"run_id IN ({sql.marks(complete)})")
+        conditions.append(f"run_id IN ({dialect.marks(complete)})")
         parameters += complete
     for run_id, position in known.items():
         if position >= 0:
             conditions.append("(run_id = %s AND position > %s)")
-            parameters += [sql.key(connection, run_id), position]
+            parameters += [dialect.key(connection, run_id), position]
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT run_id, name, kind, position, status, attempts,"
-            f" CASE WHEN LENGTH(output) <= {sql.LONG_VALUE} THEN output END, error, attempt_log, wake_at,"
-            f" LENGTH(output) > {sql.LONG_VALUE} FROM {STEP} WHERE {' OR '.join(conditions)} ORDER BY run_id, position"
+            f" CASE WHEN LENGTH(output) <= {database.LONG_VALUE} THEN output END, error, attempt_log, wakes_at_us,"
+            f" LENGTH(output) > {database.LONG_VALUE} FROM {STEP} WHERE {' OR '.join(conditions)} ORDER BY run_id, position"
             + (f" LIMIT {limit}" if limit else ""),
             parameters,
         )

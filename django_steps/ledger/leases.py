@@ -12,8 +12,8 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from . import sql
-from .sql import RUN, TIMED, WORKER
+from . import database, dialect
+from .tables import RUN, TIMED, WORKER
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Renewal:
     canceled: set[UUID] = field(default_factory=set)
 
 
-def renew(connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holding], lease: int) -> Renewal:
+def renew(connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holding], lease_us: int) -> Renewal:
     """Renew the leases of all of a worker's runs: two statements, one commit.
 
     What is in none of the sets was locked by somebody, and is to be renewed soon again.
@@ -45,12 +45,12 @@ def renew(connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holding], lea
 
     def transaction() -> None:
         found.renewed, found.lost, found.canceled = set(), set(), set()
-        with sql.writing(connection):
+        with database.writing(connection):
             _look(connection, holdings, found)
             if found.renewed:
-                _extend(connection, {run_id: holdings[run_id] for run_id in found.renewed}, lease)
+                _extend(connection, {run_id: holdings[run_id] for run_id in found.renewed}, lease_us)
 
-    sql.retrying(connection, transaction)
+    database.retrying(connection, transaction)
     return found
 
 
@@ -67,7 +67,7 @@ def enter_step(connection: BaseDatabaseWrapper, run_id: UUID, token: int, name: 
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {RUN} SET current_step = %s WHERE id = %s AND claim_token = %s AND status = 'running'",
-            [name, sql.key(connection, run_id), token],
+            [name, dialect.key(connection, run_id), token],
         )
         return bool(cursor.rowcount)
 
@@ -75,24 +75,24 @@ def enter_step(connection: BaseDatabaseWrapper, run_id: UUID, token: int, name: 
 def beat(connection: BaseDatabaseWrapper, worker_id: int) -> None:
     """Say that a worker is alive."""
     with connection.cursor() as cursor:
-        cursor.execute(f"UPDATE {WORKER} SET last_seen = {sql.now(connection)} WHERE id = %s", [worker_id])
+        cursor.execute(f"UPDATE {WORKER} SET last_seen_us = {dialect.now(connection)} WHERE id = %s", [worker_id])
 
 
 def _look(
     connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holding], found: Renewal, *, lock: bool = True
 ) -> None:
-    ids = [sql.key(connection, run_id) for run_id in sorted(holdings)]
+    ids = [dialect.key(connection, run_id) for run_id in sorted(holdings)]
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT id, claim_token, status, phase FROM {RUN} WHERE id IN ({sql.marks(ids)}) ORDER BY id"
-            f"{sql.locking(connection) if lock else ''}",
+            f"SELECT id, claim_token, status, phase FROM {RUN} WHERE id IN ({dialect.marks(ids)}) ORDER BY id"
+            f"{dialect.locking(connection) if lock else ''}",
             ids,
         )
         rows = cursor.fetchall()
     if not lock:  # what a lock passes over is missing, too
-        found.lost |= holdings.keys() - {sql.run_id(row[0]) for row in rows}
+        found.lost |= holdings.keys() - {dialect.run_id(row[0]) for row in rows}
     for value, token, status, phase in rows:
-        run_id = sql.run_id(value)
+        run_id = dialect.run_id(value)
         if token != holdings[run_id].token or phase != TIMED:
             found.lost.add(run_id)
             continue
@@ -101,14 +101,14 @@ def _look(
             found.canceled.add(run_id)
 
 
-def _extend(connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holding], lease: int) -> None:
-    ids = [sql.key(connection, run_id) for run_id in sorted(holdings)]
+def _extend(connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holding], lease_us: int) -> None:
+    ids = [dialect.key(connection, run_id) for run_id in sorted(holdings)]
     assignments, parameters = _assignments(connection, holdings)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {RUN} SET available_at = {sql.now(connection)} + %s, suspect_since = NULL, {assignments}"
-            f" WHERE id IN ({sql.marks(ids)})",
-            [lease, *parameters, *ids],
+            f"UPDATE {RUN} SET available_at_us = {dialect.now(connection)} + %s, suspect_since_us = NULL, {assignments}"
+            f" WHERE id IN ({dialect.marks(ids)})",
+            [lease_us, *parameters, *ids],
         )
 
 
@@ -121,5 +121,7 @@ def _assignments(connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holdin
     for column, values in (("current_step", steps), ("progress_done", done), ("progress_total", total)):
         if values:
             clauses.append(f"{column} = CASE id {'WHEN %s THEN %s ' * len(values)}ELSE {column} END")
-            parameters += [part for run_id, value in values.items() for part in (sql.key(connection, run_id), value)]
+            parameters += [
+                part for run_id, value in values.items() for part in (dialect.key(connection, run_id), value)
+            ]
     return ", ".join(clauses), parameters

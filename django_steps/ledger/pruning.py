@@ -7,8 +7,8 @@ from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from . import sql
-from .sql import ENDED, RUN, STEP
+from . import database, dialect
+from .tables import ENDED, RUN, STEP
 
 BATCH = 200
 FINISHED = ("succeeded", "failed", "canceled")
@@ -17,10 +17,10 @@ STEPS_AT_ONCE = 5000  # a batch whose runs have more steps than this is made sma
 
 def prune(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str] = (), limit: int = BATCH) -> int:
     """Delete up to `limit` runs that ended before a machine time; how many. Their keys are free again."""
-    with sql.writing(connection), connection.cursor() as cursor:
+    with database.writing(connection), connection.cursor() as cursor:
         ids = _few_enough(connection, _oldest(connection, before, statuses or FINISHED, limit))
         if ids:
-            marks = sql.marks(ids)
+            marks = dialect.marks(ids)
             cursor.execute(f"DELETE FROM {STEP} WHERE run_id IN ({marks})", ids)
             cursor.execute(f"UPDATE {RUN} SET restart_of_id = NULL WHERE restart_of_id IN ({marks})", ids)
             cursor.execute(f"DELETE FROM {RUN} WHERE id IN ({marks})", ids)
@@ -41,7 +41,7 @@ def _oldest(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str
         condition, parameters = _condition(connection, before, [status])
         with connection.cursor() as cursor:
             cursor.execute(
-                f"SELECT id FROM {RUN} WHERE {condition} ORDER BY finished_at LIMIT {int(limit)}{sql.locking(connection)}",
+                f"SELECT id FROM {RUN} WHERE {condition} ORDER BY finished_at LIMIT {int(limit)}{dialect.locking(connection)}",
                 parameters,
             )
             if rows := cursor.fetchall():
@@ -54,7 +54,9 @@ def _few_enough(connection: BaseDatabaseWrapper, ids: list[Any]) -> list[Any]:
     if not ids:
         return ids
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT run_id, COUNT(*) FROM {STEP} WHERE run_id IN ({sql.marks(ids)}) GROUP BY run_id", ids)
+        cursor.execute(
+            f"SELECT run_id, COUNT(*) FROM {STEP} WHERE run_id IN ({dialect.marks(ids)}) GROUP BY run_id", ids
+        )
         steps = dict(cursor.fetchall())
     total, taken = 0, list[Any]()
     for run_id in ids:
@@ -67,5 +69,5 @@ def _few_enough(connection: BaseDatabaseWrapper, ids: list[Any]) -> list[Any]:
 
 def _condition(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str]) -> tuple[str, list[Any]]:
     # A canceled run that a worker still holds has not ended yet: its phase says so.
-    condition = f"status IN ({sql.marks(statuses)}) AND finished_at < %s AND phase = {ENDED}"
-    return condition, [*statuses, sql.date_value(connection, before)]
+    condition = f"status IN ({dialect.marks(statuses)}) AND finished_at < %s AND phase = {ENDED}"
+    return condition, [*statuses, dialect.date_value(connection, before)]

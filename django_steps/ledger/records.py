@@ -17,10 +17,12 @@ from uuid import UUID
 from django.db import IntegrityError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..ids import random_token
-from . import prepared, sql
-from .prepared import Statement
-from .sql import RUN, STEP, TIMED
+from ..core import clock
+from ..core.ids import random_token
+from . import database, dialect
+from .postgresql import prepared
+from .postgresql.prepared import Statement
+from .tables import RUN, STEP, TIMED
 
 
 class Outcome(Enum):
@@ -49,7 +51,7 @@ class StepWrite:
     attempt_log: str = ""
     started_at: int
     finished_at: int | None = None
-    wake_at: int | None = None
+    wakes_at_us: int | None = None
     replaces: bool = False  # the row exists already (an earlier attempt failed) and is brought up to date
     write_id: int = field(default_factory=random_token)
 
@@ -66,7 +68,7 @@ TYPES = {
     "attempt_log": "text",
     "started_at": "timestamptz",
     "finished_at": "timestamptz",
-    "wake_at": "bigint",
+    "wakes_at_us": "bigint",
     "claim_token": "bigint",
     "write_id": "bigint",
 }
@@ -81,13 +83,13 @@ _HELD = f"id = %s AND claim_token = %s AND phase = {TIMED} AND status IN ('runni
 def record(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
     """Write one record, in one transaction."""
     if write.replaces:
-        return sql.retrying(connection, lambda: _replace(connection, write))
+        return database.retrying(connection, lambda: _replace(connection, write))
     return Outcome.WRITTEN if insert(connection, write) else explain(connection, write)
 
 
 def insert(connection: BaseDatabaseWrapper, write: StepWrite) -> bool:
     """Write a new record, waiting for whoever has locked the run; whether it is written."""
-    return bool(sql.retrying(connection, lambda: _insert(connection, write, FENCE)))
+    return bool(database.retrying(connection, lambda: _insert(connection, write, FENCE)))
 
 
 def insert_unlocked(connection: BaseDatabaseWrapper, write: StepWrite) -> bool:
@@ -131,7 +133,7 @@ def explain(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
         cursor.execute(
             f"SELECT s.write_id, r.claim_token, r.status, r.phase FROM {RUN} r"
             f" LEFT JOIN {STEP} s ON s.run_id = r.id AND s.name = %s WHERE r.id = %s",
-            [write.name, sql.key(connection, write.run_id)],
+            [write.name, dialect.key(connection, write.run_id)],
         )
         row = cursor.fetchone()
     if row is None:
@@ -149,15 +151,15 @@ def explain(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
 def is_recorded(connection: BaseDatabaseWrapper, write: StepWrite) -> bool:
     """Whether this very write is in the database. Waits for whoever holds the run's row, so that a COMMIT whose
     answer was lost is over before one concludes that it failed."""
-    with sql.writing(connection), connection.cursor() as cursor:
+    with database.writing(connection), connection.cursor() as cursor:
         cursor.execute(
             # A shared lock would not wait: the transaction in question holds one itself.
-            f"SELECT id FROM {RUN} WHERE id = %s{sql.locking(connection, wait=True)}",
-            [sql.key(connection, write.run_id)],
+            f"SELECT id FROM {RUN} WHERE id = %s{dialect.locking(connection, wait=True)}",
+            [dialect.key(connection, write.run_id)],
         )
         cursor.execute(
             f"SELECT 1 FROM {STEP} WHERE run_id = %s AND name = %s AND write_id = %s",
-            [sql.key(connection, write.run_id), write.name, write.write_id],
+            [dialect.key(connection, write.run_id), write.name, write.write_id],
         )
         return cursor.fetchone() is not None
 
@@ -167,11 +169,11 @@ def hold(connection: BaseDatabaseWrapper, run_id: UUID, token: int) -> str | Non
 
     SQLite locks by writing, which also makes the transaction a writer from its first statement on.
     """
-    key = sql.key(connection, run_id)
+    key = dialect.key(connection, run_id)
     with connection.cursor() as cursor:
         if connection.vendor == "sqlite":
             cursor.execute(f"UPDATE {RUN} SET claim_token = claim_token WHERE {_HELD}", [key, token])
-        cursor.execute(f"SELECT status FROM {RUN} WHERE {_HELD}{sql.sharing(connection)}", [key, token])
+        cursor.execute(f"SELECT status FROM {RUN} WHERE {_HELD}{dialect.sharing(connection)}", [key, token])
         row = cursor.fetchone()
     return row[0] if row else None
 
@@ -187,9 +189,9 @@ def _values(write: StepWrite) -> list[Any]:
         write.output,
         write.error,
         write.attempt_log,
-        sql.to_datetime(write.started_at).isoformat(),
-        None if write.finished_at is None else sql.to_datetime(write.finished_at).isoformat(),
-        write.wake_at,
+        clock.to_datetime(write.started_at).isoformat(),
+        None if write.finished_at is None else clock.to_datetime(write.finished_at).isoformat(),
+        write.wakes_at_us,
         write.token,
         write.write_id,
     ]
@@ -201,7 +203,7 @@ def parameters(connection: BaseDatabaseWrapper, write: StepWrite) -> list[Any]:
 
 
 def _fenced_parameters(connection: BaseDatabaseWrapper, write: StepWrite) -> list[Any]:
-    return [*parameters(connection, write), sql.key(connection, write.run_id), write.token]
+    return [*parameters(connection, write), dialect.key(connection, write.run_id), write.token]
 
 
 def _changing_parameters(connection: BaseDatabaseWrapper, write: StepWrite) -> list[Any]:
@@ -211,16 +213,16 @@ def _changing_parameters(connection: BaseDatabaseWrapper, write: StepWrite) -> l
         write.output,
         write.error,
         write.attempt_log,
-        sql.date_value(connection, write.started_at),
-        sql.date_value(connection, write.finished_at),
-        write.wake_at,
+        dialect.date_value(connection, write.started_at),
+        dialect.date_value(connection, write.finished_at),
+        write.wakes_at_us,
         write.token,
         write.write_id,
     ]
 
 
 def _insert(connection: BaseDatabaseWrapper, write: StepWrite, fence: str, *, skip: bool = False) -> bool:
-    statement = _insertion_of_one(fence, sql.sharing(connection, skip=skip), connection.vendor == "mysql")
+    statement = _insertion_of_one(fence, dialect.sharing(connection, skip=skip), connection.vendor == "mysql")
     with connection.cursor() as cursor:
         try:
             prepared.execute(connection, cursor, statement, _fenced_parameters(connection, write))
@@ -259,7 +261,7 @@ def _replace(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
         if row is None:
             return Outcome.LOST
         return Outcome.WRITTEN if row[0] == "running" else Outcome.NOT_RUNNING
-    with sql.writing(connection):
+    with database.writing(connection):
         status = hold(connection, write.run_id, write.token)
         if status is None:
             return Outcome.LOST
@@ -273,5 +275,5 @@ def _replace_held(connection: BaseDatabaseWrapper, write: StepWrite) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {STEP} SET {assignments} WHERE run_id = %s AND name = %s",
-            [*_changing_parameters(connection, write), sql.key(connection, write.run_id), write.name],
+            [*_changing_parameters(connection, write), dialect.key(connection, write.run_id), write.name],
         )

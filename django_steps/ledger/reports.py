@@ -11,8 +11,8 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from . import sql
-from .sql import PARKED, READY, RUN, TIMED
+from . import dialect
+from .tables import READY, RUN, TIMED, UNKNOWN
 
 _FINISHED = ("succeeded", "failed", "canceled")
 _READY_LOOKED_AT = 100_000
@@ -40,20 +40,20 @@ def find_by_key(connection: BaseDatabaseWrapper, key: str, limit: int = 200) -> 
             f" AND r.{connection.ops.quote_name('key')} = %s LIMIT {int(limit)}",
             [key],
         )
-        return [sql.run_id(row[0]) for row in cursor.fetchall()]
+        return [dialect.run_id(row[0]) for row in cursor.fetchall()]
 
 
 def count_by_status(connection: BaseDatabaseWrapper, cap: int) -> dict[str, int]:
-    """How many runs have each status, and how many are `parked`; each counted up to `cap`.
+    """How many runs have each status, and how many are `unknown`; each counted up to `cap`.
 
     Parked runs count as pending, too.
     """
     statements = [
         f"SELECT 'ready', 'pending', COUNT(*) FROM (SELECT 1 AS one FROM {RUN} WHERE phase = {READY} LIMIT {int(cap)}) a",
-        f"SELECT 'parked', 'parked', COUNT(*) FROM (SELECT 1 AS one FROM {RUN} WHERE phase = {PARKED} LIMIT {int(cap)}) b",
+        f"SELECT 'unknown', 'unknown', COUNT(*) FROM (SELECT 1 AS one FROM {RUN} WHERE phase = {UNKNOWN} LIMIT {int(cap)}) b",
         # What is running has its lease at the front of the timed ones, so that it is counted before the sleepers.
         f"SELECT 'timed', status, COUNT(*) FROM (SELECT status FROM {RUN} WHERE phase = {TIMED}"
-        f" ORDER BY available_at LIMIT {int(cap)}) c GROUP BY status",
+        f" ORDER BY available_at_us LIMIT {int(cap)}) c GROUP BY status",
     ]
     for status in _FINISHED:
         statements.append(
@@ -63,17 +63,17 @@ def count_by_status(connection: BaseDatabaseWrapper, cap: int) -> dict[str, int]
     with connection.cursor() as cursor:
         cursor.execute(" UNION ALL ".join(statements))
         rows = cursor.fetchall()
-    found = dict.fromkeys(("pending", "running", "sleeping", "parked", *_FINISHED), 0)
+    found = dict.fromkeys(("pending", "running", "sleeping", "unknown", *_FINISHED), 0)
     for place, status, count in rows:
         if place != "timed" or status not in _FINISHED:  # canceled while held: counted among the finished ones
             found[status] += count
-    found["pending"] += found["parked"]
+    found["pending"] += found["unknown"]
     return found
 
 
 def count_finished(connection: BaseDatabaseWrapper, bounds: Sequence[int], cap: int) -> dict[str, list[int]]:
     """How many runs ended in each status between one machine time and the next; each counted up to `cap`."""
-    limits = [sql.date_value(connection, bound) for bound in bounds]
+    limits = [dialect.date_value(connection, bound) for bound in bounds]
     statements, parameters = [], []
     for status in _FINISHED:
         for number in range(len(limits) - 1):
@@ -98,4 +98,4 @@ def oldest_ready(connection: BaseDatabaseWrapper) -> UUID | None:
             f"SELECT id FROM (SELECT id FROM {RUN} WHERE phase = {READY} LIMIT {_READY_LOOKED_AT}) r ORDER BY id LIMIT 1"
         )
         row: Any = cursor.fetchone()
-    return sql.run_id(row[0]) if row else None
+    return dialect.run_id(row[0]) if row else None

@@ -6,20 +6,20 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from . import sql
+from . import dialect
 
 Kind = tuple[str, str]  # the name and the version of a workflow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What a worker claims, and how: the lease in microseconds; no `queues` means all of them, no `run_id` any run."""
+    """What a worker claims, and how: `lease_us` in microseconds; no `queues` means all of them, no `run_id` any run."""
 
     worker_id: int
     kinds: Collection[Kind]
     queues: Sequence[str] = ()
     run_id: UUID | None = None
-    lease: int
+    lease_us: int
     max_recoveries: int
 
 
@@ -28,6 +28,6 @@ def kinds_condition(kinds: Collection[Kind]) -> tuple[str, list[str]]:
     names: dict[str, list[str]] = {}
     for workflow, version in sorted(kinds):
         names.setdefault(version, []).append(workflow)
-    conditions = [f"(version = %s AND workflow IN ({sql.marks(workflows)}))" for workflows in names.values()]
+    conditions = [f"(version = %s AND workflow IN ({dialect.marks(workflows)}))" for workflows in names.values()]
     parameters = [value for version, workflows in names.items() for value in (version, *workflows)]
     return f"({' OR '.join(conditions)})" if conditions else "(1 = 0)", parameters

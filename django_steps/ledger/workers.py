@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from . import sql
-from .sql import READY, RUN, TIMED, WORKER
+from . import database, dialect
+from .tables import READY, RUN, TIMED, WORKER
 from .terms import Kind, kinds_condition
 
 # How long a live worker may not be heard of: so many of its leases, and so many microseconds.
@@ -23,7 +23,7 @@ def known_kinds(connection: BaseDatabaseWrapper) -> set[Kind]:
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT workflows FROM {WORKER} WHERE stopped_at IS NULL"
-            f" AND last_seen > {sql.now(connection)} - {_QUIET_LEASES} * lease - {_QUIET_FOR}",
+            f" AND last_seen_us > {dialect.now(connection)} - {_QUIET_LEASES} * lease_us - {_QUIET_FOR}",
             [],
         )
         rows = cursor.fetchall()
@@ -36,16 +36,16 @@ def known_kinds(connection: BaseDatabaseWrapper) -> set[Kind]:
 
 def say_stopped(connection: BaseDatabaseWrapper, worker_id: int) -> None:
     """A worker has stopped in good order."""
-    moment = sql.date_value(connection, sql.read_clock(connection))
+    moment = dialect.date_value(connection, database.read_clock(connection))
     with connection.cursor() as cursor:
         cursor.execute(f"UPDATE {WORKER} SET stopped_at = %s WHERE id = %s", [moment, worker_id])
 
 
-def forget_old(connection: BaseDatabaseWrapper) -> None:
+def delete_old(connection: BaseDatabaseWrapper) -> None:
     """Delete the rows of workers that were not heard of for a week; what they held is taken over without them, too."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"DELETE FROM {WORKER} WHERE last_seen < {sql.now(connection)} - %s",
+            f"DELETE FROM {WORKER} WHERE last_seen_us < {dialect.now(connection)} - %s",
             [_KEPT_FOR],
         )
 
@@ -57,15 +57,15 @@ def is_anything_left(
     due, or to be taken over from a worker that is gone."""
     condition, parameters = kinds_condition(kinds)
     if queues:
-        condition, parameters = f"queue IN ({sql.marks(queues)}) AND {condition}", [*queues, *parameters]
-    now = sql.now(connection)
+        condition, parameters = f"queue IN ({dialect.marks(queues)}) AND {condition}", [*queues, *parameters]
+    now = dialect.now(connection)
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT EXISTS (SELECT 1 FROM {RUN} WHERE phase = {READY} AND {condition}) OR EXISTS (SELECT 1 FROM {RUN}"
-            f" WHERE phase = {TIMED} AND available_at <= {now} + %s AND worker_id IS NULL AND {condition})"
+            f" WHERE phase = {TIMED} AND available_at_us <= {now} + %s AND worker_id IS NULL AND {condition})"
             # A suspect is due again within half of its holder's lease; the bound keeps the look from walking all sleepers.
             f" OR EXISTS (SELECT 1 FROM {RUN} WHERE phase = {TIMED} AND worker_id IS NOT NULL AND {condition}"
-            f" AND available_at <= {now} + %s AND (suspect_since IS NOT NULL OR available_at <= {now}))",
+            f" AND available_at_us <= {now} + %s AND (suspect_since_us IS NOT NULL OR available_at_us <= {now}))",
             [*parameters, horizon, *parameters, *parameters, _LONGEST_SUSPICION],
         )
         return bool(cursor.fetchone()[0])

@@ -11,8 +11,8 @@ from uuid import UUID
 
 from django.utils.translation import gettext as _
 
-from django_steps.definitions import check_priority
-from django_steps.durations import to_timedelta
+from ..definitions import check_priority
+from ..durations import to_timedelta
 
 _SHORTEST_LEASE = 0.1  # seconds; what is shorter can't be renewed in time
 

@@ -18,11 +18,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 from django.utils.translation import gettext as _
 
-from django_steps.definitions import registered
-from django_steps.errors import StepsError
-from django_steps.models import WorkflowRun
-
-from .output import one_line
+from ..definitions import registered
+from ..errors import StepsError
+from ..models import WorkflowRun
+from ..presentation.output import one_line
 
 _APP = "django_steps"
 

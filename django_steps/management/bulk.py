@@ -15,17 +15,16 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from django_steps.models import WorkflowRun
-from django_steps.querysets import BulkResult, Skipped, WorkflowRunQuerySet
-
+from ..models import WorkflowRun
+from ..models.querysets import BulkResult, Skipped, WorkflowRunQuerySet
+from ..presentation.output import Progress, one_line, table, with_notes
+from ..presentation.runs import detail_of, kind_of
 from .base import connection
-from .output import Progress, one_line, table, with_notes
-from .run_texts import detail_of, kind_of
 
 BATCH = 200
 _SHOWN = 20  # runs in a report; the rest is counted
 
-Verb = Callable[[WorkflowRunQuerySet], BulkResult]
+Verb = Callable[[WorkflowRunQuerySet[WorkflowRun]], BulkResult]
 
 
 @dataclass
@@ -60,12 +59,14 @@ def existing(ids: Sequence[UUID]) -> list[UUID]:
     return wanted
 
 
-def all_runs() -> WorkflowRunQuerySet:
+def all_runs() -> WorkflowRunQuerySet[WorkflowRun]:
     """All runs, on the database that verbs write to."""
     return WorkflowRun.objects.using(connection().alias)
 
 
-def carry_out(verb: Verb, runs: WorkflowRunQuerySet, stdout: OutputWrapper, *, is_rehearsal: bool) -> Report:
+def carry_out(
+    verb: Verb, runs: WorkflowRunQuerySet[WorkflowRun], stdout: OutputWrapper, *, is_rehearsal: bool
+) -> Report:
     """Do it to these runs, or rehearse it."""
     report = Report()
     done = 0
@@ -77,7 +78,7 @@ def carry_out(verb: Verb, runs: WorkflowRunQuerySet, stdout: OutputWrapper, *, i
     return report
 
 
-def _batches(runs: WorkflowRunQuerySet) -> Iterator[list[UUID]]:
+def _batches(runs: WorkflowRunQuerySet[WorkflowRun]) -> Iterator[list[UUID]]:
     """The ids in their order. What gets into the selection again meanwhile is not taken up a second time."""
     last: UUID | None = None
     while True:

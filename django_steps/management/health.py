@@ -1,6 +1,6 @@
 """The health check of `showworkflows --check`: whether runs are executed as they should be, a line for each problem.
 
-It only looks. What keeps runs from stranding is in `ledger/takeovers.py`.
+It only looks. What keeps runs from stranding is in `ledger/recovery_log.py`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from django.db.models import Count, Min, QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from django_steps.ledger import sql
-from django_steps.ledger.terms import Kind
-from django_steps.liveness import is_served, kind_text, known_kinds, live_workers, no_worker
-from django_steps.models import Worker, WorkflowRun
-
-from . import base, output
+from ..core import clock
+from ..ledger import database
+from ..ledger.terms import Kind
+from ..models import Worker, WorkflowRun
+from ..models.diagnosis import is_served, kind_text, known_kinds, live_workers, no_worker
+from ..presentation import output
+from . import base
 
 # What has been ready or due for longer than this, in seconds, is overdue.
 OVERDUE_AFTER = 60
@@ -28,9 +29,9 @@ def problems() -> list[str]:
     """All that is wrong, a line each; empty if all is well."""
     if problem := base.database_problem():
         return [problem]
-    database = base.connection()
-    workers = live_workers(database)
-    now = sql.read_clock(database)
+    connection = base.connection()
+    workers = live_workers(connection)
+    now = database.read_clock(connection)
     found = list(_overdue(workers, now))
     if not workers:
         return [no_worker().text(base.manage()), *found]
@@ -41,20 +42,20 @@ def _overdue(workers: list[Worker], now: int) -> Iterator[str]:
     """Runs that have been ready for too long, or due and not even made ready."""
     limit = now - OVERDUE_AFTER * 1_000_000
     Phase = WorkflowRun.Phase
-    ready = _runs().filter(phase=Phase.READY, created_at__lt=sql.to_datetime(limit), available_at__lt=limit)
+    ready = _runs().filter(phase=Phase.READY, created_at__lt=clock.to_datetime(limit), available_at_us__lt=limit)
     for group in _grouped(ready, "queue"):
         text = ngettext(
             "%(count)d run in queue %(queue)r has been ready for more than %(limit)d s, since %(oldest)s.",
             "%(count)d runs in queue %(queue)r have been ready for more than %(limit)d s, the first since %(oldest)s.",
             group["count"],
         )
-        since = max(sql.to_datetime(group["oldest_due"]), group["oldest"])
+        since = max(clock.to_datetime(group["oldest_due"]), group["oldest"])
         problem = text % {**group, "oldest": output.moment(since), "limit": OVERDUE_AFTER}
         if workers and not is_served(group["queue"], workers):
             problem = f"{problem} {_('No live worker serves this queue.')}"
         yield problem
-    timed = _runs().filter(phase=Phase.TIMED, available_at__lt=limit)
-    asleep = timed.filter(worker=None).aggregate(count=Count("pk"), oldest=Min("available_at"))
+    timed = _runs().filter(phase=Phase.TIMED, available_at_us__lt=limit)
+    asleep = timed.filter(worker=None).aggregate(count=Count("pk"), oldest=Min("available_at_us"))
     if asleep["count"]:
         text = ngettext(
             "%(count)d sleeping or delayed run is overdue by more than %(limit)d s, since %(oldest)s.",
@@ -62,7 +63,7 @@ def _overdue(workers: list[Worker], now: int) -> Iterator[str]:
             asleep["count"],
         )
         yield _filled(text, asleep)
-    held = timed.exclude(worker=None).aggregate(count=Count("pk"), oldest=Min("available_at"))
+    held = timed.exclude(worker=None).aggregate(count=Count("pk"), oldest=Min("available_at_us"))
     if held["count"]:
         text = ngettext(
             "%(count)d run of a dead worker was not taken over within %(limit)d s, its lease ended at %(oldest)s.",
@@ -73,13 +74,13 @@ def _overdue(workers: list[Worker], now: int) -> Iterator[str]:
 
 
 def _filled(text: str, found: dict[str, Any]) -> str:
-    oldest = output.moment(sql.to_datetime(found["oldest"]))
+    oldest = output.moment(clock.to_datetime(found["oldest"]))
     return text % {"count": found["count"], "limit": OVERDUE_AFTER, "oldest": oldest}
 
 
 def unknown_lines(runs: QuerySet[WorkflowRun], known: Set[Kind]) -> Iterator[str]:
     """Those of the runs whose workflows no live worker knows; `known` is what they know."""
-    waiting = runs.filter(phase__in=(WorkflowRun.Phase.READY, WorkflowRun.Phase.PARKED))
+    waiting = runs.filter(phase__in=(WorkflowRun.Phase.READY, WorkflowRun.Phase.UNKNOWN))
     found = [group for group in _grouped(waiting, "workflow", "version") if _kind(group) not in known]
     for group in found[:_GROUPS_SHOWN]:
         text = ngettext(
@@ -101,5 +102,7 @@ def _runs() -> QuerySet[WorkflowRun]:
 
 
 def _grouped(runs: QuerySet[WorkflowRun], *fields: str) -> list[dict[str, Any]]:
-    groups = runs.values(*fields).annotate(count=Count("pk"), oldest=Min("created_at"), oldest_due=Min("available_at"))
+    groups = runs.values(*fields).annotate(
+        count=Count("pk"), oldest=Min("created_at"), oldest_due=Min("available_at_us")
+    )
     return list(groups.order_by(*fields))

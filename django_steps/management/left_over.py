@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
-from django_steps.definitions import registered_kinds
-from django_steps.ledger import sql
-from django_steps.liveness import known_kinds, live_workers
-from django_steps.models import WorkflowRun
-
-from . import base, health, output
+from ..core import clock
+from ..definitions import registered_kinds
+from ..models import WorkflowRun
+from ..models.diagnosis import known_kinds, live_workers
+from ..presentation import output
+from . import base, health
 
 _COUNTED = 10_000
 
@@ -32,8 +32,8 @@ def lines(queues: Sequence[str]) -> list[str]:
 
 def _later(runs: QuerySet[WorkflowRun]) -> Iterator[str]:
     """The runs that sleep or are delayed, and when the first of them is due."""
-    timed = runs.filter(phase=WorkflowRun.Phase.TIMED, worker=None).order_by("available_at")
-    found = list(timed.values_list("status", "available_at")[: _COUNTED + 1])
+    timed = runs.filter(phase=WorkflowRun.Phase.TIMED, worker=None).order_by("available_at_us")
+    found = list(timed.values_list("status", "available_at_us")[: _COUNTED + 1])
     if not found:
         return
     names = {WorkflowRun.Status.SLEEPING: WorkflowRun.Status.SLEEPING.label, WorkflowRun.Status.PENDING: _("delayed")}
@@ -41,5 +41,5 @@ def _later(runs: QuerySet[WorkflowRun]) -> Iterator[str]:
     parts = ", ".join(f"{counts[status]} {name}" for status, name in names.items() if counts[status])
     if len(found) > _COUNTED:
         parts = _("more than %(count)d runs") % {"count": _COUNTED}
-    due = output.full_moment(sql.to_datetime(found[0][1]))
+    due = output.full_moment(clock.to_datetime(found[0][1]))
     yield _("Left for later: %(parts)s; the next is due at %(moment)s.") % {"parts": parts, "moment": due}

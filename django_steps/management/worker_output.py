@@ -22,12 +22,11 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from django_steps import signals
-from django_steps.definitions import registered
-from django_steps.models import WorkflowRun
-
-from . import output
-from .run_texts import error_line
+from .. import signals
+from ..definitions import registered
+from ..models import WorkflowRun
+from ..presentation import output
+from ..presentation.runs import error_line
 
 _LONGEST_NAME = 30  # columns for the name of a workflow
 _LINE = 100  # columns of the greeting, where the terminal isn't narrower

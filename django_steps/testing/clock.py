@@ -11,7 +11,7 @@ import unittest
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..ledger import sql
+from ..core import clock as engine_clock
 
 _is_kept = False
 
@@ -20,18 +20,18 @@ _is_kept = False
 def kept() -> Iterator[None]:
     """Let the time that passes in here stay passed until the end of this block, and no longer."""
     global _is_kept
-    before = sql.clock.offset, _is_kept
+    before = engine_clock.offset_us, _is_kept
     _is_kept = True
     try:
         yield
     finally:
-        sql.clock.offset, _is_kept = before
+        engine_clock.offset_us, _is_kept = before
 
 
 @contextmanager
 def running() -> Iterator[None]:
     """One call of the kit: whatever time passes in it stays passed until the end of the test."""
-    before = sql.clock.offset
+    before = engine_clock.offset_us
     is_restored_later = _restore_after_test(before) or _is_kept
     try:
         yield
@@ -42,11 +42,11 @@ def running() -> Iterator[None]:
 
 def advance(microseconds: int) -> None:
     """Let time pass."""
-    sql.clock.offset += microseconds
+    engine_clock.offset_us += microseconds
 
 
 def _restore(offset: int) -> None:
-    sql.clock.offset = offset
+    engine_clock.offset_us = offset
 
 
 def _restore_after_test(offset: int) -> bool:

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 from asgiref.sync import async_to_sync
 
-from ..context import StepContext, active_step
+from ..core import clock
+from ..core.context import StepContext, active_step
+from ..core.ids import uuid7
+from ..definitions.step import Call, Step
+from ..engine.history import History
 from ..errors import NestedStep, StepNotRun
-from ..history import History
-from ..ids import uuid7
-from ..ledger import sql
-from ..step import Call, Step
 from .stubs import Stubs
 
 
@@ -95,7 +95,7 @@ class _FakePerformer:
         name = self._history.reserve_sleep(name)
         self._step.names.append(name)
         span = None if duration is None else timedelta(microseconds=duration)
-        self._step.sleeps.append(Slept(name, span, None if until is None else sql.to_datetime(until)))
+        self._step.sleeps.append(Slept(name, span, None if until is None else clock.to_datetime(until)))
 
     def check(self) -> None:
         if self._unrun:

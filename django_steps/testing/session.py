@@ -14,28 +14,31 @@ from uuid import UUID
 from django.db import router
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from .. import events
 from ..conf import conf
-from ..context import active_pass
+from ..core.clock import to_datetime
+from ..core.context import active_pass
 from ..definitions import get_workflow, registered_kinds
 from ..durations import Duration, to_microseconds
-from ..endings import Ended, Limits
+from ..engine import hooks
+from ..engine.ending import Ended
+from ..engine.history import History
+from ..engine.history_cache import HistoryCache, load_histories
+from ..engine.host import Limits
 from ..errors import StepsError
-from ..history import History
-from ..history_cache import HistoryCache, load_histories
-from ..ledger import claims, due, histories, parking, sql
+from ..ledger import claims, database, histories, timers, unknown
 from ..ledger.claims import Claim
 from ..ledger.terms import Kind, Terms
 from ..models import Worker, WorkflowRun
 from . import clock
 from .errors import DoesNotEnd
-from .passes import TestingHost, TestingPass
+from .execution import TestingPass
+from .host import TestingHost
 from .stubs import Stubs
 
 logger = logging.getLogger("django_steps.testing")
 
 # Nobody renews the kit's leases, and on the virtual clock years may pass while it holds one.
-_LEASE = 100 * 365 * 86400 * 1_000_000
+_LEASE_US = 100 * 365 * 86400 * 1_000_000
 _TICK = 1000  # SQLite's clock shows whole milliseconds only
 _NAMES_SHOWN = 5
 
@@ -49,7 +52,7 @@ class Session:
         self.alias = router.db_for_write(WorkflowRun)
         self.stubs = Stubs(stubs)
         self.executed: dict[UUID, None] = {}
-        self._puts_down_always, self._max_steps = not straight_through, max_steps
+        self._suspends_always, self._max_steps = not straight_through, max_steps
         self.reached: dict[str, None] = {}
         self._recorded: Counter[UUID] = Counter()
         self._ways: dict[tuple[UUID, int, int], list[str]] = {}
@@ -83,7 +86,7 @@ class Session:
         while not self._has_ended(run):
             if self._go_over_one(run.pk) or self._go_over_one():
                 continue
-            wait = due.next_due(self._connection())
+            wait = timers.next_due(self._connection())
             if wait is None:
                 raise StepsError(f"Run {run.pk} of {run.workflow!r} is not due at any time: it is {run.status}.")
             clock.advance(wait)
@@ -95,7 +98,7 @@ class Session:
         while True:
             if self._go_over_one():
                 continue
-            wait = due.next_due(self._connection())
+            wait = timers.next_due(self._connection())
             if wait is None or wait > max(remaining + _TICK, self._limits.inline_wait):
                 clock.advance(remaining)
                 return
@@ -106,7 +109,7 @@ class Session:
         """Claim one run, or this one, and go over it; whether there was one."""
         claimed = claims.claim(self._connection(), self._terms(run_id), limit=1)
         for ended in claimed.ended:
-            events.run_ended(ended)
+            hooks.run_ended(ended)
         for claim in claimed.runs:
             self._go_over(claim)
         return bool(claimed.runs or claimed.ended)
@@ -116,17 +119,17 @@ class Session:
         connection = self._connection()
         records = load_histories(connection, [claim], self._histories)[claim.run_id]
         history = History(records, lambda name: histories.long_output(connection, claim.run_id, name))
-        host = TestingHost(self.alias, claim, puts_down_always=self._puts_down_always)
+        host = TestingHost(self.alias, claim, suspends_always=self._suspends_always)
         current = TestingPass(get_workflow(claim.workflow, claim.version), claim, history, host, self)
-        events.run_claimed(claim)
+        hooks.run_claimed(claim)
         ending = current.run()
-        events.pass_ended(claim, ending)
+        hooks.pass_ended(claim, ending)
         trouble = self.stubs.failed_assertion or current.trouble
         if trouble is not None:
             raise trouble
         if not current.has_recorded:
             self.count(claim)
-        if ending.how in (Ended.PUT_DOWN, Ended.GIVEN_BACK):
+        if ending.how in (Ended.SUSPENDED, Ended.RELEASED):
             self._ways[_identity(claim)] = current.way
             self._histories.keep(claim, history.records())
         elif ending.how is Ended.FAILED:
@@ -166,8 +169,8 @@ class Session:
 
     def _has_ended(self, run: WorkflowRun) -> bool:
         run.refresh_from_db(fields=["status", "phase"])
-        if run.phase == WorkflowRun.Phase.PARKED:
-            parking.unpark(self._connection(), self._kinds())
+        if run.phase == WorkflowRun.Phase.UNKNOWN:
+            unknown.bring_back(self._connection(), self._kinds())
         return bool(run.phase == WorkflowRun.Phase.ENDED)
 
     def _have_all_succeeded(self) -> bool:
@@ -184,7 +187,7 @@ class Session:
         logger.error("Run %s of %r failed%s:\n%s", run.pk, run.workflow, where, error["traceback"] or error["message"])
 
     def _connection(self) -> BaseDatabaseWrapper:
-        return sql.connection_for(self.alias)
+        return database.connection_for(self.alias)
 
     def _kinds(self) -> frozenset[Kind]:
         return registered_kinds()
@@ -194,21 +197,21 @@ class Session:
             worker_id=self._worker_id,
             kinds=self._kinds(),
             run_id=run_id,
-            lease=_LEASE,
+            lease_us=_LEASE_US,
             max_recoveries=conf.max_recoveries,
         )
 
     def _register(self) -> int:
         """A row like a worker's, which has stopped already: nobody is to count on it."""
-        moment = sql.read_clock(self._connection())
+        moment = database.read_clock(self._connection())
         row = Worker.objects.using(self.alias).create(
             host=socket.gethostname(),
             pid=os.getpid(),
             concurrency=1,
-            lease=_LEASE,
-            started_at=sql.to_datetime(moment),
-            last_seen=moment,
-            stopped_at=sql.to_datetime(moment),
+            lease_us=_LEASE_US,
+            started_at=to_datetime(moment),
+            last_seen_us=moment,
+            stopped_at=to_datetime(moment),
         )
         return int(row.pk)
 

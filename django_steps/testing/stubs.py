@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from ..names import check_name
+from ..core.names import check_name
 from .errors import UnusedStub
 
 

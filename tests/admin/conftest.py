@@ -12,8 +12,9 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from django_steps import definitions, failures, values
-from django_steps.ids import random_token
+from django_steps import Workflow, failures, values
+from django_steps.core.ids import random_token
+from django_steps.definitions import registry
 from django_steps.models import StepRecord, WorkflowRun
 
 START = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
@@ -130,5 +131,5 @@ def root(db: None) -> Client:
 @pytest.fixture
 def define(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Register a workflow for this test only: `define(function, mask=("token",))`."""
-    monkeypatch.setattr(definitions, "_registry", dict(definitions._registry))
-    return lambda function, **options: definitions.register(definitions.Workflow(function, **options))
+    monkeypatch.setattr(registry, "_registry", dict(registry._registry))
+    return lambda function, **options: registry.register(Workflow(function, **options))

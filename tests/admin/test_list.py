@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from django_steps.admin import search
 from django_steps.admin.changelist import CappedPaginator
-from django_steps.ids import uuid7
+from django_steps.core.ids import uuid7
 from django_steps.models import Worker, WorkflowRun
 
 from .conftest import START, add_step, error_of, failed_run, make_run, url
@@ -52,14 +52,14 @@ def test_list_without_runs(root):
 def test_attempts_takeovers_and_progress_are_shown_where_they_matter(root):
     make_run("running", attempts=3, recoveries=1, progress_done=37, progress_total=100)
     page = text(root)
-    assert "3 attempts, 1 takeover" in page
+    assert "3 attempts, 1 recovery" in page
     assert '<progress class="steps-progress" value="37" max="100" aria-label="37 of 100">' in page
     WorkflowRun.objects.update(attempts=1, recoveries=0)
     assert "attempt" not in text(root)
 
 
 def test_sleeping_run_says_until_when(root):
-    make_run("sleeping", available_at=1_900_000_000_000_000)
+    make_run("sleeping", available_at_us=1_900_000_000_000_000)
     assert "waits until 2030-03-17 17:46:40" in text(root)
 
 
@@ -80,7 +80,7 @@ def test_filters_by_workflow_and_queue(root):
     bulk = make_run(workflow="import", queue="bulk")
     other = make_run(workflow="export")
     Worker.objects.create(
-        host="h", pid=1, queues=["bulk"], concurrency=1, lease=1, started_at=START, last_seen=0, stopped_at=START
+        host="h", pid=1, queues=["bulk"], concurrency=1, lease_us=1, started_at=START, last_seen_us=0, stopped_at=START
     )
     page = text(root)
     assert '<a href="?workflow=import">import</a>' in page
@@ -250,7 +250,7 @@ def test_odd_names_are_shown_escaped(root, name):
 
 
 def test_undecodable_rows_are_listed(root):
-    run = make_run("failed", error_text='{"type": "cut off', input_text="{", takeovers_text="[")
+    run = make_run("failed", error_text='{"type": "cut off', input_text="{", recovery_log_text="[")
     assert shown(root) == [run]
     assert "unreadable record" in text(root)
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from django_steps.ledger import sql
+from django_steps.core import clock
 from django_steps.models import Worker, WorkflowRun
 
 from .conftest import make_run, url
@@ -16,12 +16,12 @@ LEASE = 30_000_000
 
 
 def microseconds(delta=timedelta(0)):
-    return sql.to_microseconds(timezone.now() + delta)
+    return clock.to_microseconds(timezone.now() + delta)
 
 
 def make_worker(silent_for=timedelta(0), **columns):
-    defaults = {"host": "web-1", "pid": 4711, "concurrency": 8, "lease": LEASE, "started_at": timezone.now()}
-    return Worker.objects.create(last_seen=microseconds(-silent_for), **{**defaults, **columns})
+    defaults = {"host": "web-1", "pid": 4711, "concurrency": 8, "lease_us": LEASE, "started_at": timezone.now()}
+    return Worker.objects.create(last_seen_us=microseconds(-silent_for), **{**defaults, **columns})
 
 
 def ended(status, seconds, ago=timedelta(minutes=1), **columns):
@@ -92,7 +92,7 @@ def test_durations_of_a_workflow_that_never_succeeded_are_left_open(root):
 
 def test_live_worker_is_shown_with_what_it_runs(page):
     worker = make_worker(queues=["bulk"])
-    make_run("running", worker=worker, available_at=microseconds() + LEASE, current_step="charge", workflow="order")
+    make_run("running", worker=worker, available_at_us=microseconds() + LEASE, current_step="charge", workflow="order")
     text = page()
     assert "answers" in text
     assert "bulk" in text
@@ -127,7 +127,7 @@ def test_run_that_waits_for_long_is_shown_whatever_its_priority(root, page):
 
 def test_run_that_was_retried_waits_since_then(page):
     make_run(
-        "pending", created_at=timezone.now() - timedelta(hours=2), available_at=microseconds(-timedelta(seconds=3))
+        "pending", created_at=timezone.now() - timedelta(hours=2), available_at_us=microseconds(-timedelta(seconds=3))
     )
     text = page()
     assert "A run has been waiting" not in text
@@ -135,11 +135,11 @@ def test_run_that_was_retried_waits_since_then(page):
 
 
 def test_runs_that_no_worker_knows_are_listed_and_linked(root, page):
-    make_run("pending", phase=WorkflowRun.Phase.PARKED, workflow="from_the_future", version="9")
+    make_run("pending", phase=WorkflowRun.Phase.UNKNOWN, workflow="from_the_future", version="9")
     text = page()
     assert "1 run is of a workflow or version that no worker knows." in text
-    assert f'href="{url("changelist")}?status__exact=parked&amp;workflow=from_the_future">from_the_future' in text
-    found = root.get(url("changelist"), {"status__exact": "parked", "workflow": "from_the_future"}).content.decode()
+    assert f'href="{url("changelist")}?status__exact=unknown&amp;workflow=from_the_future">from_the_future' in text
+    found = root.get(url("changelist"), {"status__exact": "unknown", "workflow": "from_the_future"}).content.decode()
     assert "from_the_future" in found
     assert "no worker knows it" in found
 
@@ -160,8 +160,8 @@ def test_number_of_queries_does_not_depend_on_the_number_of_runs(root, django_as
         for _run in range(number):
             worker = make_worker()
             ended("failed", 1, workflow=f"workflow_{number}")
-            make_run("running", worker=worker, available_at=microseconds() + LEASE)
-            make_run("pending", phase=WorkflowRun.Phase.PARKED)
+            make_run("running", worker=worker, available_at_us=microseconds() + LEASE)
+            make_run("pending", phase=WorkflowRun.Phase.UNKNOWN)
         with django_assert_max_num_queries(30) as queries:
             root.get(url("overview"))
         counts.append(len(queries))
@@ -171,7 +171,7 @@ def test_number_of_queries_does_not_depend_on_the_number_of_runs(root, django_as
 def test_odd_names_are_shown_escaped(root):
     name = "<script>alert(1)</script>"
     worker = make_worker(host=name, queues=[name])
-    make_run("running", workflow=name, worker=worker, available_at=microseconds() + LEASE, current_step=name)
-    make_run("pending", workflow=name, version=name, phase=WorkflowRun.Phase.PARKED)
+    make_run("running", workflow=name, worker=worker, available_at_us=microseconds() + LEASE, current_step=name)
+    make_run("pending", workflow=name, version=name, phase=WorkflowRun.Phase.UNKNOWN)
     ended("failed", 1, workflow=name)
     assert "<script>alert" not in root.get(url("overview")).content.decode()

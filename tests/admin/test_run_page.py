@@ -11,7 +11,7 @@ from decimal import Decimal
 import pytest
 from django.utils.timezone import now
 
-from django_steps.ledger import sql
+from django_steps.core import clock
 from django_steps.models import StepRecord, Worker, WorkflowRun
 
 from .conftest import START, add_step, attempt_log, error_of, failed_run, handled_run, make_run, url
@@ -144,7 +144,7 @@ def test_page_is_titled_by_what_the_run_is_about(root, known):
 def test_steps_and_sleeps_are_counted_apart(root, text):
     run = make_run()
     add_step(run, "a")
-    add_step(run, "nap", kind="sleep", wake_at=sql.to_microseconds(START + timedelta(seconds=3)))
+    add_step(run, "nap", kind="sleep", wakes_at_us=clock.to_microseconds(START + timedelta(seconds=3)))
     add_step(run, "b")
     page = text(run)
     assert "<dd>2 steps, 1 sleep</dd>" in page
@@ -156,7 +156,7 @@ def test_steps_and_sleeps_are_counted_apart(root, text):
 def test_sleep_says_what_the_run_says_until_its_time_is_over(root, status, took):
     wakes = {"succeeded": START + timedelta(days=2)}.get(status, now() + timedelta(days=30))
     run = make_run(status, **({"finished_at": wakes} if status == "succeeded" else {}))
-    add_step(run, "nap", kind="sleep", started_at=START, wake_at=sql.to_microseconds(wakes))
+    add_step(run, "nap", kind="sleep", started_at=START, wakes_at_us=clock.to_microseconds(wakes))
     (row,) = root.get(url("change", run.pk)).context["steps"]
     assert f"steps-status-{status}" in row.status
     assert row.took == took
@@ -179,9 +179,9 @@ def test_active_run_that_no_live_worker_would_take_says_why(text):
     alive = {
         "pid": 1,
         "concurrency": 1,
-        "lease": 30_000_000,
+        "lease_us": 30_000_000,
         "started_at": START,
-        "last_seen": sql.to_microseconds(now()),
+        "last_seen_us": clock.to_microseconds(now()),
     }
     workflows = [["three_steps", ""]]
     Worker.objects.create(host="web-1", queues=["default"], workflows=workflows, **alive)
@@ -191,18 +191,18 @@ def test_active_run_that_no_live_worker_would_take_says_why(text):
 
 
 def test_run_that_only_a_silent_worker_holds_says_that_no_worker_is_running(text):
-    worker = Worker.objects.create(host="web-1", pid=4711, concurrency=1, lease=1, started_at=START, last_seen=0)
+    worker = Worker.objects.create(host="web-1", pid=4711, concurrency=1, lease_us=1, started_at=START, last_seen_us=0)
     assert "No worker is running." in text(make_run("running", worker=worker))
 
 
 def test_worker_that_executes_the_run_is_named(text):
-    worker = Worker.objects.create(host="web-1", pid=4711, concurrency=1, lease=1, started_at=START, last_seen=0)
+    worker = Worker.objects.create(host="web-1", pid=4711, concurrency=1, lease_us=1, started_at=START, last_seen_us=0)
     assert "web-1:4711" in text(make_run("running", worker=worker))
     assert "web-1:4711" not in text(make_run("succeeded", worker=worker))
 
 
 def test_parked_run_says_why_nothing_happens(text):
-    assert "No worker knows this workflow" in text(make_run("pending", phase=WorkflowRun.Phase.PARKED))
+    assert "No worker knows this workflow" in text(make_run("pending", phase=WorkflowRun.Phase.UNKNOWN))
 
 
 def test_every_step_can_be_retried_from(text):
@@ -270,7 +270,7 @@ def test_odd_names_are_shown_escaped(text, name):
 
 def test_row_that_cannot_be_decoded_is_still_a_page(text, known):
     run = make_run(
-        "failed", workflow=known(), input_text="{", output_text='{"$": "gone", "v": [1]}', takeovers_text="["
+        "failed", workflow=known(), input_text="{", output_text='{"$": "gone", "v": [1]}', recovery_log_text="["
     )
     run_text = {"output_text": '{"$":"dataclass","of":"gone:Gone","v":{"a":1}}', "attempt_log": "]", "error_text": "!"}
     step = add_step(run, "a", "failed")
@@ -326,7 +326,7 @@ def test_timeline_draws_a_long_sleep_hatched_and_shorter_than_it_was(root):
         kind="sleep",
         started_at=START + timedelta(seconds=1),
         finished_at=end,
-        wake_at=sql.to_microseconds(end),
+        wakes_at_us=clock.to_microseconds(end),
     )
     add_step(run, "more", started_at=end, finished_at=end + timedelta(seconds=1))
     timeline = drawing(root, run)
@@ -354,10 +354,10 @@ def test_timeline_marks_failed_attempts_and_the_waits_between_them(root):
 
 
 def test_timeline_marks_takeovers_in_words_too(root):
-    taken = [{"at": sql.to_microseconds(START + timedelta(seconds=5)), "worker": "web-1:99", "step": "charge"}]
-    run = make_run(started_at=START, finished_at=START + timedelta(seconds=10), takeovers_text=json.dumps(taken))
+    taken = [{"at": clock.to_microseconds(START + timedelta(seconds=5)), "worker": "web-1:99", "step": "charge"}]
+    run = make_run(started_at=START, finished_at=START + timedelta(seconds=10), recovery_log_text=json.dumps(taken))
     add_step(run, "charge", started_at=START, finished_at=START + timedelta(seconds=10))
-    (takeover,) = drawing(root, run).takeovers
+    (takeover,) = drawing(root, run).recovery_log
     assert takeover.x == 50
     page = root.get(url("change", run.pk)).content.decode()
     assert "03:00:05: taken over from web-1:99, which died in step “charge”" in page

@@ -7,7 +7,7 @@ from django.core.management.base import CommandError
 from django.db import connection
 
 from django_steps import signals
-from django_steps.ledger.sql import RUN
+from django_steps.ledger.tables import RUN
 from django_steps.management import bulk
 from django_steps.models import StepRecord, WorkflowRun
 from tests.app.workflows import sleeper, three_steps

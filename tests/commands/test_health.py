@@ -13,8 +13,8 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 
 from django_steps import workflow
-from django_steps.ledger import sql
-from django_steps.ledger.sql import RUN
+from django_steps.ledger import database, dialect
+from django_steps.ledger.tables import RUN
 from django_steps.models import Worker, WorkflowRun
 from tests.app.workflows import sleeper, three_steps
 
@@ -34,7 +34,7 @@ def check() -> tuple[bool, list[str]]:
 
 
 def seen_ago(seconds: int) -> int:
-    return sql.read_clock(connection) - seconds * 1_000_000
+    return database.read_clock(connection) - seconds * 1_000_000
 
 
 def test_a_live_worker_and_nothing_overdue_is_healthy(live_worker):
@@ -53,7 +53,7 @@ def test_no_live_worker_is_a_problem(live_worker, fields):
     if fields == {"stopped_at": "now"}:
         live_worker(stopped_at=timezone.now())
     elif fields:
-        live_worker(last_seen=seen_ago(fields["seen_ago"]))
+        live_worker(last_seen_us=seen_ago(fields["seen_ago"]))
     is_well, lines = check()
 
     assert not is_well
@@ -62,7 +62,7 @@ def test_no_live_worker_is_a_problem(live_worker, fields):
 
 
 def test_a_worker_is_live_within_three_of_its_leases(live_worker):
-    live_worker(last_seen=seen_ago(80))
+    live_worker(last_seen_us=seen_ago(80))
     assert check()[0]
 
 
@@ -92,7 +92,7 @@ def test_a_delayed_run_is_overdue_only_after_its_time(live_worker, pass_time):
     live_worker()
     assert check()[0]
     pass_time("12m")
-    Worker.objects.update(last_seen=sql.read_clock(connection))
+    Worker.objects.update(last_seen_us=database.read_clock(connection))
     assert "1 sleeping or delayed run is overdue by more than 60 s" in check()[1][0]
 
 
@@ -101,13 +101,13 @@ def test_a_run_whose_dead_worker_nobody_replaces_is_a_problem(live_worker):
     worker = live_worker()
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {RUN} SET phase = 1, status = 'running', worker_id = %s, available_at = %s WHERE id = %s",
-            [worker.pk, seen_ago(61), sql.key(connection, run.pk)],
+            f"UPDATE {RUN} SET phase = 1, status = 'running', worker_id = %s, available_at_us = %s WHERE id = %s",
+            [worker.pk, seen_ago(61), dialect.key(connection, run.pk)],
         )
     assert "1 run of a dead worker was not taken over within 60 s" in check()[1][0]
 
 
-@pytest.mark.parametrize("phase", [WorkflowRun.Phase.READY, WorkflowRun.Phase.PARKED])
+@pytest.mark.parametrize("phase", [WorkflowRun.Phase.READY, WorkflowRun.Phase.UNKNOWN])
 def test_runs_that_no_live_worker_knows_are_a_problem(live_worker, phase):
     @workflow(version="2")
     def renamed(input): ...

@@ -9,7 +9,7 @@ import pytest
 from django.core.management.base import OutputWrapper
 from django.utils import timezone
 
-from django_steps.management import output
+from django_steps.presentation import output
 
 
 @pytest.mark.parametrize(

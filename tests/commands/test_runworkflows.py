@@ -14,9 +14,11 @@ from django.core.management.base import CommandError
 from django.db import connection, connections
 from django.db.migrations.recorder import MigrationRecorder
 
-from django_steps import definitions, signals, workflow
-from django_steps.management import left_over, output
+from django_steps import signals, workflow
+from django_steps.definitions import registry
+from django_steps.management import left_over
 from django_steps.models import WorkflowRun
+from django_steps.presentation import output
 from tests.app.workflows import sleeper, three_steps
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -50,7 +52,7 @@ def test_versions_are_told_in_the_greeting(run_until_idle):
 
 
 def test_it_warns_when_there_are_no_workflows(run_until_idle):
-    definitions._registry.clear()
+    registry._registry.clear()
     printed = run_until_idle().out
     assert "No workflows were found, so nothing will be executed." in printed
     assert "shop/workflows.py" in printed
@@ -126,7 +128,7 @@ def test_runs_that_no_worker_knows_are_told_at_the_end(run_until_idle, live_work
     live_worker(workflows=[["known_elsewhere", ""]])
     for name in ("forgotten", "known_elsewhere"):
         workflow(name=name)(_body).start({})
-        del definitions._registry[name, ""]
+        del registry._registry[name, ""]
     lines = run_until_idle().out.splitlines()
 
     assert lines[-2].startswith("Ended.")
@@ -159,7 +161,7 @@ def talkative(input, logger):
 
 
 def test_logs_go_to_stderr_where_no_logging_is_configured(run_until_idle, capsys):
-    definitions.register(talkative)
+    registry.register(talkative)
     talkative.start("hello")
     with no_logging():
         run_until_idle()
@@ -169,7 +171,7 @@ def test_logs_go_to_stderr_where_no_logging_is_configured(run_until_idle, capsys
 
 
 def test_logging_that_is_configured_is_left_alone(run_until_idle, capsys):
-    definitions.register(talkative)
+    registry.register(talkative)
     logger, handler = logging.getLogger("django_steps"), logging.NullHandler()
     logger.addHandler(handler)
     try:

@@ -9,7 +9,7 @@ import pytest
 from django.db import connection
 
 from django_steps import RetryPolicy, workflow
-from django_steps.ledger.sql import RUN, STEP
+from django_steps.ledger.tables import RUN, STEP
 from django_steps.models import WorkflowRun
 from tests.app.workflows import sleeper, three_steps
 
@@ -213,7 +213,7 @@ def test_rows_that_cannot_be_read_are_shown_all_the_same(run_command, work, shak
     run = shaky.start({"fails": True})
     work()
     with connection.cursor() as cursor:
-        cursor.execute(f"UPDATE {RUN} SET input = 'no json', output = '{{', error = 'broken', takeovers = 'broken'")
+        cursor.execute(f"UPDATE {RUN} SET input = 'no json', output = '{{', error = 'broken', recovery_log = 'broken'")
         cursor.execute(f"UPDATE {STEP} SET output = 'broken', error = 'broken', attempt_log = 'broken'")
 
     assert "unreadable record" in run_command("showworkflows", *arguments).out

@@ -13,10 +13,10 @@ from django.core.management.base import CommandError
 from django.db import connections
 from pydantic import BaseModel
 
-from django_steps import liveness, waiting, workflow
-from django_steps.models import WorkflowRun
+from django_steps import workflow
+from django_steps.models import WorkflowRun, diagnosis, results
 from django_steps.worker import Worker
-from tests.engine import eventually
+from tests.staging import eventually
 
 pytestmark = pytest.mark.django_db
 
@@ -134,7 +134,7 @@ def said_while_waiting(monkeypatch, *arguments: str) -> str:
     err, looks = StringIO(), []
 
     def look(*arguments):
-        looks.append(liveness.why_nobody_takes(*arguments))
+        looks.append(diagnosis.why_unclaimed(*arguments))
         return looks[-1]
 
     def work():
@@ -142,8 +142,8 @@ def said_while_waiting(monkeypatch, *arguments: str) -> str:
         Worker(until_idle=True, poll_interval=0.02).run()
         connections.close_all()
 
-    monkeypatch.setattr(waiting, "LOOK_FOR_WORKERS", 0)
-    monkeypatch.setattr(waiting, "why_nobody_takes", look)
+    monkeypatch.setattr(results, "LOOK_FOR_WORKERS", 0)
+    monkeypatch.setattr(results, "why_unclaimed", look)
     thread = threading.Thread(target=work)
     thread.start()
     call_command("startworkflow", *arguments, "--wait", "--no-color", stdout=StringIO(), stderr=err, skip_checks=True)

@@ -10,7 +10,7 @@ import pytest
 from django_steps.models import Worker, WorkflowRun
 from tests.app import effects
 from tests.app.workflows import slow_middle
-from tests.engine import eventually
+from tests.staging import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

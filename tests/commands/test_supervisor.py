@@ -14,7 +14,7 @@ from django_steps.models import Worker, WorkflowRun
 from tests.app import effects
 from tests.app.workflows import slow_middle, three_steps
 from tests.conftest import ROOT
-from tests.engine import eventually
+from tests.staging import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from django.utils import timezone
 
-from django_steps.ledger import sql
+from django_steps.core import clock
 from django_steps.models import Worker, WorkflowRun
 from tests.admin.conftest import add_step, error_of, failed_run, make_run
 
@@ -35,7 +35,12 @@ def a_night(transactional_db):
     """Runs of a shop at three in the morning; the addresses of its pages."""
     now = timezone.now()
     worker = Worker.objects.create(
-        host="web-1", pid=4711, concurrency=8, lease=30_000_000, started_at=now, last_seen=sql.to_microseconds(now)
+        host="web-1",
+        pid=4711,
+        concurrency=8,
+        lease_us=30_000_000,
+        started_at=now,
+        last_seen_us=clock.to_microseconds(now),
     )
     for number in reversed(range(240)):
         end = now - timedelta(minutes=6 * number)
@@ -58,7 +63,7 @@ def a_night(transactional_db):
     )
     add_step(sleeping, "reserve_gift")
     add_step(sleeping, "let_them_arrive", kind="sleep")
-    WorkflowRun.objects.filter(pk=sleeping.pk).update(available_at=sql.to_microseconds(now + timedelta(days=2)))
+    WorkflowRun.objects.filter(pk=sleeping.pk).update(available_at_us=clock.to_microseconds(now + timedelta(days=2)))
     running = make_run(
         "running",
         workflow="process_batch",
@@ -68,7 +73,7 @@ def a_night(transactional_db):
         progress_done=37,
         progress_total=100,
         worker=worker,
-        available_at=sql.to_microseconds(now) + 30_000_000,
+        available_at_us=clock.to_microseconds(now) + 30_000_000,
     )
     for number in range(37):
         add_step(running, f"process_batch_{number}")
@@ -78,7 +83,7 @@ def a_night(transactional_db):
 def failed_order(now):
     begun = now - timedelta(hours=26)
     error = error_of(CardDeclined("The bank declined the card ending in 4242: insufficient funds"), "charge")
-    taken = [{"at": sql.to_microseconds(begun + timedelta(seconds=21)), "worker": "web-2:902", "step": "reserve"}]
+    taken = [{"at": clock.to_microseconds(begun + timedelta(seconds=21)), "worker": "web-2:902", "step": "reserve"}]
     run = make_run(
         "failed",
         workflow="process_order",
@@ -89,9 +94,9 @@ def failed_order(now):
         finished_at=now - timedelta(minutes=2),
         recoveries=1,
         error_text=error,
-        takeovers_text=json.dumps(taken),
+        recovery_log_text=json.dumps(taken),
     )
-    at = sql.to_microseconds
+    at = clock.to_microseconds
     add_step(run, "validate", started_at=begun, finished_at=begun + timedelta(seconds=12), result={"total": "15.00"})
     reserved = begun + timedelta(seconds=21)
     add_step(run, "reserve", started_at=reserved, finished_at=reserved + timedelta(seconds=14), result=[2, 2])
@@ -102,7 +107,7 @@ def failed_order(now):
         kind="sleep",
         started_at=reserved + timedelta(seconds=14),
         finished_at=woken,
-        wake_at=at(woken),
+        wakes_at_us=at(woken),
     )
     attempts = [
         {

@@ -14,7 +14,7 @@ from testproject.shop.models import Activity, Customer, Order, Product, Service
 from testproject.shop.samples import switch
 from testproject.shop.workflows import process_order
 from tests.app.workflows import sleeper, slow_middle, three_steps
-from tests.engine import eventually
+from tests.staging import eventually
 
 RUNS = "/admin/django_steps/workflowrun/"
 

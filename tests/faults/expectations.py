@@ -123,7 +123,7 @@ def check_run(label: str, kind: Kind, records: list[StepRecord], lines: list[Lin
         seen = [line for line in lines if line.event == "saw" and line.step == record.name]
         assert seen, f"{label}: the body never saw {record.name}"
         if record.kind == "sleep":
-            early = [line for line in seen if int(line.token) < (record.wake_at or 0) - CLOCK_TICK]
+            early = [line for line in seen if int(line.token) < (record.wakes_at_us or 0) - CLOCK_TICK]
             assert not early, f"{label}: {record.name} was cut short"
         else:
             tally.executions += check_step(label, record, seen, lines)

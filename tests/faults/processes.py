@@ -10,7 +10,7 @@ from pathlib import Path
 
 from django_steps.models import Worker as WorkerRow
 from tests.conftest import ROOT, process_environment
-from tests.engine import eventually
+from tests.staging import eventually
 
 from . import evidence
 

@@ -14,7 +14,7 @@ import pytest
 
 from django_steps.models import Worker as WorkerRow
 from django_steps.models import WorkflowRun
-from tests.engine import eventually
+from tests.staging import eventually
 
 from . import evidence
 
@@ -47,5 +47,5 @@ def test_workers_whose_clocks_are_an_hour_apart_agree(workers, started, wrong_cl
     assert max(clocks) - min(clocks) > 7000, "the clocks were not apart, or one worker did it all"
     started.check()
     for run in WorkflowRun.objects.all():
-        assert not run.takeovers
+        assert not run.recovery_log
         assert abs(run.finished_at.timestamp() - time.time()) < 60

@@ -1,11 +1,11 @@
-"""The machine of `tests/test_model.py` once more, for longer."""
+"""The machine of `tests/engine/test_model.py` once more, for longer."""
 
 from __future__ import annotations
 
 import hypothesis
 import pytest
 
-from tests.test_model import check, machine  # noqa: F401
+from tests.engine.test_model import check, machine  # noqa: F401
 
 
 @pytest.mark.faults

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.engine import eventually
+from tests.staging import eventually
 
 from .expectations import Started, Tally
 from .processes import Workers

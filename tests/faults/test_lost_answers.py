@@ -14,7 +14,7 @@ from django_steps import RetryPolicy, workflow
 from django_steps.models import WorkflowRun
 from django_steps.worker import Worker
 from tests.app.models import Effect
-from tests.engine import eventually
+from tests.staging import eventually
 
 from .losses import Losses, losses  # noqa: F401
 

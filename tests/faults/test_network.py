@@ -11,7 +11,7 @@ from django_steps import workflow
 from django_steps.models import Worker as WorkerRow
 from django_steps.models import WorkflowRun
 from tests.app.models import Effect
-from tests.engine import eventually
+from tests.staging import eventually
 
 from . import evidence
 from .expectations import KINDS, writing_kind

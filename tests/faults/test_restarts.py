@@ -11,7 +11,7 @@ from django.db import connections
 
 from django_steps.models import StepRecord
 from django_steps.models import Worker as WorkerRow
-from tests.engine import eventually
+from tests.staging import eventually
 
 from . import evidence
 from .databases import default_database

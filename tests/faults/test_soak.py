@@ -14,7 +14,7 @@ from django.db import connection
 
 from django_steps.models import WorkflowRun
 from tests.app.models import Effect
-from tests.engine import eventually
+from tests.staging import eventually
 
 from .expectations import Started, writing_kind
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.engine import eventually
+from tests.staging import eventually
 
 from .databases import default_database
 from .disks import DISKS, Disk

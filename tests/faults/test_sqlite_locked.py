@@ -9,7 +9,7 @@ import time
 import pytest
 from django.db import connection
 
-from tests.engine import eventually
+from tests.staging import eventually
 
 from .expectations import Started, Tally
 from .processes import Workers

@@ -11,7 +11,7 @@ import time
 from django.db import connection
 
 from django_steps.models import WorkflowRun
-from tests.engine import eventually
+from tests.staging import eventually
 
 from . import evidence
 from .expectations import KINDS

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from django_steps import RetryPolicy, current_step, workflow
-from django_steps.step import Step
+from django_steps.definitions.step import Step
 from tests.app.models import Effect
 
 from .evidence import note, real_time

@@ -6,7 +6,7 @@ import unittest
 
 from django.test import TestCase
 
-from django_steps.ledger import sql
+from django_steps.core import clock as engine_clock
 from django_steps.testing import clock, drain
 
 from .workflows import kit_greeting
@@ -24,24 +24,24 @@ def run_in_a_row(test_class):
     result = unittest.TestResult()
     unittest.defaultTestLoader.loadTestsFromTestCase(test_class).run(result)
     assert result.wasSuccessful() and result.testsRun > 1, result.errors + result.failures
-    return sql.clock.offset
+    return engine_clock.offset_us
 
 
 class _TimePasses(unittest.TestCase):
     before = 0
 
     def setUp(self):
-        self.assertEqual(sql.clock.offset, self.before)
+        self.assertEqual(engine_clock.offset_us, self.before)
         let_pass(1)
 
     def test_once(self):
         let_pass(2)
         let_pass(3)
-        self.assertEqual(sql.clock.offset, self.before + 6)
+        self.assertEqual(engine_clock.offset_us, self.before + 6)
 
     def test_again(self):
         self._helper()
-        self.assertEqual(sql.clock.offset, self.before + 5)
+        self.assertEqual(engine_clock.offset_us, self.before + 5)
 
     @classmethod
     def _helper(cls):
@@ -69,14 +69,14 @@ def test_in_pytest_time_stays_passed_until_the_plugin_puts_it_back():
     with clock.kept():
         let_pass(5)
         let_pass(6)
-        assert sql.clock.offset == 11
-    assert sql.clock.offset == 0
+        assert engine_clock.offset_us == 11
+    assert engine_clock.offset_us == 0
 
 
 def test_where_nobody_could_put_it_back_time_goes_back_at_once(monkeypatch):
     monkeypatch.setattr(clock, "_is_kept", False)
     let_pass(5)
-    assert sql.clock.offset == 0
+    assert engine_clock.offset_us == 0
 
 
 class InADjangoTestCase(TestCase):
@@ -86,12 +86,12 @@ class InADjangoTestCase(TestCase):
         drain(advance="1d")
 
     def test_drain_moves_it(self):
-        self.assertEqual(sql.clock.offset // DAY, 1)
+        self.assertEqual(engine_clock.offset_us // DAY, 1)
         drain(advance="6d")
-        self.assertEqual(sql.clock.offset // DAY, 7)
+        self.assertEqual(engine_clock.offset_us // DAY, 7)
 
     def test_drain_moves_it_from_where_it_was(self):
-        self.assertEqual(sql.clock.offset // DAY, 1)
+        self.assertEqual(engine_clock.offset_us // DAY, 1)
         self.assertEqual(drain(advance="23h"), [])
         [run] = drain(advance="1h")
         self.assertEqual(run.pk, self.run_for_all.pk)

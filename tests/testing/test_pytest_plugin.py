@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 USING_THE_KIT = """
 import pytest
 from django.db import connection
-from django_steps.ledger import sql
+from django_steps.core import clock
 from tests.testing.workflows import kit_greeting
 
 def test_one(workflow_kit):
@@ -22,12 +22,12 @@ def test_one(workflow_kit):
     run = workflow_kit.run_workflow(kit_greeting, {"name": "a", "pause": "6d"})
     assert run.status == "succeeded"
     assert workflow_kit.drain(advance="6d") == []
-    assert sql.clock.offset > 11.9 * 86400 * 1_000_000
+    assert clock.offset_us > 11.9 * 86400 * 1_000_000
 
 @pytest.mark.django_db
 def test_two():
     from django_steps.testing import drain
-    assert sql.clock.offset == 0
+    assert clock.offset_us == 0
     kit_greeting.start({"name": "a"}, delay="1d")
     assert drain() == []
     drain(advance="12h")
@@ -35,12 +35,12 @@ def test_two():
 
 @pytest.mark.django_db(transaction=True)
 def test_three(workflow_kit):
-    assert sql.clock.offset == 0
+    assert clock.offset_us == 0
     assert not connection.in_atomic_block
     workflow_kit.run_workflow(kit_greeting, {"name": "a", "pause": "6d"})
 
 def test_four(workflow_kit):
-    assert sql.clock.offset == 0
+    assert clock.offset_us == 0
     assert workflow_kit.FakeStep().names == []
 """
 
@@ -51,7 +51,7 @@ def test_nothing_is_loaded():
     from django.conf import settings
     assert "django_steps.pytest_plugin" in sys.modules
     assert not settings.configured
-    assert not {"django_steps.models", "django_steps.execution"} & set(sys.modules)
+    assert not {"django_steps.models", "django_steps.engine.execution"} & set(sys.modules)
 """
 
 

@@ -8,9 +8,8 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from django_steps.models import WorkflowRun
-from django_steps.querysets import WorkflowRunQuerySet
-
+from ...models import WorkflowRun
+from ...models.querysets import WorkflowRunQuerySet
 from .. import arguments, base, bulk
 
 
@@ -46,7 +45,7 @@ class Command(base.WorkflowCommand):
             text = ngettext("%(count)d run is canceled.", "%(count)d runs are canceled.", report.done)
         bulk.tell(self, report, text, options)
 
-    def selected(self, options: dict[str, Any]) -> WorkflowRunQuerySet:
+    def selected(self, options: dict[str, Any]) -> WorkflowRunQuerySet[WorkflowRun]:
         if options["run_ids"]:
             if options["workflow"] or options["status"]:
                 raise CommandError(_("Give RUN_IDs, or --workflow with --status, not both."))

@@ -8,10 +8,11 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from django_steps.ledger import pruning, sql
-from django_steps.models import WorkflowRun
-
-from .. import arguments, base, output
+from ...core import clock
+from ...ledger import database, pruning
+from ...models import WorkflowRun
+from ...presentation import output
+from .. import arguments, base
 
 Status = WorkflowRun.Status
 
@@ -49,17 +50,17 @@ class Command(base.WorkflowCommand):
         if active:
             text = _("A run that is %(status)s has not ended; only succeeded, failed and canceled ones are deleted.")
             raise CommandError(text % {"status": active[0]})
-        database = base.connection()
-        before = sql.read_clock(database) - arguments.microseconds(options["older_than"])
+        connection = base.connection()
+        before = database.read_clock(connection) - arguments.microseconds(options["older_than"])
         statuses = list(dict.fromkeys(options["status"])) or [str(status) for status in WorkflowRun.FINISHED]
-        counts = {status: pruning.count(database, before, [status]) for status in statuses}
+        counts = {status: pruning.count(connection, before, [status]) for status in statuses}
         total = sum(counts.values())
         if options["dry_run"]:
             self.report(total, counts, before, is_rehearsal=True)
             return
         deleted = 0
         with output.Progress(self.stdout) as progress:
-            while number := pruning.prune(database, before, statuses):
+            while number := pruning.prune(connection, before, statuses):
                 deleted += number
                 text = _("%(done)d of %(total)d deleted …")
                 progress.show(text % {"done": deleted, "total": max(total, deleted)})
@@ -67,7 +68,7 @@ class Command(base.WorkflowCommand):
             self.report(deleted, counts if deleted == total else {}, before, is_rehearsal=False)
 
     def report(self, total: int, counts: dict[str, int], before: int, *, is_rehearsal: bool) -> None:
-        moment = output.full_moment(sql.to_datetime(before))
+        moment = output.full_moment(clock.to_datetime(before))
         if not total:
             self.stdout.write(_("There are no such runs that ended before %(moment)s.") % {"moment": moment})
             return

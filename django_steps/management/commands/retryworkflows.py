@@ -8,9 +8,10 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from django_steps.ledger import sql
-from django_steps.querysets import WorkflowRunQuerySet
-
+from ...core import clock
+from ...ledger import database
+from ...models import WorkflowRun
+from ...models.querysets import WorkflowRunQuerySet
 from .. import arguments, base, bulk
 
 
@@ -54,7 +55,7 @@ class Command(base.WorkflowCommand):
             text = ngettext("%(count)d run is retried.", "%(count)d runs are retried.", report.done)
         bulk.tell(self, report, text, options)
 
-    def selected(self, options: dict[str, Any]) -> WorkflowRunQuerySet:
+    def selected(self, options: dict[str, Any]) -> WorkflowRunQuerySet[WorkflowRun]:
         if options["run_ids"]:
             if options["all_failed"] or options["workflow"] or options["since"]:
                 raise CommandError(_("Give RUN_IDs, or --all-failed with --workflow and --since, not both."))
@@ -66,6 +67,6 @@ class Command(base.WorkflowCommand):
             base.note_unknown_workflow(self, options["workflow"])
             runs = runs.filter(workflow=options["workflow"])
         if options["since"] is not None:
-            since = sql.read_clock(base.connection()) - arguments.microseconds(options["since"])
-            runs = runs.filter(finished_at__gte=sql.to_datetime(since))
+            since = database.read_clock(base.connection()) - arguments.microseconds(options["since"])
+            runs = runs.filter(finished_at__gte=clock.to_datetime(since))
         return runs

@@ -15,12 +15,11 @@ from django.utils.autoreload import get_child_arguments
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from django_steps.supervisor import SUPERVISED, PythonFiles, Supervisor
-from django_steps.worker import Worker
-
+from ...worker import Worker
+from ...worker.stopping import StopSignals, end_at_once
+from ...worker.supervisor import SUPERVISED, PythonFiles, Supervisor
 from .. import arguments, base, left_over
 from ..garbage import spare_what_is_loaded
-from ..stopping import StopSignals, end_at_once
 from ..worker_output import WorkerOutput, logging_to_stderr
 
 
@@ -164,7 +163,7 @@ class Command(base.WorkflowCommand):
             raise CommandError(problem)
 
     def say_stopping(self, worker: Worker, lines: WorkerOutput) -> None:
-        steps = [f"  {claim.workflow}  {claim.run_id}  {step}".rstrip() for claim, step in worker.under_way()]
+        steps = [f"  {claim.workflow}  {claim.run_id}  {step}".rstrip() for claim, step in worker.in_progress()]
         if not steps:
             lines.say(_("Stopping."))
             return

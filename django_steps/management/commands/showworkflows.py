@@ -12,12 +12,14 @@ from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from django_steps.errors import FailureWasHandled
-from django_steps.ledger import verbs
-from django_steps.liveness import live_workers
-from django_steps.models import WorkflowRun
-
-from .. import arguments, base, health, output, run_json, run_texts
+from ...errors import FailureWasHandled
+from ...ledger import controls
+from ...models import WorkflowRun
+from ...models.diagnosis import live_workers
+from ...presentation import json as run_json
+from ...presentation import output
+from ...presentation import runs as run_texts
+from .. import arguments, base, health
 
 LIMIT = 20
 
@@ -32,7 +34,7 @@ class Command(base.WorkflowCommand):
         "\n"
         "--json prints a list of objects with the keys id, workflow, version, queue, priority, key, status, attempts,\n"
         "recoveries, current_step, progress, worker, created_at, started_at, finished_at, wakes_at, restart_of, error;\n"
-        "for one run an object that also has input, output, takeovers and steps (name, kind, position, status,\n"
+        "for one run an object that also has input, output, recovery_log and steps (name, kind, position, status,\n"
         "attempts, started_at, finished_at, wakes_at, output, error, earlier_attempts). Times are ISO 8601.\n"
         "A retry of the run counts the attempts of its step from 1 again; earlier_attempts has those from before, too,\n"
         "with before_retry set.\n"
@@ -148,7 +150,7 @@ def how_to_go_on(run: WorkflowRun) -> str:
     """What to type for a retry: one that will not be refused."""
     text, step = _("Let it go on with:   %(manage)s retryworkflows %(id)s"), ""
     try:
-        verbs.failures_to_forget(base.connection(), run.pk)
+        controls.failures_to_reset(base.connection(), run.pk)
     except FailureWasHandled as handled:
         text = _(
             "Its failure was handled. Let it go on from a step:   %(manage)s retryworkflows %(id)s --from-step %(step)s"

@@ -10,12 +10,11 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from django_steps import liveness, waiting
-from django_steps.definitions import Workflow, get_workflow
-from django_steps.models import WorkflowRun
-from django_steps.values import searchable
-
-from .. import arguments, base, output
+from ...definitions import Workflow, get_workflow
+from ...models import WorkflowRun, diagnosis, results
+from ...presentation import output
+from ...values import searchable
+from .. import arguments, base
 
 
 class Command(base.WorkflowCommand):
@@ -58,7 +57,7 @@ class Command(base.WorkflowCommand):
         if options["wait"]:
             self.wait(workflow, run, told)
 
-    def tell(self, run: WorkflowRun, options: dict[str, Any]) -> liveness.Untaken | None:
+    def tell(self, run: WorkflowRun, options: dict[str, Any]) -> diagnosis.Unclaimed | None:
         """The id, and what to type next; also why nobody will execute the run, which is returned."""
         # With --wait stdout is for the result alone.
         stream = self.stderr if options["wait"] else self.stdout
@@ -79,23 +78,23 @@ class Command(base.WorkflowCommand):
             say(_("It is due at %(moment)s.") % {"moment": output.full_moment(run.wakes_at)})
         if not options["wait"]:
             say(_("Look at it with:   %(manage)s showworkflows %(id)s") % {"manage": base.manage(), "id": run.pk})
-        untaken = None if run.is_finished else liveness.why_nobody_takes(base.connection(), run)
-        if untaken is not None:
-            say(untaken.text(base.manage()))
-        return untaken
+        unclaimed = None if run.is_finished else diagnosis.why_unclaimed(base.connection(), run)
+        if unclaimed is not None:
+            say(unclaimed.text(base.manage()))
+        return unclaimed
 
-    def wait(self, workflow: Workflow[Any, Any], run: WorkflowRun, told: liveness.Untaken | None) -> None:
+    def wait(self, workflow: Workflow[Any, Any], run: WorkflowRun, told: diagnosis.Unclaimed | None) -> None:
         """Print the result when it is there; what ended the run otherwise is the caller's error.
 
         If nobody executes it, that is said, unless it was `told` already.
         """
 
-        def say(untaken: liveness.Untaken) -> None:
-            if untaken != told:
-                self.stderr.write(untaken.text(base.manage()), self.style.WARNING)
+        def say(unclaimed: diagnosis.Unclaimed) -> None:
+            if unclaimed != told:
+                self.stderr.write(unclaimed.text(base.manage()), self.style.WARNING)
 
         try:
-            waiting.wait(run, None, say)
+            results.wait(run, None, say)
             result = run.result()
         except KeyboardInterrupt:
             raise CommandError(_("Stopped waiting; run %(id)s goes on.") % {"id": run.pk}) from None

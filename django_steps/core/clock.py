@@ -1,0 +1,36 @@
+"""The engine's clock: whole microseconds since 1970 in UTC, always from the database.
+
+Here is what turns them into datetimes and back, and how far tests have moved the clock. Reading the database's clock is in
+`ledger/database.py`, the SQL expression for it in `ledger/dialect.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+from django.conf import settings
+from django.utils import timezone
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+# How far the engine's clock is ahead of the database's, in microseconds; not 0 in tests only.
+offset_us = 0
+
+
+def host_time() -> int:
+    """This host's time in microseconds, for what people read and nothing is decided by."""
+    return time.time_ns() // 1000 + offset_us
+
+
+def to_datetime(microseconds: int) -> datetime:
+    """A machine time as people read it: aware where `USE_TZ` is on, naive local where it is off."""
+    moment = _EPOCH + timedelta(microseconds=microseconds)
+    return moment if settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())
+
+
+def to_microseconds(moment: datetime) -> int:
+    """The machine time of a datetime that fits `USE_TZ`."""
+    if timezone.is_naive(moment):
+        moment = timezone.make_aware(moment, timezone.get_default_timezone())
+    return (moment - _EPOCH) // timedelta(microseconds=1)

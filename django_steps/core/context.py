@@ -1,0 +1,58 @@
+"""Where the calling code is: inside a body, inside a step, or outside both.
+
+Only the two context variables and what may be asked of them; `execution.py` sets them.
+"""
+
+from __future__ import annotations
+
+import uuid
+from contextvars import ContextVar
+from dataclasses import dataclass
+from threading import get_ident as thread_id
+from typing import Any
+from uuid import UUID
+
+from ..errors import StartOutsideStep, StepsError
+
+__all__ = ["StepContext", "active_pass", "active_step", "current_step", "refuse_outside_step", "thread_id"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepContext:
+    """What a step's function may ask about itself; see `current_step()`."""
+
+    run_id: UUID
+    name: str
+    attempt: int
+
+    @property
+    def idempotency_key(self) -> str:
+        """A string of 36 characters, the same on every attempt of this step in this run."""
+        return str(uuid.uuid5(self.run_id, self.name))
+
+
+# The pass whose body is being called, and the step that it is executing.
+active_pass: ContextVar[Any] = ContextVar("django_steps_active_pass", default=None)
+active_step: ContextVar[StepContext | None] = ContextVar("django_steps_active_step", default=None)
+
+
+def current_step() -> StepContext:
+    """The step that is being executed: its `run_id`, `name`, `attempt` (from 1) and `idempotency_key`.
+
+    Raises `StepsError` outside a step.
+
+    >>> stripe.Charge.create(amount=100, idempotency_key=current_step().idempotency_key)  # doctest: +SKIP
+    """
+    step = active_step.get()
+    if step is None:
+        raise StepsError("current_step() is only known inside a step: call it from the step's function.")
+    return step
+
+
+def refuse_outside_step(verb: str) -> None:
+    """Raise `StartOutsideStep` in a body outside a step: every pass over it would start another run."""
+    if active_pass.get() is not None and active_step.get() is None:
+        raise StartOutsideStep(
+            f"{verb}() in a body starts a run on every pass over it. Wrap it in a step: "
+            f'step.define("start_other", lambda: str(other.{verb}(…).pk)).run()'
+        )

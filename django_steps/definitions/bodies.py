@@ -1,0 +1,132 @@
+"""The kinds of functions that can be bodies, for type checkers: one for each choice of input, step, logger and run.
+
+Parameters go by name, so their order is free, and a checker reads off the types of the input and of the result. A union of
+these would not be solved for them, hence one overload each. Nothing of this is used at runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol, TypeVar, overload
+
+from ..core.retries import RetryPolicy
+from ..models import WorkflowRun
+from .logger import WorkflowLogger
+from .step import Step
+from .workflow import Workflow
+
+I = TypeVar("I", contravariant=True)  # noqa: E741
+R = TypeVar("R", covariant=True)
+
+
+class TakesInputStepLoggerRun(Protocol[I, R]):
+    def __call__(self, *, input: I, step: Step, logger: WorkflowLogger, run: WorkflowRun[Any]) -> R: ...
+
+
+class TakesInputStepLogger(Protocol[I, R]):
+    def __call__(self, *, input: I, step: Step, logger: WorkflowLogger) -> R: ...
+
+
+class TakesInputStepRun(Protocol[I, R]):
+    def __call__(self, *, input: I, step: Step, run: WorkflowRun[Any]) -> R: ...
+
+
+class TakesInputLoggerRun(Protocol[I, R]):
+    def __call__(self, *, input: I, logger: WorkflowLogger, run: WorkflowRun[Any]) -> R: ...
+
+
+class TakesStepLoggerRun(Protocol[R]):
+    def __call__(self, *, step: Step, logger: WorkflowLogger, run: WorkflowRun[Any]) -> R: ...
+
+
+class TakesInputStep(Protocol[I, R]):
+    def __call__(self, *, input: I, step: Step) -> R: ...
+
+
+class TakesInputLogger(Protocol[I, R]):
+    def __call__(self, *, input: I, logger: WorkflowLogger) -> R: ...
+
+
+class TakesInputRun(Protocol[I, R]):
+    def __call__(self, *, input: I, run: WorkflowRun[Any]) -> R: ...
+
+
+class TakesStepLogger(Protocol[R]):
+    def __call__(self, *, step: Step, logger: WorkflowLogger) -> R: ...
+
+
+class TakesStepRun(Protocol[R]):
+    def __call__(self, *, step: Step, run: WorkflowRun[Any]) -> R: ...
+
+
+class TakesLoggerRun(Protocol[R]):
+    def __call__(self, *, logger: WorkflowLogger, run: WorkflowRun[Any]) -> R: ...
+
+
+class TakesInput(Protocol[I, R]):
+    def __call__(self, *, input: I) -> R: ...
+
+
+class TakesStep(Protocol[R]):
+    def __call__(self, *, step: Step) -> R: ...
+
+
+class TakesLogger(Protocol[R]):
+    def __call__(self, *, logger: WorkflowLogger) -> R: ...
+
+
+class TakesRun(Protocol[R]):
+    def __call__(self, *, run: WorkflowRun[Any]) -> R: ...
+
+
+class TakesNothing(Protocol[R]):
+    def __call__(self) -> R: ...
+
+
+class Decorator(Protocol):
+    """`@workflow`: takes a body, or options and then a body."""
+
+    @overload
+    def __call__(self, function: TakesInputStepLoggerRun[I, R], /) -> Workflow[I, R]: ...
+    @overload
+    def __call__(self, function: TakesInputStepLogger[I, R], /) -> Workflow[I, R]: ...
+    @overload
+    def __call__(self, function: TakesInputStepRun[I, R], /) -> Workflow[I, R]: ...
+    @overload
+    def __call__(self, function: TakesInputLoggerRun[I, R], /) -> Workflow[I, R]: ...
+    @overload
+    def __call__(self, function: TakesStepLoggerRun[R], /) -> Workflow[Any, R]: ...
+    @overload
+    def __call__(self, function: TakesInputStep[I, R], /) -> Workflow[I, R]: ...
+    @overload
+    def __call__(self, function: TakesInputLogger[I, R], /) -> Workflow[I, R]: ...
+    @overload
+    def __call__(self, function: TakesInputRun[I, R], /) -> Workflow[I, R]: ...
+    @overload
+    def __call__(self, function: TakesStepLogger[R], /) -> Workflow[None, R]: ...
+    @overload
+    def __call__(self, function: TakesStepRun[R], /) -> Workflow[Any, R]: ...
+    @overload
+    def __call__(self, function: TakesLoggerRun[R], /) -> Workflow[Any, R]: ...
+    @overload
+    def __call__(self, function: TakesInput[I, R], /) -> Workflow[I, R]: ...
+    @overload
+    def __call__(self, function: TakesStep[R], /) -> Workflow[None, R]: ...
+    @overload
+    def __call__(self, function: TakesLogger[R], /) -> Workflow[None, R]: ...
+    @overload
+    def __call__(self, function: TakesRun[R], /) -> Workflow[Any, R]: ...
+    @overload
+    def __call__(self, function: TakesNothing[R], /) -> Workflow[None, R]: ...
+    @overload
+    def __call__(
+        self,
+        *,
+        name: str | None = None,
+        version: str = "",
+        queue: str = "default",
+        priority: int = 0,
+        retry: RetryPolicy | int | None = None,
+        step_retry: RetryPolicy | int | None = None,
+        mask: Iterable[str] = (),
+    ) -> Decorator: ...

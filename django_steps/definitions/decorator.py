@@ -1,0 +1,37 @@
+"""`@workflow`: makes a function a workflow and registers it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .registry import register
+from .workflow import Workflow
+
+if TYPE_CHECKING:
+    from .bodies import Decorator
+
+
+def _typed(function: Callable[..., Any]) -> Decorator:
+    """The same function; type checkers take it for what `bodies.py` says."""
+    return function
+
+
+@_typed
+def workflow(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a function a workflow: `@workflow`, or `@workflow(name="nightly", queue="reports", retry=3)`.
+
+    - `name`: the function's name by default; with `version` it identifies the workflow.
+    - `queue`, `priority` (-100 to 100, larger first): the defaults of its runs.
+    - `retry`: automatic retries of the whole run; `step_retry`: the default policy of its steps. Each a `RetryPolicy`
+      or a number of attempts, the first included.
+    - `mask`: keys whose values no page and no log shows.
+
+    Raises `TypeError` for a function that can't be a body, `InvalidName`, and `ImproperlyConfigured` if the name and
+    version are taken.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Workflow[Any, Any]:
+        return register(Workflow(function, **options))
+
+    return decorate if function is None else decorate(function)

@@ -1,0 +1,49 @@
+"""The registry of workflows, by name and version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+from ..errors import UnknownWorkflow
+from .workflow import Workflow
+
+_registry: dict[tuple[str, str], Workflow[Any, Any]] = {}
+
+
+def register(definition: Workflow[Any, Any]) -> Workflow[Any, Any]:
+    """Put a workflow into the registry; the same line may do so again (a module that is imported anew)."""
+    key = definition.name, definition.version
+    other = _registry.get(key)
+    if other is not None and other.place != definition.place:
+        version = f" (version {definition.version!r})" if definition.version else ""
+        raise ImproperlyConfigured(
+            f"Two workflows are named {definition.name!r}{version}: {other.place} and {definition.place}. "
+            "Give one of them another name or version."
+        )
+    _registry[key] = definition
+    return definition
+
+
+def get_workflow(name: str, version: str | None = None) -> Workflow[Any, Any]:
+    """The workflow of that name; without a version the only or the latest registered one.
+
+    Raises `UnknownWorkflow`, which lists the known ones.
+    """
+    found = [item for (known, v), item in _registry.items() if known == name and version in (None, v)]
+    if not found:
+        known = ", ".join(sorted({name for name, _ in _registry})) or "none"
+        version_text = f" version {version!r}" if version else ""
+        raise UnknownWorkflow(f"Unknown workflow {name!r}{version_text}. Known are: {known}.")
+    return found[-1]
+
+
+def registered() -> list[Workflow[Any, Any]]:
+    """All registered workflows, by name and version."""
+    return [_registry[key] for key in sorted(_registry)]
+
+
+def registered_kinds() -> frozenset[tuple[str, str]]:
+    """The name and version of each registered workflow: what a worker of this process can claim."""
+    return frozenset(_registry)

@@ -1,0 +1,266 @@
+"""What a body sees: `step.define`, `step.get`, `step.sleep`, `step.sleep_until`.
+
+Here is only what users type, checked where they type it. What running a step means is the pass's affair
+(`execution.py`), which this module knows as a protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+from uuid import UUID
+
+from django.conf import settings
+from django.utils import timezone
+
+from ..core import clock
+from ..core.names import check_name
+from ..core.retries import RetryPolicy, to_policy
+from ..durations import Duration, to_microseconds
+from .targets import resolve
+
+if TYPE_CHECKING:
+    import typing_extensions
+    from django.db.models import Model, QuerySet
+    from django.db.models.manager import BaseManager
+
+    P = typing_extensions.ParamSpec("P", default=...)
+    R = typing_extensions.TypeVar("R", default=Any)
+    M = TypeVar("M", bound=Model)
+else:
+    P, R = ParamSpec("P"), TypeVar("R")
+PrimaryKey = int | str | UUID
+
+
+class Performer(Protocol):
+    """What carries steps out: a pass over a run."""
+
+    def define(self, call: Call[..., Any]) -> None: ...
+
+    def perform(self, call: Call[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
+
+    def sleep(self, name: str, duration: int | None, until: int | None) -> None: ...
+
+
+class Call(Generic[P, R]):
+    """A defined step. `run()` executes it, or returns what is recorded of it."""
+
+    __slots__ = ("_performer", "atomic", "function", "name", "retry")
+
+    def __init__(
+        self,
+        performer: Performer,
+        name: str,
+        function: Callable[..., Any] | None,
+        retry: RetryPolicy | None,
+        atomic: bool,
+    ) -> None:
+        self._performer = performer
+        self.name, self.function, self.retry, self.atomic = name, function, retry, atomic
+        performer.define(self)
+
+    def __repr__(self) -> str:
+        return f"<step {self.name!r}>"
+
+    def __call__(self, function: Callable[..., Any]) -> Call[..., Any]:
+        """The decorator form: `@step.define("send")` above a function."""
+        if self.function is not None or not callable(function):
+            raise TypeError(f"Step {self.name!r} has its function already; execute it with .run(…).")
+        self.function = function
+        return self
+
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Execute the step with these arguments and return its result; on later passes the recorded result.
+
+        Raises what the step's function raised, on every pass.
+        """
+        if self.function is None:
+            raise TypeError(f"Step {self.name!r} has no function: write step.define({self.name!r}, function).run(…).")
+        result: R = self._performer.perform(self, args, kwargs)
+        return result
+
+
+class StepDecorator(Protocol):
+    """`@step.define(name)`: takes the function of the step."""
+
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[R]], /) -> Call[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Call[P, R]: ...
+
+
+class Step:
+    """The `step` argument of a body."""
+
+    __slots__ = ("_performer",)
+
+    def __init__(self, performer: Performer) -> None:
+        self._performer = performer
+
+    @overload
+    def define(
+        self,
+        name: str,
+        function: Callable[P, Awaitable[R]],
+        *,
+        retry: RetryPolicy | int | None = None,
+        atomic: bool = False,
+    ) -> Call[P, R]: ...
+    @overload
+    def define(
+        self,
+        name: str,
+        function: Callable[P, R],
+        *,
+        retry: RetryPolicy | int | None = None,
+        atomic: bool = False,
+    ) -> Call[P, R]: ...
+    @overload
+    def define(
+        self,
+        name: str,
+        function: None = None,
+        *,
+        retry: RetryPolicy | int | None = None,
+        atomic: bool = False,
+    ) -> StepDecorator: ...
+    def define(
+        self,
+        name: str,
+        function: Callable[..., Any] | None = None,
+        *,
+        retry: RetryPolicy | int | None = None,
+        atomic: bool = False,
+    ) -> Any:
+        """Define a step: `step.define("fetch", fetch).run(user_id)`, or `@step.define("fetch")` above a function.
+
+        - `name`: at most 255 characters without `#`, unique within the run.
+        - `retry`: a `RetryPolicy`, or the number of attempts, the first included.
+        - `atomic`: the function's database writes and the record commit together: exactly once.
+
+        Raises `InvalidName`, `DuplicateStepName`, `TypeError`.
+        """
+        name = check_name(name, "step name", forbidden="#")
+        if function is not None and not callable(function):
+            raise TypeError(f"Step {name!r} takes a function, got {function!r}. Call it by .run(…), not in define().")
+        policy = None if retry is None else to_policy(retry, f"retry of step {name!r}")
+        return Call(self._performer, name, function, policy, _flag(atomic, name))
+
+    @overload
+    def get(
+        self,
+        target: type[Model] | BaseManager[Any] | QuerySet[Any, Any],
+        method: str,
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | int | None = None,
+        atomic: bool = False,
+    ) -> Call[..., Any]: ...
+    @overload
+    def get(
+        self,
+        target: type[M],
+        method: Callable[Concatenate[M, P], Awaitable[R]],
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | int | None = None,
+        atomic: bool = False,
+    ) -> Call[Concatenate[M | PrimaryKey, P], R]: ...
+    @overload
+    def get(
+        self,
+        target: type[M],
+        method: Callable[Concatenate[M, P], R],
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | int | None = None,
+        atomic: bool = False,
+    ) -> Call[Concatenate[M | PrimaryKey, P], R]: ...
+    @overload
+    def get(
+        self,
+        target: type[Model],
+        method: Callable[P, Awaitable[R]],
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | int | None = None,
+        atomic: bool = False,
+    ) -> Call[P, R]: ...
+    @overload
+    def get(
+        self,
+        target: type[Model],
+        method: Callable[P, R],
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | int | None = None,
+        atomic: bool = False,
+    ) -> Call[P, R]: ...
+    @overload
+    def get(
+        self,
+        target: Callable[P, Awaitable[R]],
+        method: None = None,
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | int | None = None,
+        atomic: bool = False,
+    ) -> Call[P, R]: ...
+    @overload
+    def get(
+        self,
+        target: Callable[P, R],
+        method: None = None,
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | int | None = None,
+        atomic: bool = False,
+    ) -> Call[P, R]: ...
+    def get(
+        self,
+        target: Any,
+        method: Any = None,
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | int | None = None,
+        atomic: bool = False,
+    ) -> Any:
+        """A model's method as a step: `step.get(User, "send_welcome_email").run(user_id)`.
+
+        An instance method takes the instance or its primary key as first argument. Also takes any bound method:
+        `step.get(User.objects.get).run(pk=user_id)`. The name is `User.send_welcome_email` unless given.
+        Raises `AttributeError` for a method that does not exist, and what `define` raises.
+        """
+        function, default = resolve(target, method)
+        return self.define(default if name is None else name, function, retry=retry, atomic=atomic)
+
+    def sleep(self, name: str, duration: Duration) -> None:
+        """Wait for a duration: `"100ms"`, `"5s"`, `"10m"`, `"2h"`, `"30d"`, `"1h30m"`, a timedelta, or seconds.
+
+        Holds no thread and no connection while it waits. A name may be used again: that is a sleep of its own.
+        """
+        name = check_name(name, "sleep name", forbidden="#")
+        self._performer.sleep(name, to_microseconds(duration), None)
+
+    def sleep_until(self, name: str, moment: datetime) -> None:
+        """Wait until a datetime, which must be aware where `USE_TZ` is on and naive where it is off."""
+        name = check_name(name, "sleep name", forbidden="#")
+        self._performer.sleep(name, None, clock.to_microseconds(check_datetime(moment, "sleep_until()")))
+
+
+def check_datetime(moment: Any, what: str) -> datetime:
+    """Return `moment` if it is a datetime that fits `USE_TZ`, else raise `TypeError` or `ValueError`."""
+    if not isinstance(moment, datetime):
+        raise TypeError(f"{what} takes a datetime, got {moment!r}.")
+    if timezone.is_naive(moment) and settings.USE_TZ:
+        raise ValueError(f"{what} takes an aware datetime where USE_TZ is on, got the naive {moment!r}.")
+    if timezone.is_aware(moment) and not settings.USE_TZ:
+        raise ValueError(f"{what} takes a naive datetime where USE_TZ is off, got the aware {moment!r}.")
+    return moment
+
+
+def _flag(atomic: Any, name: str) -> bool:
+    if not isinstance(atomic, bool):
+        raise TypeError(f"atomic of step {name!r} takes True or False, got {atomic!r}.")
+    return atomic

@@ -1,0 +1,92 @@
+"""What a pass needs from the place where it runs.
+
+`Direct` is the simplest such place: the caller's thread and connection. The worker brings its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol, TypeVar
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ..conf import conf
+from ..ledger import database, records, transitions
+from ..ledger.records import Outcome, StepWrite
+from ..ledger.transitions import Finish
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What passes need of the settings, read once: reading them costs as much as half a step."""
+
+    inline_wait: int  # up to how many microseconds are waited out in place
+    max_value_bytes: int
+
+    @classmethod
+    def from_settings(cls) -> Limits:
+        return cls(conf.inline_wait // timedelta(microseconds=1), conf.max_value_bytes)
+
+
+class Host(Protocol):
+    """Where a pass runs: who writes for it, and who can wait."""
+
+    def connection(self) -> BaseDatabaseWrapper:
+        """The connection of the calling thread to the database of the runs."""
+        ...
+
+    def record(self, write: StepWrite) -> Outcome:
+        """Record the outcome of a step; returns when it is committed."""
+        ...
+
+    def finish(self, end: Finish) -> Outcome:
+        """End the run; returns when it is committed."""
+        ...
+
+    def write(self, statement: Callable[[], T]) -> T:
+        """Carry out another write, through an outage of the database if need be."""
+        ...
+
+    def wait(self, seconds: float) -> None:
+        """Wait; less when there is a reason to look up."""
+        ...
+
+    @property
+    def suspends_always(self) -> bool:
+        """Whether the run is put down after every step that executed, so that the body is replayed each time."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """What the settings allow here."""
+        ...
+
+
+class Direct:
+    """Writes on the calling thread's own connection, and lets errors of the database through."""
+
+    suspends_always = False
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+        self.limits = Limits.from_settings()
+
+    def connection(self) -> BaseDatabaseWrapper:
+        return database.connection_for(self._alias)
+
+    def record(self, write: StepWrite) -> Outcome:
+        return records.record(self.connection(), write)
+
+    def finish(self, end: Finish) -> Outcome:
+        return transitions.finish(self.connection(), end)
+
+    def write(self, statement: Callable[[], T]) -> T:
+        return statement()
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(seconds)

@@ -1,0 +1,8 @@
+"""Exceptions ⇄ records, faithfully, and which step a failure belongs to. The JSON of a failure is known here only.
+
+Not here: whether something that failed is tried again (`core/retries.py`), and how people read an error (`presentation`).
+"""
+
+from .codec import is_retryable, rebuild, record, steps_named_at_the_end, summary, with_steps
+
+__all__ = ["is_retryable", "rebuild", "record", "steps_named_at_the_end", "summary", "with_steps"]

@@ -1,0 +1,108 @@
+"""What every module of the ledger does with a connection: open a transaction that writes, try again, drop it.
+
+What differs between the databases in words is in `dialect.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ..errors import ValueTooLarge
+from . import dialect
+from .tables import RUN
+
+T = TypeVar("T")
+
+LONG_VALUE = 64 * 1024  # characters; no database closes a connection because of a shorter one
+
+
+def read_clock(connection: BaseDatabaseWrapper) -> int:
+    """The database's time in microseconds."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {dialect.now(connection)}", [])
+        return int(cursor.fetchone()[0])
+
+
+@contextmanager
+def writing(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """A transaction that writes.
+
+    On SQLite it takes the write lock at once: one that reads first and writes later fails with "database is
+    locked" as soon as another process wrote in between, however long the timeout.
+    """
+    with transaction.atomic(using=connection.alias):
+        if connection.vendor == "sqlite":
+            lock_file(connection)
+        yield
+
+
+def lock_file(connection: BaseDatabaseWrapper) -> None:
+    """Make the open SQLite transaction a writer, where its mode has not done so already."""
+    if getattr(connection, "transaction_mode", None) not in ("IMMEDIATE", "EXCLUSIVE"):
+        with connection.cursor() as cursor:
+            cursor.execute(f"UPDATE {RUN} SET phase = phase WHERE id = ''")
+
+
+# PostgreSQL: serialization_failure, deadlock_detected, lock_not_available. MySQL: lock wait timeout, deadlock.
+_TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03"}
+_TRANSIENT_ERRNOS = {1205, 1213}
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the database refused a statement for a reason that passes, so that asking again is right."""
+    if not isinstance(error, OperationalError):
+        return False
+    if getattr(error.__cause__, "sqlstate", None) in _TRANSIENT_SQLSTATES:
+        return True
+    if error.args and error.args[0] in _TRANSIENT_ERRNOS:
+        return True
+    return "database is locked" in str(error) or "database table is locked" in str(error)
+
+
+def retrying(connection: BaseDatabaseWrapper, statement: Callable[[], T], attempts: int = 5) -> T:
+    """Run a short transaction again when the database refused it for a reason that passes.
+
+    Inside a transaction of the caller there is nothing to do but to pass the error on.
+    """
+    for _ in range(attempts - 1):
+        try:
+            return statement()
+        except OperationalError as error:
+            if connection.in_atomic_block or not is_transient(error):
+                raise
+    return statement()
+
+
+class Closings:
+    """Counts how often the database closed its connection on one long value: twice, and it doesn't take the value."""
+
+    def __init__(self) -> None:
+        self._times = 0
+
+    def count(self, size: int, error: BaseException) -> None:
+        """The connection was closed on a value of `size` characters; `ValueTooLarge` if it was not for the first time.
+
+        A short value is never the reason, however often it happens.
+        """
+        if size <= LONG_VALUE:
+            return
+        self._times += 1
+        if self._times > 1:
+            raise ValueTooLarge(f"The database closed the connection on this value twice: {error}") from error
+
+
+def drop(connection: BaseDatabaseWrapper) -> None:
+    """Close a connection that may be broken, so that the next use of it connects anew."""
+    with suppress(DatabaseError, InterfaceError):
+        connection.close()
+
+
+def connection_for(alias: str) -> BaseDatabaseWrapper:
+    """The calling thread's connection to a database."""
+    connection: BaseDatabaseWrapper = connections[alias]
+    return connection

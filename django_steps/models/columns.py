@@ -1,0 +1,152 @@
+"""The columns of a run, and what is read from them. What can be done to a run is in `controls.py`."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from .. import failures, values
+from ..core import clock
+from ..core.ids import uuid7
+from ..core.names import MAX_LENGTH
+from ..ledger import tables
+from .fields import ExactCharField
+from .worker import Worker
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+
+class RunColumns(models.Model):
+    """The columns of a run, and what people read of them."""
+
+    class Status(models.TextChoices):
+        PENDING = "pending", _("pending")
+        RUNNING = "running", _("running")
+        SLEEPING = "sleeping", _("sleeping")
+        SUCCEEDED = "succeeded", _("succeeded")
+        FAILED = "failed", _("failed")
+        CANCELED = "canceled", _("canceled")
+
+    class Phase(models.IntegerChoices):
+        """Where a claim finds the run: internal, and apart from the status."""
+
+        READY = tables.READY, _("ready")
+        TIMED = tables.TIMED, _("timed")
+        ENDED = tables.ENDED, _("ended")
+        UNKNOWN = tables.UNKNOWN, _("unknown")
+
+    FINISHED = (Status.SUCCEEDED, Status.FAILED, Status.CANCELED)
+    ACTIVE = (Status.PENDING, Status.RUNNING, Status.SLEEPING)
+    RETRYABLE = (Status.FAILED, Status.CANCELED)
+
+    id = models.UUIDField(_("id"), primary_key=True, default=uuid7, editable=False)
+    workflow = ExactCharField(_("workflow"), max_length=MAX_LENGTH)
+    version = ExactCharField(_("version"), max_length=MAX_LENGTH, blank=True)
+    queue = ExactCharField(_("queue"), max_length=MAX_LENGTH, default="default")
+    priority = models.SmallIntegerField(_("priority"), default=0)
+    key = ExactCharField(_("key"), max_length=MAX_LENGTH, null=True)
+    status = models.CharField(_("status"), max_length=16, choices=Status.choices, default=Status.PENDING)
+    phase = models.SmallIntegerField(choices=Phase.choices, default=Phase.READY, editable=False)
+    input_text = models.TextField(db_column="input")
+    input_search = models.JSONField(null=True)
+    output_text = models.TextField(db_column="output", null=True)
+    error_text = models.TextField(db_column="error", null=True)
+
+    # Attempts of the whole run under its retry policy; what crashes cost is counted apart.
+    attempts = models.PositiveIntegerField(_("attempts"), default=1)
+    recoveries = models.PositiveIntegerField(_("recoveries"), default=0)
+    recovery_mark = models.BigIntegerField(default=0, editable=False)
+    recovery_log_text = models.TextField(db_column="recovery_log", default="", blank=True)
+    # How often something that was recorded was forgotten: a worker's own copy of a history is good for one generation.
+    generation = models.PositiveIntegerField(default=0, editable=False)
+    has_history = models.BooleanField(default=False, editable=False)
+
+    current_step = ExactCharField(_("current step"), max_length=MAX_LENGTH + 20, blank=True)
+    progress_done = models.BigIntegerField(_("progress"), null=True)
+    progress_total = models.BigIntegerField(_("progress total"), null=True)
+
+    claim_token = models.BigIntegerField(null=True, editable=False)
+    worker = models.ForeignKey(
+        Worker,
+        models.DO_NOTHING,
+        verbose_name=_("worker"),
+        null=True,
+        db_constraint=False,
+        db_index=False,
+        related_name="runs",
+    )
+    # When a timed run is due: the end of a sleep or a delay, the next attempt, the end of a lease. Microseconds.
+    available_at_us = models.BigIntegerField(default=0, editable=False)
+    suspect_since_us = models.BigIntegerField(null=True, editable=False)
+
+    created_at = models.DateTimeField(_("created at"))
+    started_at = models.DateTimeField(_("started at"), null=True)
+    finished_at = models.DateTimeField(_("finished at"), null=True)
+    restart_of = models.ForeignKey(
+        "self",
+        models.SET_NULL,
+        verbose_name=_("restart of"),
+        null=True,
+        db_constraint=False,
+        db_index=False,
+        related_name="restarts",
+    )
+
+    # Whether `start()` made this run; False: its key was another's, and this is that one.
+    created = True
+
+    if TYPE_CHECKING:
+        worker_id: int | None
+        restart_of_id: UUID | None
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return f"{self.workflow} {self.pk}"
+
+    def save(self, **options: Any) -> None:
+        """Refused for a run that exists: its state belongs to the engine."""
+        if not self._state.adding:
+            raise TypeError("A run is changed through its verbs: retry(), cancel(), restart(); not by save().")
+        super().save(**options)
+
+    # -- What people read -----------------------------------------------------------------------
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has succeeded, failed or been canceled."""
+        return self.status in self.FINISHED
+
+    @property
+    def input(self) -> Any:
+        """The decoded input."""
+        return values.decode(self.input_text)
+
+    @property
+    def output(self) -> Any:
+        """What the body returned; None until it did."""
+        return None if self.output_text is None else values.decode(self.output_text)
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        """Why the run failed: `{"type", "message", "traceback", "step"}`, or None."""
+        return failures.summary(self.error_text)
+
+    @property
+    def recovery_log(self) -> list[dict[str, Any]]:
+        """When other workers took the run over from one that died: `{"at": datetime, "worker", "step"}` each."""
+        entries = json.loads(self.recovery_log_text) if self.recovery_log_text else []
+        return [{**entry, "at": clock.to_datetime(entry["at"])} for entry in entries]
+
+    @property
+    def wakes_at(self) -> datetime | None:
+        """When a delayed or sleeping run is due; None for the others."""
+        if self.phase != self.Phase.TIMED or self.worker_id is not None:
+            return None
+        return clock.to_datetime(self.available_at_us)

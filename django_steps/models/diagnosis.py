@@ -1,0 +1,91 @@
+"""Which workers are alive, whether one of them would take a run, and what to do if none would.
+
+It only looks. What becomes of the runs of a dead worker is in `ledger/recovery_log.py`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils.translation import gettext as _
+
+from ..ledger import database
+from ..ledger.terms import Kind
+from .columns import RunColumns
+from .worker import Worker
+
+# A worker that has not been heard of for so many of its leases counts as dead.
+_LIVE_WITHIN_LEASES = 3
+
+
+class Unclaimed(NamedTuple):
+    """Why nobody takes a run, and what to do about it, a sentence each; what to type for that, or nothing."""
+
+    reason: str
+    advice: str
+    command: str = ""
+
+    def text(self, manage: str = "manage.py") -> str:
+        """All of it in a line, for somebody who calls Django as `manage`."""
+        said = f"{self.reason} {self.advice}"
+        return f"{said}   {manage} {self.command}" if self.command else said
+
+
+def is_alive(worker: Worker, now: int) -> bool:
+    """Whether a worker that has not stopped was heard of within three of its leases; `now` is machine time."""
+    return worker.last_seen_us > now - _LIVE_WITHIN_LEASES * worker.lease_us
+
+
+def live_workers(connection: BaseDatabaseWrapper) -> list[Worker]:
+    """The workers that have not stopped and are alive."""
+    now = database.read_clock(connection)
+    candidates = Worker.objects.using(connection.alias).filter(stopped_at=None).order_by("pk")
+    return [worker for worker in candidates if is_alive(worker, now)]
+
+
+def is_served(queue: str, workers: Iterable[Worker]) -> bool:
+    """Whether one of these workers takes runs from a queue."""
+    return any(_serves(worker, queue) for worker in workers)
+
+
+def known_kinds(workers: Iterable[Worker]) -> set[Kind]:
+    """The workflows, with their versions, that at least one of these workers knows."""
+    return {(name, version) for worker in workers for name, version in worker.workflows}
+
+
+def kind_text(name: str, version: str) -> str:
+    """A workflow as sentences name it: `'nightly'`, or `'nightly' version '2'`."""
+    return _("%(name)s version %(version)r") % {"name": repr(name), "version": version} if version else repr(name)
+
+
+def no_worker() -> Unclaimed:
+    """What is said where no worker is alive."""
+    return Unclaimed(_("No worker is running."), _("Start one with:"), "runworkflows")
+
+
+def why_unclaimed(connection: BaseDatabaseWrapper, run: RunColumns) -> Unclaimed | None:
+    """Why no live worker would take a run; None if one would, or has it."""
+    workers = live_workers(connection)
+    if not workers:
+        return no_worker()
+    serving = [worker for worker in workers if _serves(worker, run.queue)]
+    if not serving:
+        return Unclaimed(
+            _("No live worker serves the queue %(queue)r.") % {"queue": run.queue},
+            _("Add this queue to one with --queue, or start one with:"),
+            f"runworkflows --queue {shlex.quote(run.queue)}",
+        )
+    if (run.workflow, run.version) not in known_kinds(serving):
+        text = _("No live worker of the queue %(queue)r knows the workflow %(kind)s.")
+        return Unclaimed(
+            text % {"queue": run.queue, "kind": kind_text(run.workflow, run.version)},
+            _("Deploy its code to the workers, or start one that has it."),
+        )
+    return None
+
+
+def _serves(worker: Worker, queue: str) -> bool:
+    return not worker.queues or queue in worker.queues

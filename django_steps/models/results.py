@@ -1,0 +1,75 @@
+"""Waiting for the end of a run: its row is looked at until the end has come.
+
+Where nobody is there to execute the run, that is said, once: it would be a wait without an end.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+
+from django.db import router
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ..core.context import active_pass
+from ..errors import ResultUnavailable
+from ..ledger import database
+from .columns import RunColumns
+from .diagnosis import Unclaimed, why_unclaimed
+
+Say = Callable[[Unclaimed], None]
+
+_FIRST_LOOK, _LAST_LOOK = 0.005, 0.25  # seconds between two looks for the end of a run
+# Seconds between two looks for a worker. The second in succession that finds none is told of: the only worker may just
+# be restarting.
+LOOK_FOR_WORKERS = 2.5
+
+
+def wait(run: RunColumns, timeout: float | None, say: Say) -> None:
+    """Wait until the run has ended, or raise `TimeoutError`; `say` is called with why nobody executes it."""
+    for pause in pauses(run, timeout, say):
+        time.sleep(pause)
+
+
+def pauses(run: RunColumns, timeout: float | None, say: Say) -> Iterator[float]:
+    """Look for the end of a run until it has come; gives the seconds to wait before the next look."""
+    if active_pass.get() is not None:
+        raise ResultUnavailable(
+            "result() in a body or a step would hold its worker. Start the run in a step and end the body."
+        )
+    connection = database.connection_for(run._state.db or router.db_for_write(type(run)))
+    deadline = None if timeout is None else time.monotonic() + timeout
+    pause, lookout = _FIRST_LOOK, _Lookout(connection, run, say)
+    run.refresh_from_db()
+    while not run.is_finished:
+        if connection.in_atomic_block:
+            raise ResultUnavailable(
+                "result() inside atomic() would wait for ever: workers see the run after the commit."
+            )
+        lookout.look()
+        remaining = None if deadline is None else deadline - time.monotonic()
+        if remaining is not None and remaining <= 0:
+            raise TimeoutError(f"Run {run.pk} has not ended within {timeout:g} seconds; it is {run.status}.")
+        yield pause if remaining is None else min(pause, remaining)
+        pause = min(pause * 1.5, _LAST_LOOK)
+        run.refresh_from_db()
+
+
+class _Lookout:
+    """Looks now and then whether a live worker would take a run, or has it, and says once if there is none."""
+
+    def __init__(self, connection: BaseDatabaseWrapper, run: RunColumns, say: Say) -> None:
+        self._connection, self._run, self._say = connection, run, say
+        self._looks_at = time.monotonic() + LOOK_FOR_WORKERS
+        self._found_nobody = False
+
+    def look(self) -> None:
+        if time.monotonic() < self._looks_at:
+            return
+        self._looks_at = time.monotonic() + LOOK_FOR_WORKERS
+        unclaimed = why_unclaimed(self._connection, self._run)
+        if unclaimed is not None and self._found_nobody:
+            self._looks_at = math.inf
+            self._say(unclaimed)
+        self._found_nobody = unclaimed is not None

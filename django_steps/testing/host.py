@@ -1,0 +1,29 @@
+"""A pass as the testing kit executes it: with stubs, without waiting, and with an eye on what can't be repeated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..engine.host import Direct
+from ..ledger.claims import Claim
+from . import clock
+from .autocommit import Autocommit
+
+
+class TestingHost(Direct):
+    """The caller's thread and connection, where waiting only moves the virtual clock."""
+
+    __test__ = False  # pytest collects what is named like this
+
+    def __init__(self, alias: str, claim: Claim, *, suspends_always: bool) -> None:
+        super().__init__(alias)
+        self.autocommit = Autocommit()
+        self.suspends_always = suspends_always
+        if suspends_always:
+            self.limits = replace(self.limits, inline_wait=0)
+        self._claim = claim
+
+    def wait(self, seconds: float) -> None:
+        passed = -(-seconds * 1_000_000 // 1)
+        clock.advance(int(passed))
+        self._claim.claimed_at += int(passed)

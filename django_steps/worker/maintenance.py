@@ -1,0 +1,65 @@
+"""What some worker has to do now and then for all: put runs that nobody knows aside, prune old ones.
+
+In a thread of its own, so that neither a long list nor somebody's lock keeps leases from being renewed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from datetime import timedelta
+
+from django.db import connections
+
+from ..conf import conf
+from ..definitions import registered_kinds
+from ..ledger import database, pruning, unknown, workers
+
+logger = logging.getLogger("django_steps")
+
+_FIRST_ROUND_AFTER = 1.0  # seconds; a worker that ends sooner need not begin
+_INTERVAL = 15.0  # seconds between two rounds
+
+
+class Maintenance:
+    """Does a round of housekeeping now and then, until it is stopped."""
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="django-steps-maintenance", daemon=True)
+
+    def start(self) -> None:
+        """Begin, with a round soon."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop after the batch that is under way."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        pause = _FIRST_ROUND_AFTER
+        while not self._stop.wait(pause):
+            pause = _INTERVAL
+            try:
+                self._do()
+            except Exception as error:
+                logger.warning("Maintenance is put off: %s", error)
+            finally:
+                connections.close_all()  # not to be held for the little that happens here
+
+    def _do(self) -> None:
+        connection = database.connection_for(self._alias)
+        known_here = registered_kinds()
+        while not self._stop.is_set() and unknown.bring_back(connection, known_here):
+            pass
+        known = known_here | workers.known_kinds(connection)
+        while not self._stop.is_set() and unknown.set_aside(connection, known):
+            pass
+        retention = conf.retention
+        if retention is None:
+            return
+        before = database.read_clock(connection) - retention // timedelta(microseconds=1)
+        while not self._stop.is_set() and pruning.prune(connection, before):
+            pass

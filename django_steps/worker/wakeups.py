@@ -1,0 +1,226 @@
+"""How an idle worker learns of work at once: LISTEN/NOTIFY on PostgreSQL, `PRAGMA data_version` on SQLite.
+
+A wake-up is a hint and may be lost: workers look for themselves now and then. On MySQL and MariaDB, and behind a pooler
+that drops notifications, they only do that. The loop of a worker waits on the connection by which it claims, so that
+being told takes no connection and no thread of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import selectors
+import socket
+import threading
+import time
+from contextlib import closing, suppress
+from functools import partial
+from typing import Any
+
+from django.db import DatabaseError, InterfaceError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ..ledger import notify
+
+logger = logging.getLogger("django_steps")
+
+# A worker that was woken looks again after a little more than `notify.INTERVAL`.
+LOOK_AGAIN_AFTER = 0.025
+
+_SQLITE_INTERVAL = 0.005
+_PINGS, _PING_TIMEOUT = 3, 1.0  # one may come while a statement is executed, which shows nothing
+
+
+class Wakeups:
+    """How a worker's loop waits for work: until a thread of this process wakes it, or somebody elsewhere is heard of.
+
+    `is_notified`: somebody elsewhere was heard of since the loop last set it to False. `is_reliable`: whether the database
+    tells of news at present; where it doesn't, the loop has to look often. The loop begins by `clear()`, looks for work,
+    and then waits. Only `wake()` is for other threads.
+    """
+
+    def __init__(self, alias: str) -> None:
+        self.is_notified = self.is_reliable = False
+        self._alias = alias
+        self._event = threading.Event()
+
+    def wake(self) -> None:
+        """End the wait that is under way, or the next one."""
+        self._event.set()
+
+    def clear(self) -> None:
+        """Forget all wakes until now."""
+        self._event.clear()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or less if there is a reason to look; whether there is."""
+        return self._event.wait(seconds)
+
+    def close(self) -> None:
+        """Wait no more."""
+
+
+class _FileWakeups(Wakeups):
+    """The version of a SQLite file changes when another connection commits; asking costs microseconds."""
+
+    _seen: Any = None
+
+    def clear(self) -> None:
+        super().clear()
+        self._seen = self._version()  # whoever clears looks next, and sees all that came before
+
+    def wait(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while (remaining := deadline - time.monotonic()) > 0:
+            if self._event.wait(min(remaining, _SQLITE_INTERVAL)):
+                return True
+            seen, self._seen = self._seen, self._version()
+            if self._is_newer(seen):
+                self.is_notified = True
+                return True
+        return False
+
+    def _is_newer(self, seen: Any) -> bool:
+        """Whether there was a commit since; versions of another connection, before a failure, tell nothing."""
+        return self._seen is not None and seen is not None and self._seen[0] is seen[0] and self._seen != seen
+
+    def _version(self) -> Any:
+        """The version as this connection has seen it; None if there is nothing to look at."""
+        connection: Any = connections[self._alias]
+        try:
+            connection.ensure_connection()
+            version = connection.connection, connection.connection.execute("PRAGMA data_version").fetchone()
+        except (DatabaseError, InterfaceError, connection.Database.Error) as error:  # whoever claims next says so
+            logger.debug("Wake-ups are interrupted: %s", error)
+            self.is_reliable = False
+            return None
+        self.is_reliable = not connection.is_in_memory_db()
+        return version
+
+
+class _NotifiedWakeups(Wakeups):
+    """PostgreSQL tells on the connection itself; other threads, through a pair of sockets."""
+
+    def __init__(self, alias: str) -> None:
+        super().__init__(alias)
+        self._listening: Any = None  # the connection that LISTEN was sent on
+        self._pings, self._pinged_at = 0, math.inf
+        self._handler: Any = None
+        self._sender: socket.socket | None = None
+        self._receiver: Any = None
+
+    def wake(self) -> None:
+        if not self._event.is_set():
+            self._event.set()
+            if self._sender is not None:
+                with suppress(OSError):  # full, so that there is enough to wake up from; or closed
+                    self._sender.send(b"\0")
+
+    def clear(self) -> None:
+        super().clear()
+        if self._sender is None:  # only here, since not everything that is made ever waits and is closed
+            self._receiver, sender = socket.socketpair()
+            self._receiver.setblocking(False)
+            sender.setblocking(False)
+            self._sender = sender
+        with suppress(BlockingIOError):
+            while self._receiver.recv(4096):
+                pass
+
+    def wait(self, seconds: float) -> bool:
+        raw = self._take_in()
+        if self._event.is_set():
+            return True
+        if raw is not None and not self.is_reliable and time.monotonic() - self._pinged_at > _PING_TIMEOUT:
+            self._ping_again()
+        if raw is None:  # it was lost just now: how long to wait was decided by one that is reliable
+            seconds = min(seconds, 1.0)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._receiver, selectors.EVENT_READ)
+            if raw is not None:
+                selector.register(raw.fileno(), selectors.EVENT_READ)
+            is_woken = bool(selector.select(seconds))
+        if is_woken:
+            self._take_in()
+        return is_woken
+
+    def close(self) -> None:
+        connection = connections[self._alias]
+        if self._listening is not None and connection.connection is self._listening:
+            self._listening.remove_notify_handler(self._handler)
+            with suppress(Exception), connection.cursor() as cursor:  # it may go back to a pool
+                cursor.execute(f"UNLISTEN {notify.CHANNEL}")
+        if self._sender is not None:
+            self._sender.close()
+            self._receiver.close()
+
+    def _take_in(self) -> Any:
+        """Take in what has come on the connection until now. Returns the connection to wait on, or None."""
+        connection: Any = connections[self._alias]
+        raw = connection.connection
+        if raw is not self._listening:
+            self.is_reliable = False
+        if raw is None:
+            return None
+        try:
+            if raw is not self._listening:
+                self._listen(connection)
+            # What came right behind the answer to a statement is read already, and has to be looked at.
+            raw.pgconn.consume_input()
+            while raw.pgconn.notifies() is not None:
+                self.is_reliable = self.is_notified = True
+                self._event.set()
+        except Exception as error:  # the database is away, and whoever claims next says so
+            logger.debug("Wake-ups are interrupted: %s", error)
+            self.is_reliable = False
+            with suppress(DatabaseError, InterfaceError):
+                connection.close()
+            return None
+        return raw
+
+    def _listen(self, connection: Any) -> None:
+        raw = connection.connection
+        with connection.cursor() as cursor:
+            cursor.execute(f"LISTEN {notify.CHANNEL}")
+        self._handler = partial(self._on_notification, raw, threading.get_ident())
+        raw.add_notify_handler(self._handler)
+        self._listening, self._pings = raw, 0
+        self._ping_again()
+
+    def _ping_again(self) -> None:
+        if self._pings == _PINGS:
+            logger.warning("PostgreSQL notifications don't arrive here (a pooler?); the worker polls instead.")
+            self._pinged_at = math.inf
+            return
+        self._pings += 1
+        self._pinged_at = time.monotonic()
+        try:
+            _ping(connections[self._alias])
+        except Exception as error:  # too many connections, for example: somebody else's notification will do
+            logger.debug("No second connection to try the notifications by: %s", error)
+
+    def _on_notification(self, raw: Any, thread: int, notification: Any) -> None:
+        """Told by the client of what comes with the answer to a statement. This doesn't show that notifications can be
+        relied on: a pooler may pass them on during a statement, and drop them while nothing is asked."""
+        # A connection that was dropped may have gone back to a pool, still listening, and serve another thread.
+        if raw is self._listening and thread == threading.get_ident():
+            self.is_notified = True
+            self._event.set()
+
+
+_KINDS = {"postgresql": _NotifiedWakeups, "sqlite": _FileWakeups}
+
+
+def wakeups_of(alias: str) -> Wakeups:
+    """The best way to wait for work in this database."""
+    return _KINDS.get(connections[alias].vendor, Wakeups)(alias)
+
+
+def _ping(connection: BaseDatabaseWrapper) -> None:
+    """Notify ourselves, from another connection: a pooler passes on what a client tells itself, and drops the rest."""
+    import psycopg
+
+    parameters = connection.get_connection_params()
+    parameters.pop("pool", None)
+    with closing(psycopg.connect(**parameters, autocommit=True)) as raw:
+        raw.execute(f"NOTIFY {notify.CHANNEL}")

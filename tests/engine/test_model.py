@@ -1,0 +1,367 @@
+"""Random workflows, interrupted at random at every point, against a model of a dozen lines: each history comes out as if
+nothing had happened.
+
+The passes are a worker's own, with its commits, but on this thread, so that they can be cut off between any two writes.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import pytest
+from django.db import connection
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from django_steps import RetryPolicy, current_step, workflow
+from django_steps.core import clock
+from django_steps.engine.ending import Ended
+from django_steps.engine.history_cache import HistoryCache, load_histories
+from django_steps.engine.host import Limits
+from django_steps.ledger import claims, database, timers
+from django_steps.ledger.claims import Claim
+from django_steps.ledger.terms import Terms
+from django_steps.models import StepRecord, WorkflowRun
+from django_steps.worker.group_commit import GroupCommit
+from django_steps.worker.host import WorkerHost
+from django_steps.worker.task import Job
+from tests.app.models import Effect
+from tests.staging import make_terms
+
+MINUTE = 60_000_000  # microseconds
+LEASE = MINUTE // 2
+RETRY = RetryPolicy(max_attempts=4, initial_interval="10s", jitter=False)
+# Nothing is waited out in place: time passes on the virtual clock only.
+LIMITS = Limits(inline_wait=0, max_value_bytes=1 << 20)
+
+
+class Broken(Exception):
+    """A failure that is part of the program."""
+
+
+class Killed(BaseException):
+    """The end of the process, as far as a pass can tell: nothing is written from here on."""
+
+
+# -- The model -------------------------------------------------------------------------------------
+
+# What a body does, one after the other; a step that fails does so in its first `times` attempts, or until it is repaired.
+operations = st.one_of(
+    st.tuples(st.sampled_from(["step", "atomic", "sleep", "caught", "uncaught", "raise"]), st.just(0)),
+    st.tuples(st.sampled_from(["retried", "retried_atomic"]), st.integers(1, 3)),
+)
+programs = st.lists(operations, min_size=2, max_size=7)
+
+
+class Row(NamedTuple):
+    """What is to be recorded of one operation."""
+
+    name: str
+    kind: str
+    status: str
+    attempts: int
+
+
+def history_of(program: list[tuple[str, int]], repaired: set[str]) -> tuple[list[Row], str]:
+    """What an uninterrupted pass over a program records, and how the run ends."""
+    rows = []
+    for number, (operation, times) in enumerate(program):
+        name = f"{operation} {number}"
+        if operation == "raise" and name not in repaired:
+            return rows, "failed"
+        if operation == "uncaught" and name not in repaired:
+            return [*rows, Row(name, "step", "failed", 1)], "failed"
+        if operation != "raise":
+            kind = "sleep" if operation == "sleep" else "step"
+            rows.append(Row(name, kind, "failed" if operation == "caught" else "succeeded", times + 1))
+    return rows, "succeeded"
+
+
+# -- The body, and what interrupts it --------------------------------------------------------------
+
+
+class Peril:
+    """Counts the points at which a pass can be interrupted, and interrupts it at one of them."""
+
+    def __init__(self, point: int | None = None, interrupt: Callable[[], None] = lambda: None) -> None:
+        self._left, self._interrupt = point, interrupt
+        self.is_over = self.is_dead = False
+        self.is_stale = False  # somebody else has taken the run over
+
+    def reach(self) -> None:
+        if self.is_dead:
+            raise Killed
+        if self._left is not None:
+            self._left -= 1
+            if self._left < 0:
+                self._left, self.is_over = None, True
+                self._interrupt()
+
+    def kill(self) -> None:
+        self.is_dead = True
+        raise Killed
+
+
+class PerilousHost(WorkerHost):
+    """A worker's host, with a point before and after whatever is written."""
+
+    def __init__(self, peril: Peril) -> None:
+        super().__init__(connection.alias, GroupCommit(), LIMITS)
+        self._peril = peril
+
+    def record(self, write: Any) -> Any:
+        return self._around(lambda: super(PerilousHost, self).record(write))
+
+    def finish(self, end: Any) -> Any:
+        return self._around(lambda: super(PerilousHost, self).finish(end))
+
+    def write(self, statement: Callable[[], Any]) -> Any:
+        return self._around(lambda: super(PerilousHost, self).write(statement))
+
+    def _around(self, write: Callable[[], Any]) -> Any:
+        self._peril.reach()
+        outcome = write()
+        self._peril.reach()
+        return outcome
+
+
+_machine: contextvars.ContextVar[Modelled] = contextvars.ContextVar("machine")
+_peril: contextvars.ContextVar[Peril] = contextvars.ContextVar("peril")
+
+
+def work(name: str, operation: str, times: int) -> str:
+    """What every step does: it is never executed once it is recorded, and fails as the program says."""
+    machine, peril = _machine.get(), _peril.get()
+    is_atomic = operation.endswith("atomic")
+    if not peril.is_stale:
+        finished = StepRecord.objects.filter(run=machine.run, name=name).exclude(status="retrying")
+        assert not finished.exists(), f"{name} is recorded, and is executed again"
+    if is_atomic:
+        Effect.objects.create(run=str(machine.run.pk), name=name, pid=0, at=0)
+    else:
+        peril.reach()
+    if current_step().attempt <= times or operation == "caught":
+        raise Broken(name)
+    if operation == "uncaught" and name not in machine.repaired:
+        raise Broken(name)
+    return f"result of {name}"
+
+
+def define_modelled() -> Any:
+    @workflow(name="modelled")
+    def modelled(input, step):
+        for number, (operation, times) in enumerate(input):
+            name = f"{operation} {number}"
+            if operation == "sleep":
+                step.sleep(name, "1m")
+            elif operation == "raise":
+                if name not in _machine.get().repaired:
+                    raise Broken(name)
+            else:
+                options = {"retry": RETRY} if times else {}
+                call = step.define(name, work, atomic=operation.endswith("atomic"), **options)
+                try:
+                    assert call.run(name, operation, times) == f"result of {name}"
+                except Broken as error:
+                    assert error.args == (name,)
+                    if operation != "caught":
+                        raise
+        return len(input)
+
+    return modelled
+
+
+# -- The machine -----------------------------------------------------------------------------------
+
+
+goes_on = precondition(lambda self: self.status in ("pending", "sleeping"))
+points = st.one_of(st.integers(0, 3), st.integers(0, 20))
+
+
+class Modelled(RuleBasedStateMachine):
+    """One run, driven by rules until it has ended."""
+
+    workflow: Any
+    terms: Terms
+    counts: Counter[str]
+
+    @initialize(program=programs)
+    def start(self, program: list[tuple[str, int]]) -> None:
+        self.program, self.repaired = program, set[str]()
+        self.run: WorkflowRun = self.workflow.start(program)
+        self.histories = HistoryCache()
+        self.counts["runs"] += 1
+
+    @precondition(lambda self: self.status == "succeeded")
+    @rule(program=programs)
+    def start_another(self, program: list[tuple[str, int]]) -> None:
+        self.start(program)
+
+    @goes_on
+    @rule()
+    def go_over_once(self) -> None:
+        self._go_over()
+
+    @goes_on
+    @rule(point=points)
+    def die(self, point: int) -> None:
+        """The process ends, and somebody else finds out by the lease."""
+        peril = Peril(point, lambda: peril.kill())
+        self._go_over(peril)
+        if peril.is_dead:
+            self._let_leases_run_out()
+
+    @goes_on
+    @rule(point=points)
+    def stop_worker(self, point: int) -> None:
+        """The worker is told to stop, and gives the run back at the next step."""
+        self._go_over(Peril(point, lambda: self.job.stop(Ended.RELEASED)))
+
+    @goes_on
+    @rule(point=points, passes=st.integers(1, 3))
+    def be_taken_over(self, point: int, passes: int) -> None:
+        """Another worker takes the run over and gets on with it, while this one is still there and goes on later."""
+
+        def other_worker() -> None:
+            if connection.in_atomic_block:
+                return
+            peril.is_stale = True
+            job = self.job
+            self._let_leases_run_out()
+            for _ in range(passes):
+                self._go_over()
+            self.job = job
+            left.append(self._written())
+
+        left: list[Any] = []
+        peril = Peril(point, other_worker)
+        self._go_over(peril)
+        assert left in ([], [self._written()])  # the stale pass wrote nothing
+
+    @precondition(lambda self: self.status == "failed")
+    @rule()
+    def repair_and_retry(self) -> None:
+        self._repair()
+
+    @invariant()
+    def history_is_the_beginning_of_the_models(self) -> None:
+        rows, ending = history_of(self.program, self.repaired)
+        recorded = [
+            Row(record.name, record.kind, record.status, record.attempts)
+            for record in StepRecord.objects.filter(run=self.run).order_by("position")
+        ]
+        if recorded and recorded[-1].status == "retrying":
+            *recorded, tried = recorded
+            expected = rows[len(recorded)]
+            assert tried.name == expected.name
+            assert tried.attempts < expected.attempts
+        assert recorded == rows[: len(recorded)]
+        if self.status in ("succeeded", "failed"):
+            assert (recorded, self.status) == (rows, ending)
+        effects = list(Effect.objects.filter(run=str(self.run.pk)).order_by("id").values_list("name", flat=True))
+        assert effects == [row.name for row in recorded if row.name.split()[0].endswith("atomic")]
+
+    def teardown(self) -> None:
+        if hasattr(self, "run"):
+            self._drive_to_the_end()
+        clock.offset_us = 0
+
+    @property
+    def status(self) -> str:
+        self.run.refresh_from_db()
+        return str(self.run.status)
+
+    # -- Details --
+
+    def _drive_to_the_end(self) -> None:
+        for _ in range(100):
+            if self.status == "succeeded":
+                assert self.run.output == len(self.program)
+                break
+            if self.status == "failed":
+                self._repair()
+            self._go_over()
+            self.history_is_the_beginning_of_the_models()
+        assert self.status == "succeeded"
+
+    def _go_over(self, peril: Peril | None = None) -> None:
+        """Let the time come at which the run is due, and go over it once."""
+        self.run.refresh_from_db()
+        if self.run.status == "sleeping":
+            clock.offset_us += max(0, self.run.available_at_us - database.read_clock(connection)) + 1000
+        for claim in claims.claim(connection, self._terms_for_run(), 1).runs:
+            contextvars.Context().run(self._pass_over, claim, peril or Peril())
+
+    def _pass_over(self, claim: Claim, peril: Peril) -> None:
+        _machine.set(self)
+        _peril.set(peril)
+        records = load_histories(connection, [claim], self.histories).get(claim.run_id)
+        self.job = job = Job(claim, records, PerilousHost(peril))
+        try:
+            ending = job.run()
+        except Killed:
+            return
+        finally:
+            self.counts["interruptions"] += peril.is_over
+        if ending.how is Ended.SUSPENDED:
+            self.histories.keep(claim, job.recorded)
+
+    def _written(self) -> Any:
+        """The run and its records, as they are in the tables."""
+        runs = WorkflowRun.objects.filter(pk=self.run.pk)
+        return list(runs.values()), list(StepRecord.objects.filter(run=self.run).order_by("position").values())
+
+    def _let_leases_run_out(self) -> None:
+        """Suspected first, then to be taken over."""
+        for _ in range(2):
+            clock.offset_us += LEASE + 1000
+            with database.writing(connection):
+                timers.wake(connection, self.terms)
+
+    def _repair(self) -> None:
+        broken = [f"{operation} {number}" for number, (operation, _) in enumerate(self.program)]
+        broken = [name for name in broken if name.split()[0] in ("uncaught", "raise") and name not in self.repaired]
+        self.repaired.add(broken[0])
+        self.run.retry()
+
+    def _terms_for_run(self) -> Terms:
+        return replace(self.terms, run_id=self.run.pk)
+
+
+@pytest.fixture
+def machine(transactional_db: None) -> Any:
+    """The class of the machine, with a workflow and a worker."""
+    modelled = define_modelled()  # before the terms, which name the workflows that are known
+    terms = make_terms(lease=LEASE, max_recoveries=1000)
+    return type("Modelled", (Modelled,), {"workflow": modelled, "terms": terms, "counts": Counter()})
+
+
+def check(machine: Any, examples: int) -> None:
+    """Let the machine go through so many sequences of rules."""
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=15,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_interruptions_at_any_point_leave_no_trace_in_any_history(machine):
+    check(machine, examples=10)
+    assert machine.counts["interruptions"] > 10

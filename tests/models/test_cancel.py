@@ -1,0 +1,204 @@
+"""`run.cancel()`: in every status, in the middle of a step, and against what happens at the same time."""
+
+import threading
+
+import pytest
+from django.db import connection
+
+from django_steps import signals, workflow
+from django_steps.errors import InvalidState, RunCanceled
+from django_steps.ledger import records, transitions
+from django_steps.ledger.transitions import Finish
+from django_steps.models import WorkflowRun
+from django_steps.worker import Worker
+from tests.app import effects
+from tests.app.workflows import sleeper, slow_middle, three_steps
+from tests.staging import SECOND, Background, at_once, claim, eventually, status_of, step_write
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def _clock(pass_time):
+    """The clock is set back after each test."""
+
+
+@pytest.fixture
+def told():
+    """The runs of which `run_canceled` told."""
+    heard = []
+
+    def hear(sender, run, **others):
+        heard.append(run.pk)
+
+    signals.run_canceled.connect(hear)
+    yield heard
+    signals.run_canceled.disconnect(hear)
+
+
+def test_a_pending_run_is_never_executed(work, told):
+    run = three_steps.start({})
+    run.cancel()
+    assert run.status == "canceled" and run.is_finished and run.finished_at is not None
+    work()
+    assert effects.names(run) == []
+    with pytest.raises(RunCanceled):
+        run.result(timeout=1)
+    assert told == [run.pk]
+
+
+def test_a_delayed_run_is_never_executed(work, pass_time):
+    run = three_steps.start({}, delay="1h")
+    run.cancel()
+    pass_time("2h")
+    work()
+    assert status_of(run) == "canceled" and effects.names(run) == []
+
+
+def test_a_sleeping_run_does_not_wake_up(work, pass_time, told):
+    run = sleeper.start({"duration": "1h"})
+    work()
+    run.cancel()
+    pass_time("2h")
+    work()
+    assert status_of(run) == "canceled" and effects.names(run) == ["before"]
+    assert told == [run.pk]
+
+
+def test_a_run_in_the_middle_of_a_step_ends_with_that_step(start_worker):
+    run = slow_middle.start({"seconds": 0.7})
+    worker = start_worker("--poll-interval", "0.1")
+    eventually(lambda: effects.count("slow begins"))
+    run.cancel()
+    assert run.status == "canceled"
+    eventually(lambda: WorkflowRun.objects.get(pk=run.pk).phase == WorkflowRun.Phase.ENDED)
+    assert effects.names(run) == ["before", "slow begins", "slow ends"]
+    assert list(run.steps.values_list("name", "status")) == [("before", "succeeded"), ("slow", "succeeded")]
+    assert worker.stop() == 0
+    assert "Traceback" not in worker.output()
+
+
+# On SQLite an atomic step is the one writer of the file: a cancel has to wait, and comes after the step.
+@pytest.mark.parametrize("atomic", [False] if connection.vendor == "sqlite" else [False, True])
+def test_the_step_in_flight_is_recorded(transactional_db, told, atomic):
+    inside, go_on = threading.Event(), threading.Event()
+
+    @workflow(name="in_flight")
+    def in_flight(input, step):
+        def wait():
+            effects.leave("wait") if not atomic else None
+            inside.set()
+            go_on.wait(10)
+            return "value"
+
+        step.define("wait", wait, atomic=atomic).run()
+        step.define("after", effects.leave).run("after")
+
+    run = in_flight.start({})
+    worker = Worker(concurrency=1, poll_interval=0.05)
+    working = Background(worker.run)
+    try:
+        assert inside.wait(10)
+        run.cancel()
+        go_on.set()
+        eventually(lambda: WorkflowRun.objects.get(pk=run.pk).phase == WorkflowRun.Phase.ENDED)
+    finally:
+        go_on.set()
+        worker.stop()
+        working.result()
+    assert run.steps.get(name="wait").output == "value"
+    assert status_of(run) == "canceled"
+    assert effects.count("after") == 0 and told == [run.pk]
+
+
+def test_canceling_twice_is_quiet(work, told):
+    run = three_steps.start({})
+    run.cancel()
+    finished_at = run.finished_at
+    run.cancel()
+    assert run.finished_at == finished_at and told == [run.pk]
+
+
+@pytest.mark.parametrize("status", ["succeeded", "failed"])
+def test_canceling_a_finished_run_is_refused(work, status):
+    @workflow(name="ends")
+    def ends(input):
+        if status == "failed":
+            raise RuntimeError
+
+    run = ends.start({})
+    work()
+    with pytest.raises(InvalidState, match=f"can't be canceled: it has {status}"):
+        run.cancel()
+    assert status_of(run) == status
+
+
+def test_cancel_against_complete_one_wins(transactional_db):
+    for _ in range(8):
+        run = three_steps.start({})
+        claimed = claim(run)
+        end = Finish(run_id=run.pk, token=claimed.token, status="succeeded", output="1", finished_at=claimed.now())
+
+        def cancel(run=run):
+            WorkflowRun.objects.get(pk=run.pk).cancel()
+            return "canceled"
+
+        canceled, ended = at_once([cancel, lambda end=end: transitions.finish(connection, end)])
+        if ended is records.Outcome.WRITTEN:
+            assert isinstance(canceled, InvalidState) and status_of(run) == "succeeded"
+        else:
+            assert ended is records.Outcome.NOT_RUNNING and canceled == "canceled"
+            transitions.release(connection, run.pk, claimed.token)
+            assert status_of(run) == "canceled" and run.phase == WorkflowRun.Phase.ENDED
+
+
+def test_a_canceled_run_is_put_down_no_more(transactional_db):
+    run = three_steps.start({})
+    claimed = claim(run)
+    run.cancel()
+    wakes_at_us = claimed.now() + SECOND
+    sleep = step_write(claimed, "nap", kind="sleep", wakes_at_us=wakes_at_us)
+    assert transitions.suspend(connection, run.pk, claimed.token, wakes_at_us, sleep) is records.Outcome.NOT_RUNNING
+    assert transitions.wait_again(connection, run.pk, claimed.token, wakes_at_us) is records.Outcome.NOT_RUNNING
+    again = transitions.attempt_again(connection, run.pk, claimed.token, wakes_at_us, "{}", [])
+    assert again is records.Outcome.NOT_RUNNING
+    assert status_of(run) == "canceled"
+
+
+def test_a_cancel_before_a_wait_is_put_down_lets_go_at_once(transactional_db, told):
+    """The sleep is recorded already, the run is canceled, and the pass gets as far as putting it down."""
+    run = three_steps.start({})
+    claimed = claim(run)
+    run.cancel()
+    transitions.release(connection, run.pk, claimed.token)
+    run.refresh_from_db()
+    assert (run.status, run.phase, run.worker_id) == ("canceled", WorkflowRun.Phase.ENDED, None)
+
+
+def test_a_canceled_run_may_be_retried(work):
+    run = three_steps.start({})
+    run.cancel()
+    run.retry()
+    work()
+    assert status_of(run) == "succeeded"
+
+
+def test_cancel_retry_cancel_while_the_pass_holds_the_run(transactional_db):
+    run = three_steps.start({})
+    claimed = claim(run)
+    run.cancel()
+    run.retry()
+    run.cancel()
+    assert run.status == "canceled" and run.phase == WorkflowRun.Phase.TIMED
+    transitions.release(connection, run.pk, claimed.token)
+    assert status_of(run) == "canceled" and run.phase == WorkflowRun.Phase.ENDED
+
+
+def test_many_runs_are_canceled_and_the_others_are_named(work, told):
+    done = three_steps.start({})
+    work()
+    waiting = [three_steps.start({}) for _ in range(2)]
+    result = WorkflowRun.objects.all().cancel()
+    assert sorted(result.done) == sorted(run.pk for run in waiting)
+    assert [entry.run_id for entry in result.skipped] == [done.pk]
+    assert sorted(told) == sorted(result.done)

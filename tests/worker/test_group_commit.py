@@ -1,0 +1,214 @@
+"""Sharing commits: what comes together is written together, and nobody waits for another one's lock or error."""
+
+import threading
+import time
+
+import pytest
+from django.db import OperationalError, connection
+
+from django_steps.ledger import batches, claims, database, dialect, records, tables
+from django_steps.ledger.records import Outcome
+from django_steps.ledger.transitions import Finish
+from django_steps.models import StepRecord
+from django_steps.worker.group_commit import GroupCommit
+from tests.app.workflows import three_steps
+from tests.staging import Background, eventually, locked, make_terms, second_connection, status_of, step_write
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def this_connection():
+    return database.connection_for("default")
+
+
+def claim_many(count):
+    runs = three_steps.start_many([{}] * count)
+    found = {claimed.run_id: claimed for claimed in claims.claim(connection, make_terms(), count).runs}
+    return runs, [found[run.pk] for run in runs]
+
+
+def end_of(claimed):
+    return Finish(run_id=claimed.run_id, token=claimed.token, status="succeeded", output="1", finished_at=claimed.now())
+
+
+class Gate:
+    """Holds up shared writes until it is opened, and counts them."""
+
+    def __init__(self, monkeypatch):
+        self.sizes, self.reached, self.open = [], threading.Event(), threading.Event()
+        self.errors = []
+        original = batches.write_many
+
+        def write_many(connection, writes):
+            self.sizes.append(len(writes))
+            self.reached.set()
+            assert self.open.wait(10)
+            if self.errors and (error := self.errors.pop(0)) is not None:
+                raise error
+            return original(connection, writes)
+
+        monkeypatch.setattr(batches, "write_many", write_many)
+
+
+def commit_behind(queue, gate, first, others):
+    """One write that is held up, and others that come meanwhile; their threads."""
+    threads = [Background(lambda: queue.commit(this_connection, first))]
+    assert gate.reached.wait(10)
+    for number, write in enumerate(others, 1):
+        threads.append(Background(lambda write=write: queue.commit(this_connection, write)))
+        deadline = time.monotonic() + 5
+        while len(queue._waiting) < number and time.monotonic() < deadline:
+            time.sleep(0.001)
+    gate.open.set()
+    return threads
+
+
+def test_what_comes_while_another_commit_is_under_way_shares_the_next_one(monkeypatch):
+    _, found = claim_many(6)
+    gate, queue = Gate(monkeypatch), GroupCommit()
+    writes = [step_write(claimed, "first") for claimed in found[:4]] + [end_of(claimed) for claimed in found[4:]]
+    threads = commit_behind(queue, gate, writes[0], writes[1:])
+    assert gate.sizes[0] == 1
+    answers = [thread.result() for thread in threads]
+    assert gate.sizes == [1, 5]
+    # MySQL has no UPDATE that passes over a locked row: an end that comes alone is written on its own.
+    assert answers == [True] * 6
+    assert StepRecord.objects.count() == 4
+
+
+def test_as_many_commits_are_under_way_as_there_are_writers_and_what_comes_then_waits_for_the_first_that_ends(
+    monkeypatch,
+):
+    _, found = claim_many(5)
+    gate, queue = Gate(monkeypatch), GroupCommit(writers=2)
+    threads = [Background(lambda: queue.commit(this_connection, step_write(found[0], "a")))]
+    assert gate.reached.wait(10)
+    threads.append(Background(lambda: queue.commit(this_connection, step_write(found[1], "a"))))
+    eventually(lambda: len(gate.sizes) == 2)
+    for number, claimed in enumerate(found[2:], 1):
+        threads.append(Background(lambda claimed=claimed: queue.commit(this_connection, step_write(claimed, "a"))))
+        eventually(lambda number=number: len(queue._waiting) == number)
+    gate.open.set()
+    for thread in threads:
+        thread.result()
+    assert gate.sizes[:2] == [1, 1] and sum(gate.sizes) == 5
+    assert queue._idle_writers == 2
+
+
+@pytest.mark.parametrize("writers", [1, 2])
+def test_every_write_is_committed_once_however_they_come_together(writers):
+    _, found = claim_many(12)
+    queue = GroupCommit(writers)
+
+    def commit_all(claimed):
+        for number in range(20):
+            write = step_write(claimed, f"step {number}")
+            assert queue.commit(this_connection, write) or records.record(this_connection(), write) is Outcome.WRITTEN
+
+    for thread in [Background(lambda claimed=claimed: commit_all(claimed)) for claimed in found]:
+        thread.result()
+    assert StepRecord.objects.count() == 12 * 20
+    assert queue._waiting == [] and queue._idle_writers == writers
+
+
+def test_a_commit_takes_at_most_64_writes(monkeypatch):
+    _, found = claim_many(70)
+    gate, queue = Gate(monkeypatch), GroupCommit()
+    threads = commit_behind(queue, gate, step_write(found[0], "a"), [step_write(claimed, "a") for claimed in found[1:]])
+    assert all(thread.result() for thread in threads)
+    assert gate.sizes == [1, 64, 5]
+    assert StepRecord.objects.count() == 70
+
+
+def test_a_body_goes_on_only_when_its_record_is_committed():
+    _, found = claim_many(1)
+    assert GroupCommit().commit(this_connection, step_write(found[0], "first"))
+    with second_connection() as other, other.cursor() as cursor:
+        cursor.execute(f"SELECT name FROM {tables.STEP}")
+        assert cursor.fetchall() in ([("first",)], (("first",),))
+
+
+def test_an_error_of_a_shared_commit_leaves_each_to_write_on_its_own(monkeypatch):
+    runs, found = claim_many(4)
+    gate, queue = Gate(monkeypatch), GroupCommit()
+    gate.errors = [None, OperationalError("deadlock")]
+    threads = commit_behind(queue, gate, step_write(found[0], "a"), [step_write(claimed, "a") for claimed in found[1:]])
+    assert [thread.result() for thread in threads] == [True, False, False, False]
+    assert StepRecord.objects.count() == 1
+    assert queue.commit(this_connection, step_write(found[1], "a")) is True  # the lead was handed on
+    assert runs
+
+
+def test_an_error_of_a_lone_commit_is_raised_and_the_next_one_leads(monkeypatch):
+    _, found = claim_many(2)
+    gate, queue = Gate(monkeypatch), GroupCommit()
+    gate.errors = [OperationalError("gone"), None]
+    threads = commit_behind(queue, gate, step_write(found[0], "a"), [step_write(found[1], "a")])
+    with pytest.raises(OperationalError, match="gone"):
+        threads[0].result()
+    assert threads[1].result() is True
+
+
+def test_a_thread_that_cannot_connect_does_not_keep_the_lead(monkeypatch):
+    _, found = claim_many(2)
+    queue = GroupCommit()
+
+    def refused():
+        raise OperationalError("no connection")
+
+    with pytest.raises(OperationalError):
+        queue.commit(refused, step_write(found[0], "a"))
+    assert queue.commit(this_connection, step_write(found[1], "a")) is True
+
+
+def test_a_fenced_write_is_left_out_of_a_shared_commit(monkeypatch):
+    runs, found = claim_many(4)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {tables.RUN} SET claim_token = 1 WHERE id = %s", [dialect.key(connection, found[1].run_id)]
+        )
+    runs[2].cancel()
+    gate, queue = Gate(monkeypatch), GroupCommit()
+    threads = commit_behind(queue, gate, step_write(found[0], "a"), [step_write(claimed, "a") for claimed in found[1:]])
+    assert [thread.result() for thread in threads] == [True, False, False, True]
+    assert StepRecord.objects.count() == 2
+
+
+def test_a_duplicate_is_left_out_of_a_shared_commit(monkeypatch):
+    _, found = claim_many(3)
+    assert batches.write_many(connection, [step_write(found[1], "a")])
+    gate, queue = Gate(monkeypatch), GroupCommit()
+    gate.sizes.clear()
+    threads = commit_behind(queue, gate, step_write(found[0], "a"), [step_write(claimed, "a") for claimed in found[1:]])
+    assert [thread.result() for thread in threads] == [True, False, True]
+
+
+@pytest.mark.parametrize("kind", ["record", "end"])
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_a_run_that_somebody_has_locked_holds_up_no_other(monkeypatch, kind, is_alone):
+    runs, found = claim_many(3)
+    write = step_write if kind == "record" else lambda claimed, name: end_of(claimed)
+    queue = GroupCommit()
+    others = [write(claimed, "a") for claimed in found[1:]]
+    with locked(runs[0]):
+        held_up = Background(lambda: queue.commit(this_connection, write(found[0], "a")))
+        if is_alone:
+            held_up.join(1)
+        threads = [Background(lambda one=one: queue.commit(this_connection, one)) for one in others]
+        if connection.vendor != "sqlite":  # where whoever writes locks everything
+            assert held_up.result(2) is False
+            for thread in threads:
+                thread.result(2)
+    for thread in (held_up, *threads):
+        thread.result()
+    if kind == "record":
+        written = set(StepRecord.objects.values_list("run_id", flat=True))
+        assert {run.pk for run in runs[1:]} <= written
+
+
+def test_an_end_leaves_the_run_ended():
+    runs, found = claim_many(2)
+    with_others = batches.write_many(connection, [end_of(claimed) for claimed in found])
+    assert with_others == {run.pk for run in runs}
+    assert [status_of(run) for run in runs] == ["succeeded", "succeeded"]
+    assert all(run.output == 1 and run.finished_at is not None for run in runs)

@@ -1,7 +1,7 @@
 """What a body sees: `step.define`, `step.get`, `step.sleep`, `step.sleep_until`.
 
-Here is only what users type, checked where they type it. What running a step means is the pass's affair
-(`execution.py`), which this module knows as a protocol.
+Here is only what users type, checked where they type it. What a step does is in `engine/`, which this module knows as a
+`Performer`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ..core import clock
 from ..core.names import check_name
 from ..core.retries import RetryPolicy, to_policy
 from ..durations import Duration, to_microseconds
+from .requests import Performer, RunStep, Sleep
 from .targets import resolve
 
 if TYPE_CHECKING:
@@ -31,16 +32,6 @@ if TYPE_CHECKING:
 else:
     P, R = ParamSpec("P"), TypeVar("R")
 PrimaryKey = int | str | UUID
-
-
-class Performer(Protocol):
-    """What carries steps out: a pass over a run."""
-
-    def define(self, call: Call[..., Any]) -> None: ...
-
-    def perform(self, call: Call[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
-
-    def sleep(self, name: str, duration: int | None, until: int | None) -> None: ...
 
 
 class Call(Generic[P, R]):
@@ -58,7 +49,7 @@ class Call(Generic[P, R]):
     ) -> None:
         self._performer = performer
         self.name, self.function, self.retry, self.atomic = name, function, retry, atomic
-        performer.define(self)
+        performer.define(name)
 
     def __repr__(self) -> str:
         return f"<step {self.name!r}>"
@@ -77,7 +68,8 @@ class Call(Generic[P, R]):
         """
         if self.function is None:
             raise TypeError(f"Step {self.name!r} has no function: write step.define({self.name!r}, function).run(…).")
-        result: R = self._performer.perform(self, args, kwargs)
+        request = RunStep(self.name, self.function, args, kwargs, self.retry, self.atomic)
+        result: R = self._performer.perform(request)
         return result
 
 
@@ -241,12 +233,12 @@ class Step:
         Holds no thread and no connection while it waits. A name may be used again: that is a sleep of its own.
         """
         name = check_name(name, "sleep name", forbidden="#")
-        self._performer.sleep(name, to_microseconds(duration), None)
+        self._performer.perform(Sleep(name, duration_us=to_microseconds(duration)))
 
     def sleep_until(self, name: str, moment: datetime) -> None:
         """Wait until a datetime, which must be aware where `USE_TZ` is on and naive where it is off."""
         name = check_name(name, "sleep name", forbidden="#")
-        self._performer.sleep(name, None, clock.to_microseconds(check_datetime(moment, "sleep_until()")))
+        self._performer.perform(Sleep(name, until_us=clock.to_microseconds(check_datetime(moment, "sleep_until()"))))
 
 
 def check_datetime(moment: Any, what: str) -> datetime:

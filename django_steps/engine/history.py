@@ -63,6 +63,10 @@ class History:
             )
         return record
 
+    def recorded(self, name: str) -> Recorded:
+        """What is recorded under a name that this pass has reached."""
+        return self._records[name]
+
     def output_of(self, record: Recorded) -> str | None:
         """The recorded output, as encoded text; None if the record was forgotten since it was loaded."""
         if record.is_long and self._load_long is not None:

@@ -25,7 +25,7 @@ T = TypeVar("T")
 class Limits:
     """What passes need of the settings, read once: reading them costs as much as half a step."""
 
-    inline_wait: int  # up to how many microseconds are waited out in place
+    inline_wait_us: int  # up to how many microseconds are waited out in place
     max_value_bytes: int
 
     @classmethod
@@ -62,6 +62,11 @@ class Host(Protocol):
         ...
 
     @property
+    def lets_through(self) -> tuple[type[BaseException], ...]:
+        """What a body raises that is no failure of the run but goes to whoever called."""
+        ...
+
+    @property
     def limits(self) -> Limits:
         """What the settings allow here."""
         ...
@@ -71,6 +76,7 @@ class Direct:
     """Writes on the calling thread's own connection, and lets errors of the database through."""
 
     suspends_always = False
+    lets_through: tuple[type[BaseException], ...] = ()
 
     def __init__(self, alias: str) -> None:
         self._alias = alias

@@ -128,7 +128,7 @@ def _suspend_at_once(connection: BaseDatabaseWrapper, wakes_at_us: int, write: S
     return database.retrying(connection, statement)
 
 
-def wait_again(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wakes_at_us: int) -> Outcome:
+def suspend_again(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wakes_at_us: int) -> Outcome:
     """Put a run down until `wakes_at_us` for something that is recorded already."""
     if database.retrying(connection, lambda: _mark_suspended(connection, run_id, token, wakes_at_us)):
         return Outcome.WRITTEN

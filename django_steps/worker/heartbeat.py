@@ -17,7 +17,7 @@ from ..engine.ending import Ended
 from ..ledger import database, leases
 from ..ledger.leases import Renewal
 from ..ledger.recovery import RENEWALS_PER_LEASE
-from .task import Job
+from .task import Task
 
 logger = logging.getLogger("django_steps")
 
@@ -26,9 +26,9 @@ _SOON = 0.1  # when to ask again for leases that somebody's lock kept from being
 
 
 class Heartbeat:
-    """Renews the leases of a worker's jobs until it is stopped."""
+    """Renews the leases of a worker's tasks until it is stopped."""
 
-    def __init__(self, alias: str, worker_id: int, lease: float, jobs: Callable[[], Mapping[UUID, Job]]) -> None:
+    def __init__(self, alias: str, worker_id: int, lease: float, jobs: Callable[[], Mapping[UUID, Task]]) -> None:
         self._alias, self._worker_id, self._jobs = alias, worker_id, jobs
         self._lease = int(lease * 1_000_000)
         self._interval = lease / RENEWALS_PER_LEASE
@@ -81,7 +81,7 @@ class Heartbeat:
             _interrupt(jobs, leases.check(connection, {run_id: job.holding() for run_id, job in jobs.items()}))
 
 
-def _interrupt(jobs: Mapping[UUID, Job], found: Renewal) -> None:
+def _interrupt(jobs: Mapping[UUID, Task], found: Renewal) -> None:
     for run_id in found.lost:
         jobs[run_id].stop(Ended.LOST)
     for run_id in found.canceled:

@@ -1,7 +1,4 @@
-"""One claimed run in a worker: the pass over it, and the place where that pass runs.
-
-The worker makes jobs and hands them to threads; the keeper interrupts them. Neither is known here.
-"""
+"""Where the passes of a worker run: how they write, survive outages, and wait."""
 
 from __future__ import annotations
 
@@ -37,6 +34,7 @@ class WorkerHost:
     """
 
     suspends_always = False
+    lets_through = ()
 
     def __init__(self, alias: str, queue: GroupCommit, limits: Limits) -> None:
         self.limits = limits

@@ -36,7 +36,7 @@ from django_steps.ledger.terms import Terms
 from django_steps.models import StepRecord, WorkflowRun
 from django_steps.worker.group_commit import GroupCommit
 from django_steps.worker.host import WorkerHost
-from django_steps.worker.task import Job
+from django_steps.worker.task import Task
 from tests.app.models import Effect
 from tests.staging import make_terms
 
@@ -44,7 +44,7 @@ MINUTE = 60_000_000  # microseconds
 LEASE = MINUTE // 2
 RETRY = RetryPolicy(max_attempts=4, initial_interval="10s", jitter=False)
 # Nothing is waited out in place: time passes on the virtual clock only.
-LIMITS = Limits(inline_wait=0, max_value_bytes=1 << 20)
+LIMITS = Limits(inline_wait_us=0, max_value_bytes=1 << 20)
 
 
 class Broken(Exception):
@@ -212,14 +212,14 @@ class Modelled(RuleBasedStateMachine):
     @goes_on
     @rule()
     def go_over_once(self) -> None:
-        self._go_over()
+        self._execute()
 
     @goes_on
     @rule(point=points)
     def die(self, point: int) -> None:
         """The process ends, and somebody else finds out by the lease."""
         peril = Peril(point, lambda: peril.kill())
-        self._go_over(peril)
+        self._execute(peril)
         if peril.is_dead:
             self._let_leases_run_out()
 
@@ -227,7 +227,7 @@ class Modelled(RuleBasedStateMachine):
     @rule(point=points)
     def stop_worker(self, point: int) -> None:
         """The worker is told to stop, and gives the run back at the next step."""
-        self._go_over(Peril(point, lambda: self.job.stop(Ended.RELEASED)))
+        self._execute(Peril(point, lambda: self.task.stop(Ended.RELEASED)))
 
     @goes_on
     @rule(point=points, passes=st.integers(1, 3))
@@ -238,16 +238,16 @@ class Modelled(RuleBasedStateMachine):
             if connection.in_atomic_block:
                 return
             peril.is_stale = True
-            job = self.job
+            job = self.task
             self._let_leases_run_out()
             for _ in range(passes):
-                self._go_over()
-            self.job = job
+                self._execute()
+            self.task = job
             left.append(self._written())
 
         left: list[Any] = []
         peril = Peril(point, other_worker)
-        self._go_over(peril)
+        self._execute(peril)
         assert left in ([], [self._written()])  # the stale pass wrote nothing
 
     @precondition(lambda self: self.status == "failed")
@@ -292,11 +292,11 @@ class Modelled(RuleBasedStateMachine):
                 break
             if self.status == "failed":
                 self._repair()
-            self._go_over()
+            self._execute()
             self.history_is_the_beginning_of_the_models()
         assert self.status == "succeeded"
 
-    def _go_over(self, peril: Peril | None = None) -> None:
+    def _execute(self, peril: Peril | None = None) -> None:
         """Let the time come at which the run is due, and go over it once."""
         self.run.refresh_from_db()
         if self.run.status == "sleeping":
@@ -308,7 +308,7 @@ class Modelled(RuleBasedStateMachine):
         _machine.set(self)
         _peril.set(peril)
         records = load_histories(connection, [claim], self.histories).get(claim.run_id)
-        self.job = job = Job(claim, records, PerilousHost(peril))
+        self.task = job = Task(claim, records, PerilousHost(peril))
         try:
             ending = job.run()
         except Killed:
@@ -316,7 +316,7 @@ class Modelled(RuleBasedStateMachine):
         finally:
             self.counts["interruptions"] += peril.is_over
         if ending.how is Ended.SUSPENDED:
-            self.histories.keep(claim, job.recorded)
+            self.histories.keep(claim, job.recorded())
 
     def _written(self) -> Any:
         """The run and its records, as they are in the tables."""

@@ -112,9 +112,9 @@ def test_a_step_does_not_begin_on_a_connection_that_was_closed_meanwhile(transac
 
 def test_an_atomic_step_outlasts_an_outage(transactional_db, monkeypatch):
     """The database takes no connections for longer than all attempts would last, were they counted."""
-    from django_steps.engine.operations import attempts
+    from django_steps.engine.drivers import execute
 
-    monkeypatch.setattr(attempts, "_DATABASE_ATTEMPTS", 3)
+    monkeypatch.setattr(execute, "_DATABASE_ATTEMPTS", 3)
     is_away, tried, begun = threading.Event(), [], []
     kind = type(connections["default"])
     original = kind.get_new_connection

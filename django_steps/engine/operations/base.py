@@ -16,7 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from ...ledger import transitions
 from ...ledger.histories import Recorded
-from ...ledger.records import Outcome, StepWrite
+from ...ledger.records import StepWrite
 from ..ending import Ended, Ending
 from ..frame import Frame
 from .attempts import Attempt
@@ -78,14 +78,6 @@ class Operation(ABC, Generic[Q]):
 # -- Parts that several kinds share ------------------------------------------------------------------
 
 
-def committed(
-    frame: Frame, write: StepWrite, outcome: Outcome | None = None, error: BaseException | None = None
-) -> Core:
-    """Commit a record, unless an outcome says that it is committed. The pass ends here if it has lost the run."""
-    frame.ensure_held(outcome or (yield Record(write)))
-    return frame.add(write, error)
-
-
 def wait_until(frame: Frame, until_us: int) -> Part:
     """Wait for a time: in place where it is near, else by suspending the run for something that is recorded."""
     claim, limits = frame.claim, frame.host.limits
@@ -100,7 +92,8 @@ def record_and_wait(frame: Frame, write: StepWrite, until_us: int, error: BaseEx
     """Record why the run waits, and wait: a long wait suspends the run in the transaction of the record."""
     if until_us - frame.claim.now() > frame.host.limits.inline_wait_us:
         yield from suspend(frame, until_us, write, error)
-    yield from committed(frame, write, error=error)
+    frame.ensure_held((yield Record(write)))
+    frame.add(write, error)
     yield from wait_until(frame, until_us)
 
 

@@ -11,7 +11,7 @@ from ...ledger.histories import Recorded
 from ..ending import Ended, Ending
 from ..frame import Frame
 from .attempts import Attempt
-from .base import Call, Core, Execute, Operation, Part, committed, record_and_wait, wait_until
+from .base import Call, Core, Execute, Operation, Part, Record, record_and_wait, wait_until
 
 
 class StepOperation(Operation[RunStep]):
@@ -43,9 +43,11 @@ class StepOperation(Operation[RunStep]):
             attempt.count(write)
         frame.current_step = ""
         try:
-            final = yield from committed(frame, write, attempt.outcome, error)
+            frame.ensure_held(attempt.outcome or (yield Record(write)))
         except (UnserializableValue, ValueTooLarge) as refused:  # by the database, which takes the failure instead
-            final = yield from committed(frame, attempt.failed(refused), error=refused)
+            write, error = attempt.failed(refused), refused
+            frame.ensure_held((yield Record(write)))
+        final = frame.add(write, error)
         if frame.host.suspends_always:
             frame.end(Ending(Ended.RELEASED))
         return final

@@ -1,6 +1,6 @@
 """The `logger` argument of a body: a standard adapter that says nothing twice.
 
-While a pass only passes over steps that earlier passes recorded, their log lines were written already.
+While a pass replays what earlier passes recorded, their log lines were written already.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ _ALL = [signal for signal in vars(signals).values() if isinstance(signal, Signal
 
 
 def listening() -> Sequence[Interceptor]:
-    """What sends the signals, or nothing where nobody has connected to any: read when a pass begins."""
+    """What sends the signals, or nothing where no receiver is connected: read when a pass begins."""
     return _SIGNALS if any(signal.receivers for signal in _ALL) else ()
 
 
@@ -97,7 +97,7 @@ def run_left(claim: Claim, ending: Ending) -> None:
 
 
 def run_ended(run_id: UUID) -> None:
-    """A run ended without a pass: its workers kept dying, or the one that should have let go of it did."""
+    """A run ended without a pass: its workers died too often, or the one that should have released it died."""
     alias = router.db_for_write(WorkflowRun)
     run = WorkflowRun.objects.using(alias).filter(pk=run_id).first()
     if run is not None:

@@ -58,7 +58,7 @@ class Host(Protocol):
 
     @property
     def suspends_always(self) -> bool:
-        """Whether the run is put down after every step that executed, so that the body is replayed each time."""
+        """Whether the run is released after every step that was executed, so that the body is replayed each time."""
         ...
 
     @property

@@ -9,8 +9,8 @@
 
 The engine is the real one: claims, records, retries, values and signals. Only time is not: sleeps and back-offs pass on
 a virtual clock, which is put back after the test. (What `timezone.now()` says to your own code is not moved.) After every
-step the run is put down and its body called again from the top, so that what would break in production breaks in the
-test. `straight_through=True` does as a worker does, and puts runs down only where they wait.
+step the run is suspended and its body called again from the top, so that what would break in production breaks in the
+test. `straight_through=True` does as a worker does, and suspends runs only where they wait.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def run_workflow(
     delay: Duration | None = None,
     start_at: datetime | None = None,
 ) -> WorkflowRun[R]:
-    """Start a run and drive it to its end, however long it sleeps; returns the run, succeeded or not.
+    """Start a run and execute it to its end, however long it sleeps; returns the run, succeeded or not.
 
     The virtual clock goes on as far as this run needs, and other runs are executed that are due meanwhile. What else
     it started is left for `drain()`.
@@ -71,7 +71,7 @@ def run_workflow(
       returned, an exception (an instance or a class) is raised, a callable is called. A stub that no step has used is an
       `UnusedStub` error. Where some run did not succeed, a stub may belong to a step that was not reached: there it is
       an error only if a step of nearly the same name was executed without a stub.
-    - `straight_through`: don't put the run down after every step.
+    - `straight_through`: don't suspend the run after every step.
     - `max_steps`: how many steps and sleeps a run may record, and how many runs may be started by runs, before `DoesNotEnd`
       is raised.
     - `key`, `priority`, `queue`, `delay`, `start_at`: as for `Workflow.start()`.

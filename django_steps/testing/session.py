@@ -1,4 +1,4 @@
-"""One call of the testing kit: claim what is due, go over it, let time pass, until what was asked for is done."""
+"""One call of the testing kit: claim what is due, execute it, let time pass, until what was asked for is done."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ class Session:
             )
 
     def _count_run(self, claim: Claim) -> None:
-        """Runs may start runs, but not for ever."""
+        """Runs may start runs, but not without end."""
         self.executed[claim.run_id] = None
         if len(self.executed) > self._active_before + self._max_steps:
             raise DoesNotEnd(
@@ -206,7 +206,7 @@ class Session:
         )
 
     def _register(self) -> int:
-        """A row like a worker's, which has stopped already: nobody is to count on it."""
+        """A row like a worker's, which has stopped already, so that it counts as no live worker."""
         moment = database.read_clock(self._connection())
         row = Worker.objects.using(self.alias).create(
             host=socket.gethostname(),
@@ -221,5 +221,5 @@ class Session:
 
 
 def _identity(claim: Claim) -> tuple[UUID, int, int]:
-    """A run between two times that something was forgotten, or that its body was to be called anew."""
+    """A run between two times that something was reset, or that its body was to be called anew."""
     return claim.run_id, claim.attempts, claim.generation

@@ -204,7 +204,7 @@ class Worker:
         return longest if microseconds is None else min(longest, max(microseconds / 1_000_000, 0.001))
 
     def _looks_for_due(self) -> bool:
-        """Whether a claim should also make ready what is due: not when it was told of something that is ready, since
+        """Whether a claim should also make ready what is due: not when it was notified of something that is ready, since
         that takes a little longer, but soon after all the same."""
         now = time.monotonic()
         if self._wakeups.is_notified:

@@ -45,7 +45,7 @@ class _Slot:
 
 
 class Supervisor:
-    """Runs `processes` workers of the command line `command` until they are done or it is told to stop.
+    """Runs `processes` workers of the command line `command` until they are done or a signal stops it.
 
     - `say` is called with lines for people.
     - `ends_by_itself`: a worker that ended well is done; otherwise another one is started in its place.

@@ -62,10 +62,12 @@ def run_claim(
         except ClaimLost:
             return Ending(Ended.LOST)
         except Exception as error:
-            logger.exception("The pass over run %s ended with an error of its own.", claim.run_id)
             return _fail(claim, host, error)
 
-    return around_pass(around, claim, proceed)
+    try:
+        return around_pass(around, claim, proceed)
+    except Exception as error:  # of an interceptor
+        return _fail(claim, host, error)
 
 
 def _history(claim: Claim, host: Host, recorded: Sequence[Recorded] | None) -> History:
@@ -221,7 +223,8 @@ def _finish(
 
 
 def _fail(claim: Claim, host: Host, error: Exception) -> Ending:
-    """End a run whose pass broke for a reason of its own."""
+    """End a run whose pass raised an error that is neither the body's nor a step's."""
+    logger.error("The pass over run %s raised an error of its own.", claim.run_id, exc_info=error)
     text = failures.with_steps(failures.record(error), [])
     try:
         outcome, ending = _finish(claim, host, Ended.FAILED, error=text)

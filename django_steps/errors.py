@@ -101,6 +101,20 @@ class StepInTransaction(StepsError):
     """A step was called inside an `atomic()` block that the body opened."""
 
 
+class OwnRunChanged(StepsError):
+    """An atomic step deleted its own run, or changed it, so that its record can't be written."""
+
+    def __init__(self, step: str) -> None:
+        self.step = step
+        super().__init__(step)
+
+    def __str__(self) -> str:
+        return (
+            f"Step {self.step!r} deleted or changed the run that it belongs to, so that it can't be recorded; what it wrote "
+            "is rolled back. A run can be deleted after it has ended."
+        )
+
+
 class WrongThread(StepsError):
     """A step was called from another thread than the one the body runs on."""
 

@@ -27,6 +27,7 @@ PUBLIC_NAMES = {
     "InvalidState",
     "NestedStep",
     "NonRetryableError",
+    "OwnRunChanged",
     "RecordedInstanceGone",
     "ResultUnavailable",
     "RetryAfter",

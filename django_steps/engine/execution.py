@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from datetime import timedelta
 from typing import Any
+
+from django.conf import settings
+from django.urls import set_script_prefix
 
 from .. import failures, values
 from ..core.context import active_pass
@@ -47,6 +51,9 @@ def run_claim(
 ) -> Ending:
     """Execute a claimed run once, and return how the pass ended. What goes wrong here is the run's failure.
 
+    Every pass begins in the same clean context: it sees nothing that another run, or the caller, has set in context variables
+    (a tenant, a language, a time zone, the precision of decimals).
+
     - `recorded`: its history where it is known; otherwise it is loaded.
     - `interceptors`: what stands around the pass, besides the signals.
     - `begun`: called with the pass before its body is, for whoever wants to interrupt it.
@@ -64,10 +71,17 @@ def run_claim(
         except Exception as error:
             return _fail(claim, host, error)
 
+    context = Context()
+    context.run(_set_script_prefix)
     try:
-        return around_pass(around, claim, proceed)
+        return context.run(around_pass, around, claim, proceed)
     except Exception as error:  # of an interceptor
         return _fail(claim, host, error)
+
+
+def _set_script_prefix() -> None:
+    """As `django.setup()` does, so that `reverse()` gives the same as in a command."""
+    set_script_prefix("/" if settings.FORCE_SCRIPT_NAME is None else settings.FORCE_SCRIPT_NAME)
 
 
 def _history(claim: Claim, host: Host, recorded: Sequence[Recorded] | None) -> History:

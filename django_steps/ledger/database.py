@@ -64,6 +64,35 @@ def is_transient(error: BaseException) -> bool:
     return "database is locked" in str(error) or "database table is locked" in str(error)
 
 
+# PostgreSQL: a read-only transaction (a failover), and the time limits of the server for transactions and sessions.
+_ENDING_SQLSTATES = {"25006", "25P03", "25P04", "57P05"}
+_LOCK_REFUSED_SQLSTATE, _LOCK_REFUSED_ERRNO = "55P03", 1205
+# PostgreSQL: insufficient resources. MySQL: no space left, the table is full.
+_FULL_SQLSTATES, _FULL_ERRNOS = {"53000", "53100"}, {1021, 1114}
+
+
+def ends_transactions(error: BaseException) -> bool:
+    """Whether the server has ended a transaction for a reason that no statement of it can have caused."""
+    sqlstate = getattr(error.__cause__, "sqlstate", None) if isinstance(error, DatabaseError) else None
+    return sqlstate is not None and (sqlstate in _ENDING_SQLSTATES or sqlstate.startswith("08"))
+
+
+def is_lock_refused(error: BaseException) -> bool:
+    """Whether a lock was not given within the time that the statement or the session allows for it."""
+    if getattr(error.__cause__, "sqlstate", None) == _LOCK_REFUSED_SQLSTATE:
+        return True
+    return isinstance(error, OperationalError) and error.args[:1] == (_LOCK_REFUSED_ERRNO,)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the database has no space left."""
+    if getattr(error.__cause__, "sqlstate", None) in _FULL_SQLSTATES:
+        return True
+    return "disk is full" in str(error) or (
+        isinstance(error, OperationalError) and error.args[:1] in {(n,) for n in _FULL_ERRNOS}
+    )
+
+
 def retrying(connection: BaseDatabaseWrapper, statement: Callable[[], T], attempts: int = 5) -> T:
     """Run a short transaction again when the database refused it for a reason that passes.
 

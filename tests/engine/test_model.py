@@ -6,7 +6,6 @@ The passes are a worker's own, with its commits, but on this thread, so that the
 
 from __future__ import annotations
 
-import contextvars
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -137,13 +136,16 @@ class PerilousHost(WorkerHost):
         return outcome
 
 
-_machine: contextvars.ContextVar[Modelled] = contextvars.ContextVar("machine")
-_peril: contextvars.ContextVar[Peril] = contextvars.ContextVar("peril")
+class _Present:
+    """What the body looks at: a pass begins in a context of its own."""
+
+    machine: Modelled
+    peril: Peril
 
 
 def work(name: str, operation: str, times: int) -> str:
     """What every step does: it is never executed once it is recorded, and fails as the program says."""
-    machine, peril = _machine.get(), _peril.get()
+    machine, peril = _Present.machine, _Present.peril
     is_atomic = operation.endswith("atomic")
     if not peril.is_stale:
         finished = StepRecord.objects.filter(run=machine.run, name=name).exclude(status="retrying")
@@ -167,7 +169,7 @@ def define_modelled() -> Any:
             if operation == "sleep":
                 step.sleep(name, "1m")
             elif operation == "raise":
-                if name not in _machine.get().repaired:
+                if name not in _Present.machine.repaired:
                     raise Broken(name)
             else:
                 options = {"retry": RETRY} if times else {}
@@ -302,11 +304,11 @@ class Modelled(RuleBasedStateMachine):
         if self.run.status == "sleeping":
             clock.offset_us += max(0, self.run.available_at_us - database.read_clock(connection)) + 1000
         for claim in claims.claim(connection, self._terms_for_run(), 1).runs:
-            contextvars.Context().run(self._pass_over, claim, peril or Peril())
+            self._pass_over(claim, peril or Peril())
 
     def _pass_over(self, claim: Claim, peril: Peril) -> None:
-        _machine.set(self)
-        _peril.set(peril)
+        _Present.machine = self
+        _Present.peril = peril
         records = load_histories(connection, [claim], self.histories).get(claim.run_id)
         self.task = job = Task(claim, records, PerilousHost(peril))
         try:

@@ -438,7 +438,7 @@ def test_an_on_commit_that_raises_leaves_the_step_done(work, caplog):
     work(concurrency=1)
     assert status_of(run) == "succeeded" and run.output == "value"
     assert effects.count("atomic") == 1
-    assert any("error came after its commit" in record.getMessage() for record in caplog.records)
+    assert any("an on_commit() callback raised" in record.getMessage() for record in caplog.records)
 
 
 # -- Whose clock ---------------------------------------------------------------------------------

@@ -8,14 +8,14 @@ from typing import Any
 from ... import failures, values
 from ...core.retries import RetryPolicy
 from ...definitions.requests import RunStep
-from ...errors import NestedStep, StepInTransaction, UnserializableValue, ValueTooLarge, WrongThread
+from ...errors import NestedStep, OwnRunChanged, StepInTransaction, UnserializableValue, ValueTooLarge, WrongThread
 from ...ledger.claims import Claim
 from ...ledger.histories import Recorded
 from ...ledger.records import Outcome, StepWrite
 from ...ledger.resets import append_attempt
 
 # Mistakes in the code: trying again would only make the same one again.
-_MISTAKES = (NestedStep, StepInTransaction, WrongThread, UnserializableValue, ValueTooLarge)
+_MISTAKES = (NestedStep, OwnRunChanged, StepInTransaction, WrongThread, UnserializableValue, ValueTooLarge)
 
 Executed = tuple[StepWrite, BaseException | None]
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .options import WORKFLOW_DEFAULTS, WorkflowOptions, shows_options
 from .registry import register
 from .workflow import Workflow
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from .bodies import Decorator
 
 
@@ -18,7 +21,8 @@ def _typed(function: Callable[..., Any]) -> Decorator:
 
 
 @_typed
-def workflow(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+@shows_options(WorkflowOptions, **WORKFLOW_DEFAULTS)
+def workflow(function: Callable[..., Any] | None = None, /, **options: Unpack[WorkflowOptions]) -> Any:
     """Make a function a workflow: `@workflow`, or `@workflow(name="nightly", queue="reports", retry=3)`.
 
     - `name`: the function's name by default; with `version` it identifies the workflow.

@@ -247,7 +247,7 @@ class Pass:
     def _execute(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], tried: Recorded | None) -> Any:
         if tried is not None and tried.wakes_at_us:
             self._wait_for(tried.wakes_at_us)
-        attempt = Attempt(self, call, args, kwargs, call.retry or self._default_retry, tried)
+        attempt = Attempt(self, call, args, kwargs, call.options.retry or self._default_retry, tried)
         while True:
             self.current_step = call.name
             if self._is_careful:

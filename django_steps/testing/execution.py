@@ -68,7 +68,7 @@ class TestingPass(Pass):
         function = self._session.stubs.function_for(call.name, call.function)
         assert function is not None
         before = self._variables(function)
-        call.function = function if call.atomic else self._committing(function)
+        call.function = function if call.options.atomic else self._committing(function)
         try:
             return super()._execute(call, args, kwargs, tried)
         finally:

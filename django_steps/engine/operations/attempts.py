@@ -112,7 +112,7 @@ def execute(attempt: Attempt) -> Executed:
     attempt.started_at = attempt.owner.claim.now()
     try:
         with attempt.owner.connections.tidied(f"Step {attempt.call.name!r}"):
-            if attempt.call.atomic:
+            if attempt.call.options.atomic:
                 return _execute_atomic(attempt), None
             return attempt.succeeded(_call(attempt)), None
     except _PASS_THROUGH:

@@ -25,11 +25,11 @@ def _typed(function: Callable[..., Any]) -> Decorator:
 def workflow(function: Callable[..., Any] | None = None, /, **options: Unpack[WorkflowOptions]) -> Any:
     """Make a function a workflow: `@workflow`, or `@workflow(name="nightly", queue="reports", retry=3)`.
 
-    - `name`: the function's name by default; with `version` it identifies the workflow.
-    - `queue`, `priority` (-100 to 100, larger first): the defaults of its runs.
+    - `name`: text, default: the function's name; with `version` (text, default: empty) it identifies the workflow.
+    - `queue` (text, default: `"default"`), `priority` (-100 to 100, larger first; default: 0): the defaults of its runs.
     - `retry`: automatic retries of the whole run; `step_retry`: the default policy of its steps. Each a `RetryPolicy`
-      or a number of attempts, the first included.
-    - `mask`: keys whose values no page and no log shows.
+      or a number of attempts, the first included; default: one attempt.
+    - `mask`: a collection of keys whose values no page and no log shows; default: none.
 
     Raises `TypeError` for a function that can't be a body, `InvalidName`, and `ImproperlyConfigured` if the name and
     version are taken.

@@ -109,13 +109,13 @@ def _instance(new: NewRun, alias: str) -> WorkflowRun:
 
 @cache
 def _defaults() -> dict[str, Any]:
-    """What the columns of a run hold that nobody gave a value, in the order of the fields."""
+    """The values of the columns that a start does not set, in the order of the fields."""
     fields = WorkflowRun._meta.concrete_fields
     return {field.attname: None if field.primary_key else field.get_default() for field in fields}
 
 
 def _first_with_key(new: NewRun, connection: Any) -> WorkflowRun | None:
-    """The run that has the key; None if it is gone since."""
+    """The run that has the key; None if it was deleted since."""
     assert new.key is not None
     run = inserts.find_by_key(connection, WorkflowRun, new.workflow, new.key)
     if run is None:

@@ -103,8 +103,8 @@ class Step:
         """Define a step: `step.define("fetch", fetch).run(user_id)`, or `@step.define("fetch")` above a function.
 
         - `name`: at most 255 characters without `#`, unique within the run.
-        - `retry`: a `RetryPolicy`, or the number of attempts, the first included; by default the workflow's `step_retry`.
-        - `atomic`: True or False; the function's database writes and the record commit together: exactly once.
+        - `retry`: a `RetryPolicy`, or the number of attempts, the first included; default: the workflow's `step_retry`.
+        - `atomic`: True: the function's database writes and the record commit together, exactly once; default: False.
 
         Raises `InvalidName`, `DuplicateStepName`, `TypeError`, `ValueError`.
         """

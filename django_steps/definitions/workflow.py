@@ -101,9 +101,10 @@ class Workflow(Generic[I, R]):
     def start(self, input: Any = None, **options: Unpack[StartOptionsWithKey]) -> WorkflowRun[R]:
         """Start a run, by one INSERT on the caller's connection: inside `atomic()` it exists only if that commits.
 
-        - `key`: starting this workflow again with the same key returns the first run; `run.created` says which.
-        - `priority`: -100 to 100, larger first. `queue`: which workers take it.
-        - `delay`: a duration; `start_at`: a datetime; not before that.
+        - `key`: text; starting this workflow again with the same key returns the first run; `run.created` says which.
+        - `priority`: a whole number from -100 to 100, larger first; `queue`: text, which workers take it; defaults: the
+          workflow's.
+        - `delay`: a duration, or `start_at`: a datetime; the run does not begin before that.
 
         Raises `InvalidInput`, `UnserializableValue`, `ValueTooLarge`, `InvalidName`, `TypeError`, `ValueError`; and
         `StartOutsideStep` in a body outside a step.

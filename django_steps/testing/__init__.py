@@ -100,8 +100,8 @@ def drain(
     """Execute every run that is due, whatever code started it; returns these runs in the order in which they came.
 
     With `advance` (a duration) also what becomes due within that time: afterwards the virtual clock is that much ahead.
-    Waits of up to `INLINE_WAIT` pass in any case, as a worker waits them out. Of workflows that this process doesn't know
-    nothing is executed. The other arguments are those of `run_workflow()`.
+    Waits of up to `INLINE_WAIT` pass in any case, as a worker waits them out. Runs of workflows that this
+    process doesn't know are not executed. The other arguments are those of `run_workflow()`.
 
     >>> drain(advance="6d")  # doctest: +SKIP
     """

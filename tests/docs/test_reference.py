@@ -93,7 +93,7 @@ SPELLED_OUT = {
 }
 
 
-@pytest.mark.parametrize("page, name", SPELLED_OUT, ids=".".join)
+@pytest.mark.parametrize("page, name", SPELLED_OUT)
 def test_signatures_that_a_page_spells_out_are_those_of_the_code(page, name):
     owner = {"workflows": django_steps.Workflow, "steps": django_steps.Step}[page]
     last = name.rpartition(".")[2]

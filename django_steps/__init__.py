@@ -2,7 +2,8 @@
 
 from .core.context import current_step
 from .core.retries import RetryPolicy
-from .definitions import Workflow, get_workflow, workflow
+from .definitions import Workflow, get_workflow
+from .definitions.decorator import workflow
 from .definitions.step import Step
 from .errors import (
     DuplicateStepName,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..core.retries import RetryPolicy
+from .options import PLAIN_CALL, CallOptions
 
 
 @dataclass(slots=True)
@@ -20,8 +20,7 @@ class RunStep:
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    retry: RetryPolicy | None = None
-    atomic: bool = False
+    options: CallOptions = PLAIN_CALL
 
 
 @dataclass(slots=True)

@@ -65,7 +65,7 @@ class Watch(Interceptor):
         original = request.function
         function = self._stubs.function_for(request.name, original)
         before = self._variables(function)
-        request.function = function if request.atomic else self._committing(function)
+        request.function = function if request.options.atomic else self._committing(function)
         try:
             return proceed()
         finally:

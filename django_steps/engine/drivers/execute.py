@@ -46,7 +46,7 @@ def execute(attempt: Attempt, frame: Frame) -> Executed:
     context.run(_enter, StepContext(frame.run_id, attempt.request.name, attempt.number))
     try:
         with frame.connections.tidied(f"Step {attempt.request.name!r}"):
-            if attempt.request.atomic:
+            if attempt.request.options.atomic:
                 return context.run(_execute_atomic, attempt, frame), None
             return attempt.succeeded(context.run(_call, attempt, frame)), None
     except _PASS_THROUGH:

@@ -30,7 +30,7 @@ class StepOperation(Operation[RunStep]):
         if recorded is not None and recorded.wakes_at_us:
             yield from wait_until(frame, recorded.wakes_at_us)
         position = recorded.position if recorded else frame.history.next_position()
-        policy = request.retry or frame.default_retry
+        policy = request.options.retry or frame.default_retry
         attempt = Attempt(request, frame.claim, frame.host.limits.max_value_bytes, policy, position, recorded)
         while True:
             frame.current_step = name

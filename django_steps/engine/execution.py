@@ -30,7 +30,7 @@ from ..ledger.transitions import Finish
 from . import hooks
 from .drivers import threads
 from .ending import Ended, Ending
-from .frame import Frame, ended_by
+from .frame import MISTAKES, Frame, ended_by
 from .history import History
 from .host import Host
 from .interceptors import Interceptor, around_pass
@@ -114,14 +114,27 @@ class Pass:
         value, error = self._call_body()
         if self.frame.ending is not None:
             return self._settled(self.frame.ending)
+        if self.frame.mistake is not None:  # whatever the body made of it
+            return self._raised(self.frame.mistake)
         return self._returned(value) if error is None else self._raised(error)
 
     def define(self, name: str) -> None:
         """A step is defined: its name is taken, and it has to be run."""
-        self.frame.define(name)
+        try:
+            self.frame.define(name)
+        except MISTAKES as mistake:
+            self.frame.mistake = mistake
+            raise
 
     def perform(self, request: Request) -> Any:
         """Replay a recorded operation, or carry it out and record its outcome; what the body gets."""
+        try:
+            return self._perform(request)
+        except MISTAKES as mistake:  # of the last one, which may be the record of the one before
+            self.frame.mistake = mistake
+            raise
+
+    def _perform(self, request: Request) -> Any:
         frame = self.frame
         frame.check(request.name)
         for interceptor in frame.interceptors:

@@ -10,7 +10,17 @@ from typing import Any, NoReturn
 
 from .. import failures, values
 from ..core.retries import RetryPolicy
-from ..errors import PassEnded, RecordedInstanceGone
+from ..errors import (
+    DuplicateStepName,
+    HistoryMismatch,
+    NestedStep,
+    OwnRunChanged,
+    PassEnded,
+    RecordedInstanceGone,
+    StepInTransaction,
+    StepsError,
+    WrongThread,
+)
 from ..failures.attribution import Attribution
 from ..ledger.claims import Claim
 from ..ledger.histories import Recorded
@@ -21,6 +31,9 @@ from .guard import Guard
 from .history import History, as_recorded
 from .host import Host
 from .interceptors import Interceptor
+
+# Mistakes of the code: a body that catches one can't go on as if nothing had happened.
+MISTAKES = (DuplicateStepName, HistoryMismatch, NestedStep, OwnRunChanged, StepInTransaction, WrongThread)
 
 
 class Frame:
@@ -43,6 +56,7 @@ class Frame:
         self.default_retry, self.interceptors = default_retry, interceptors
         self.interrupt: Ended | None = None
         self.ending: Ending | None = None
+        self.mistake: StepsError | None = None
         # Both are written by the next renewal of the lease.
         self.current_step = ""
         self.progress: tuple[int, int] | None = None
@@ -60,6 +74,8 @@ class Frame:
         self.guard.check(name)
         if self.ending is not None:
             raise PassEnded(self.ending.how.value)
+        if self.mistake is not None:
+            raise PassEnded(str(self.mistake))
         self.end_if_interrupted()
 
     def define(self, name: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from django_steps import NonRetryableError, RetryAfter, RetryPolicy, current_step, workflow
 from django_steps.core.retries import to_policy
+from tests.looking import error_of
 
 
 class CardDeclined(Exception):

@@ -1,26 +1,25 @@
 """Python values ⇄ JSON text, faithfully: what is decoded has the types and the order of what was encoded.
 
-The text is strictly valid, ASCII-only JSON. How single kinds of values are written is in `value_types.py`,
-`value_classes.py` and `value_instances.py`; what people see of a value, or search for, is made in `value_views.py`.
+The text is strictly valid, ASCII-only JSON. `CODECS` lists every kind of value that can be recorded; how each of them is
+written is in `types.py`, `classes.py` and `instances.py`. What people see of a value, or search for, is made in
+`search.py`.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
-from ..errors import UnreadableValue, UnserializableResult, UnserializableValue, ValueTooLarge
+from ..errors import StepsError, UnreadableValue, UnserializableResult, UnserializableValue, ValueTooLarge
+from . import classes, instances, types
 from .advice import advice
-from .instances import Instances
-from .search import masked, searchable
-from .types import MAX_DEPTH, TAG, Refused, pack, unpack
-
-__all__ = ["decode", "encode", "holds_instances", "masked", "searchable"]
+from .types import MAX_DEPTH, TAG, Codec, Packer, Refused, Unpacker
 
 _dump = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False, check_circular=False).encode
 _load = json.JSONDecoder().raw_decode
-_load_tagged = json.JSONDecoder(object_hook=unpack).raw_decode
 
 # No text inside a JSON string looks like these: its quotes are escaped.
 _TAG_MARK = f'"{TAG}":'
@@ -34,12 +33,85 @@ _SMALL = 1 << 63
 _SCALARS = frozenset({type(None), bool, int, float, str})
 
 
-def encode(value: Any, *, root: str = "result", max_bytes: int | None = None) -> str:
+class Codecs:
+    """The kinds of values that a text may hold. Of those that pack a class, the first in the list does it."""
+
+    def __init__(self, codecs: Iterable[Codec]) -> None:
+        self.all = tuple(codecs)
+        self._packers: dict[type, Packer] = {}
+        self._unpackers: dict[str, Unpacker] = {}
+        for codec in self.all:
+            if isinstance(codec.packs, type):
+                self._packers[codec.packs] = codec.pack
+            for tag in codec.tags:
+                assert tag not in self._unpackers and codec.unpack is not None
+                self._unpackers[tag] = codec.unpack
+        self._packer_of = lru_cache(maxsize=512)(self._find_packer)
+        self.load = json.JSONDecoder(object_hook=self.unpack).raw_decode
+
+    def pack(self, value: Any, depth: int = MAX_DEPTH) -> Any:
+        """The value as a tree that JSON can hold; raises `Refused`."""
+        cls: Any = type(value)
+        packer = self._packers.get(cls) or self._packer_of(cls)
+        if packer is None:
+            raise Refused(value)
+        return packer(value, depth, self.pack)
+
+    def unpack(self, node: dict[str, Any]) -> Any:
+        """What a JSON object stands for; its members have been read already."""
+        kind = node.get(TAG)
+        if kind is None:
+            return node
+        if not isinstance(kind, str) or kind not in self._unpackers:
+            raise UnreadableValue(f"A recorded value is of the kind {kind!r}, which this version doesn't know.")
+        try:
+            return self._unpackers[kind](node)
+        except StepsError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise UnreadableValue(f"A recorded {kind} can't be read: {type(error).__name__}: {error}") from error
+
+    def _find_packer(self, cls: type) -> Packer | None:
+        """What packs the instances of a class that no codec names, if anything does."""
+        return next((c.pack for c in self.all if not isinstance(c.packs, type) and c.packs(cls)), None)
+
+
+# Every kind of value that inputs and results may hold.
+CODECS = Codecs(
+    [
+        types.NONE,
+        types.BOOL,
+        types.INT,
+        types.FLOAT,
+        types.STR,
+        types.SAFE_STRING,
+        types.LIST,
+        types.DICT,
+        types.TUPLE,
+        types.SET,
+        types.FROZENSET,
+        types.DATETIME,
+        types.DATE,
+        types.TIME,
+        types.TIMEDELTA,
+        types.DECIMAL,
+        types.UUIDS,
+        types.BYTES,
+        instances.MODEL,
+        classes.ENUM,
+        classes.NAMEDTUPLE,
+        classes.PYDANTIC,
+        classes.DATACLASS,
+    ]
+)
+
+
+def encode(value: Any, *, root: str = "result", max_bytes: int | None = None, codecs: Codecs = CODECS) -> str:
     """The value as JSON text.
 
-    `root` is the word that a path in an error starts with; `max_bytes` limits the size of the text. Raises
-    `UnserializableValue` (of a result, `UnserializableResult`), naming the path to what can't be encoded, and
-    `ValueTooLarge`.
+    `root` is the word that a path in an error starts with; `max_bytes` limits the size of the text; `codecs` are the kinds
+    that it may hold. Raises `UnserializableValue` (of a result, `UnserializableResult`), naming the path to what can't
+    be encoded, and `ValueTooLarge`.
 
     >>> encode({"total": Decimal("9.90"), "seen": (1, 2)})
     '{"total":{"$":"Decimal","v":"9.90"},"seen":{"$":"tuple","v":[1,2]}}'
@@ -55,7 +127,7 @@ def encode(value: Any, *, root: str = "result", max_bytes: int | None = None) ->
     try:
         text = _encode_plain(value)
         if text is None:
-            text = _dump(pack(value))
+            text = _dump(codecs.pack(value))
     except Refused as refused:
         raise _unserializable(root)(_explain(refused, root)) from None
     except Exception as error:
@@ -68,8 +140,8 @@ def encode(value: Any, *, root: str = "result", max_bytes: int | None = None) ->
     return text
 
 
-def decode(text: str) -> Any:
-    """The value that `encode` wrote, as a fresh object.
+def decode(text: str, codecs: Codecs = CODECS) -> Any:
+    """The value that `encode` wrote with these codecs, as a fresh object.
 
     Raises `RecordedInstanceGone` when a row that it refers to is gone, and `UnreadableValue` when a class is.
     """
@@ -79,8 +151,8 @@ def decode(text: str) -> Any:
         if _TAG_MARK not in text:
             return _load(text)[0]
         if text.count(_INSTANCE_MARK) < 2:
-            return _load_tagged(text)[0]
-        return _load_with_instances(text)
+            return codecs.load(text)[0]
+        return _load_with_instances(text, codecs)
     except json.JSONDecodeError as error:
         raise UnreadableValue(f"A recorded value is no valid JSON: {error}.") from error
 
@@ -90,11 +162,11 @@ def holds_instances(text: str) -> bool:
     return _INSTANCE_MARK in text
 
 
-def _load_with_instances(text: str) -> Any:
-    instances = Instances()
-    json.loads(text, object_hook=instances.note)
-    instances.load(lambda pk: json.loads(json.dumps(pk), object_hook=unpack))
-    return json.loads(text, object_hook=lambda node: instances.get(node) if node.get(TAG) == "model" else unpack(node))
+def _load_with_instances(text: str, codecs: Codecs) -> Any:
+    rows, unpack = instances.Instances(), codecs.unpack
+    json.loads(text, object_hook=rows.note)
+    rows.load(lambda pk: json.loads(json.dumps(pk), object_hook=unpack))
+    return json.loads(text, object_hook=lambda node: rows.get(node) if node.get(TAG) == "model" else unpack(node))
 
 
 # -- What JSON can hold as it is -----------------------------------------------------------------

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
 from ..errors import StepsError, UnreadableValue, UnserializableResult, UnserializableValue, ValueTooLarge
 from . import classes, instances, types
 from .advice import advice
-from .types import MAX_DEPTH, TAG, Codec, Packer, Refused, Unpacker
+from .types import MAX_DEPTH, TAG, Codec, Pack, Packer, Refused, Unpacker
 
 _dump = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False, check_circular=False).encode
 _load = json.JSONDecoder().raw_decode
@@ -34,46 +34,54 @@ _SCALARS = frozenset({type(None), bool, int, float, str})
 
 
 class Codecs:
-    """The kinds of values that a text may hold. Of those that pack a class, the first in the list does it."""
+    """The kinds of values that a text may hold. Of those that pack a class, the first in the list does it.
+
+    `pack` gives the tree of a value that JSON can hold, or raises `Refused`; `unpack` gives what a JSON object stands for,
+    whose members have been read already; `load` reads a text.
+    """
 
     def __init__(self, codecs: Iterable[Codec]) -> None:
         self.all = tuple(codecs)
-        self._packers: dict[type, Packer] = {}
-        self._unpackers: dict[str, Unpacker] = {}
-        for codec in self.all:
-            if isinstance(codec.packs, type):
-                self._packers[codec.packs] = codec.pack
-            for tag in codec.tags:
-                assert tag not in self._unpackers and codec.unpack is not None
-                self._unpackers[tag] = codec.unpack
-        self._packer_of = lru_cache(maxsize=512)(self._find_packer)
+        self.pack = _packing(self.all)
+        self.unpack = _unpacking(self.all)
         self.load = json.JSONDecoder(object_hook=self.unpack).raw_decode
 
-    def pack(self, value: Any, depth: int = MAX_DEPTH) -> Any:
-        """The value as a tree that JSON can hold; raises `Refused`."""
+
+# Both are functions and not methods, since every member of a value takes a call.
+def _packing(codecs: Sequence[Codec]) -> Pack:
+    packers: dict[type, Packer] = {codec.packs: codec.pack for codec in codecs if isinstance(codec.packs, type)}
+
+    @lru_cache(maxsize=512)
+    def packer_of(cls: type) -> Packer | None:
+        return next((c.pack for c in codecs if not isinstance(c.packs, type) and c.packs(cls)), None)
+
+    def pack(value: Any, depth: int) -> Any:
         cls: Any = type(value)
-        packer = self._packers.get(cls) or self._packer_of(cls)
+        packer = packers.get(cls) or packer_of(cls)
         if packer is None:
             raise Refused(value)
-        return packer(value, depth, self.pack)
+        return packer(value, depth, pack)
 
-    def unpack(self, node: dict[str, Any]) -> Any:
-        """What a JSON object stands for; its members have been read already."""
+    return pack
+
+
+def _unpacking(codecs: Sequence[Codec]) -> Unpacker:
+    unpackers: dict[str, Unpacker] = {tag: codec.unpack for codec in codecs for tag in codec.tags if codec.unpack}
+
+    def unpack(node: dict[str, Any]) -> Any:
         kind = node.get(TAG)
         if kind is None:
             return node
-        if not isinstance(kind, str) or kind not in self._unpackers:
+        if not isinstance(kind, str) or kind not in unpackers:
             raise UnreadableValue(f"A recorded value is of the kind {kind!r}, which this version doesn't know.")
         try:
-            return self._unpackers[kind](node)
+            return unpackers[kind](node)
         except StepsError:
             raise
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise UnreadableValue(f"A recorded {kind} can't be read: {type(error).__name__}: {error}") from error
 
-    def _find_packer(self, cls: type) -> Packer | None:
-        """What packs the instances of a class that no codec names, if anything does."""
-        return next((c.pack for c in self.all if not isinstance(c.packs, type) and c.packs(cls)), None)
+    return unpack
 
 
 # Every kind of value that inputs and results may hold.
@@ -127,7 +135,7 @@ def encode(value: Any, *, root: str = "result", max_bytes: int | None = None, co
     try:
         text = _encode_plain(value)
         if text is None:
-            text = _dump(codecs.pack(value))
+            text = _dump(codecs.pack(value, MAX_DEPTH))
     except Refused as refused:
         raise _unserializable(root)(_explain(refused, root)) from None
     except Exception as error:

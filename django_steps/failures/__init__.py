@@ -3,6 +3,19 @@
 Not here: whether something that failed is tried again (`core/retries.py`), and how people read an error (`presentation`).
 """
 
-from .codec import is_retryable, rebuild, record, steps_named_at_the_end, summary, with_steps
+from .attempt_log import append_attempt
+from .codec import FailureRecord, columns, is_retryable, rebuild, record, steps_named_at_the_end, summary, with_steps
+from .nodes import type_name
 
-__all__ = ["is_retryable", "rebuild", "record", "steps_named_at_the_end", "summary", "with_steps"]
+__all__ = [
+    "FailureRecord",
+    "append_attempt",
+    "columns",
+    "is_retryable",
+    "rebuild",
+    "record",
+    "steps_named_at_the_end",
+    "summary",
+    "type_name",
+    "with_steps",
+]

@@ -22,11 +22,17 @@ from .types import TAG, Codec, Pack, Refused, pack_members
 
 # -- Classes by name -----------------------------------------------------------------------------
 
+_PACKAGE = __name__.partition(".")[0]
+# The modules of this package that stay where they are.
+_PUBLIC_MODULES = {f"{_PACKAGE}.errors", f"{_PACKAGE}.models"}
+
 
 @lru_cache(maxsize=512)
 def class_name(cls: type) -> str:
     """`module:Qualname` of a class that any process can import; raises `LookupError`, saying why that can't be."""
     module, qualname = cls.__module__, cls.__qualname__
+    if is_private(cls):
+        raise LookupError("its class is in a module of django_steps that may be moved: use plain values")
     if module == "__main__":
         raise LookupError("its class is defined in __main__, which no worker can import: move it to a module")
     if "<locals>" in qualname:
@@ -39,6 +45,11 @@ def class_name(cls: type) -> str:
     if found is not cls:
         raise LookupError(f"its class can't be imported as {module}.{qualname}")
     return name
+
+
+def is_private(cls: type) -> bool:
+    """Whether a class is in a module of this package that may be moved, so that no record may name it."""
+    return cls.__module__.startswith(f"{_PACKAGE}.") and cls.__module__ not in _PUBLIC_MODULES
 
 
 def find_class(name: str) -> type:

@@ -158,16 +158,11 @@ def decode(text: str, codecs: Codecs = CODECS) -> Any:
     try:
         if _TAG_MARK not in text:
             return _load(text)[0]
-        if text.count(_INSTANCE_MARK) < 2:
+        if text.count(_INSTANCE_MARK) < 2 or instances.MODEL not in codecs.all:
             return codecs.load(text)[0]
         return _load_with_instances(text, codecs)
     except json.JSONDecodeError as error:
         raise UnreadableValue(f"A recorded value is no valid JSON: {error}.") from error
-
-
-def holds_instances(text: str) -> bool:
-    """Whether decoding the text loads model instances from the database."""
-    return _INSTANCE_MARK in text
 
 
 def _load_with_instances(text: str, codecs: Codecs) -> Any:

@@ -32,7 +32,6 @@ from ...ledger import database, leases, records
 from ...ledger.histories import Recorded
 from ...ledger.leases import Holding
 from ...ledger.records import Outcome, StepWrite
-from ...ledger.resets import append_attempt
 
 if TYPE_CHECKING:
     from ..execution import Pass
@@ -85,7 +84,7 @@ class Attempt:
         write = self._write("retrying")
         finished_at = write.finished_at or 0
         write.wakes_at_us = finished_at + delay // timedelta(microseconds=1)
-        write.attempt_log = append_attempt(self.log, self.number, self.started_at, finished_at, text)
+        write.attempt_log = failures.append_attempt(self.log, self.number, self.started_at, finished_at, text)
         return write
 
     def _write(self, status: str, output: str | None = None, error: str | None = None) -> StepWrite:

@@ -5,7 +5,6 @@ Not here: whether something that failed is tried again (`core/retries.py`), and 
 
 from .attempt_log import append_attempt
 from .codec import FailureRecord, columns, is_retryable, rebuild, record, steps_named_at_the_end, summary, with_steps
-from .nodes import type_name
 
 __all__ = [
     "FailureRecord",
@@ -16,6 +15,5 @@ __all__ = [
     "record",
     "steps_named_at_the_end",
     "summary",
-    "type_name",
     "with_steps",
 ]

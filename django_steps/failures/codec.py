@@ -19,8 +19,9 @@ from typing import Any
 
 from ..core.names import MAX_LENGTH
 from ..errors import NonRetryableError, StepFailed
+from ..values.classes import shown_name
 from .builder import Node, build
-from .nodes import describe, text_of, type_name
+from .nodes import describe, text_of
 
 MAX_RECORD_BYTES = 256 * 1024
 _MAX_TRACEBACK_BYTES = 64 * 1024
@@ -188,7 +189,7 @@ def steps_named_at_the_end(text: str) -> tuple[list[str], str | None]:
 
 def _type(exc: BaseException) -> str:
     try:
-        return type_name(type(exc))
+        return shown_name(type(exc))
     except BaseException:
         return "Exception"
 

@@ -13,7 +13,7 @@ from typing import Any
 from django.utils.functional import Promise
 
 from ..errors import StepsError
-from ..values.classes import built_in_base, class_name, is_private
+from ..values.classes import built_in_base, class_name, shown_name
 from .arguments import Reference, encode
 from .builder import Node, NotKept, build, own, slots_of
 
@@ -40,13 +40,6 @@ def describe(root: BaseException, message: Callable[[BaseException], str], *, ch
     for node in nodes:
         node.pop("lost_attrs", None)  # only for correcting
     return nodes
-
-
-def type_name(cls: type) -> str:
-    """`module.Qualname`; only the name of what is built in, or in a module that storage doesn't name."""
-    if cls.__module__ == "builtins" or is_private(cls):
-        return cls.__qualname__
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def text_of(exc: BaseException) -> str:
@@ -99,7 +92,7 @@ class _Exceptions:
 
 def _node(exc: BaseException, exceptions: _Exceptions, message: Callable[[BaseException], str], chain: bool) -> Node:
     cls: Any = type(exc)
-    node: Node = {"type": type_name(cls), "message": message(exc)}
+    node: Node = {"type": shown_name(cls), "message": message(exc)}
     if chain:
         node |= _chain(exc, exceptions)
     try:

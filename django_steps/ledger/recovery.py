@@ -14,7 +14,8 @@ from uuid import UUID
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..errors import WorkerDied
-from ..failures import FailureRecord, type_name
+from ..failures import FailureRecord
+from ..values.classes import shown_name
 from . import dialect
 from .tables import ENDED, READY, RUN, STEP, TIMED, WORKER
 from .terms import Terms
@@ -110,4 +111,4 @@ def _died_error(times: int, step: str, worker: str) -> FailureRecord:
         "Look for what ends the process (memory, a crash in C code, os._exit), then retry the run."
     )
     # None of its steps has failed: there is no failure to reset.
-    return FailureRecord(type_name(WorkerDied), message, step=step or None)
+    return FailureRecord(shown_name(WorkerDied), message, step=step or None)

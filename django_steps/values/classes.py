@@ -52,6 +52,13 @@ def is_private(cls: type) -> bool:
     return cls.__module__.startswith(f"{_PACKAGE}.") and cls.__module__ not in _PUBLIC_MODULES
 
 
+def shown_name(cls: type) -> str:
+    """`module.Qualname` for people; only the name of what is built in, or in a module that may be moved."""
+    if cls.__module__ == "builtins" or is_private(cls):
+        return cls.__qualname__
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
 def find_class(name: str) -> type:
     """The class that `class_name` named; raises `UnreadableValue` when it is gone."""
     module_name, _, qualname = name.partition(":")

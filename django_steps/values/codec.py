@@ -229,8 +229,7 @@ def _explain(refused: Refused, root: str) -> str:
             return f"{_short(path)} is {seen[id(container)]} again: a value that contains itself can't be recorded."
         seen[id(container)] = path
         path += place
-    cls = type(refused.value)
-    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    name = classes.shown_name(type(refused.value))
     return f"{_short(path)}: <class {name!r}> can't be recorded; {refused.advice or advice(refused.value)}"
 
 

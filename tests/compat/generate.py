@@ -366,7 +366,7 @@ def main() -> None:
 def _layout(value: Any, depth: int = 0) -> str:
     """JSON with a line for each row, and for whatever else is not nested."""
     is_flat = not any(isinstance(item, (list, dict)) for item in (value.values() if isinstance(value, dict) else value))
-    if depth == 4 or (depth > 1 and is_flat):
+    if depth == 4 or (depth > 0 and is_flat):
         return json.dumps(value, ensure_ascii=False)
     indent, names = (
         " " * depth,

@@ -20,8 +20,8 @@ import django
 ROOT = Path(__file__).resolve().parent.parent
 
 _COLUMNS = (
-    "id, workflow, version, queue, priority, status, phase, input, input_search, output, error, error_type, failed_step, attempts,"
-    " recoveries, recovery_mark, recovery_log, generation, has_history, current_step, available_at_us, created_at,"
+    "id, workflow, version, queue, priority, status, phase, input, input_search, output, error, error_type, failed_step,"
+    " attempts, recoveries, recovery_mark, recovery_log, generation, has_history, current_step, available_at_us, created_at,"
     " started_at, finished_at"
 )
 _STATUS = "CASE WHEN {n} % 100 = 7 THEN 'failed' WHEN {n} % 500 = 3 THEN 'canceled' ELSE 'succeeded' END"

@@ -1,6 +1,6 @@
 """The attempts of a step that failed, as the log in its record holds them, for people to read.
 
-A retry of the run counts a step's attempts from 1 again, and the log goes on: here the two are told apart.
+A retry of the run counts a step's attempts from 1 again, and the log goes on: here the two are distinguished.
 """
 
 from __future__ import annotations

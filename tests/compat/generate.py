@@ -181,7 +181,7 @@ def run_that_sleeps() -> Any:
 
 
 @golden("work", ["before", "after"], output="'awake'")
-def run_that_nobody_has_taken() -> Any:
+def run_that_no_worker_has_taken() -> Any:
     return start("compat_sleeper", {"at": None}, version="2", key="another key")
 
 

@@ -6,7 +6,7 @@ the meantime waits for that. So there are never two bodies at once.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -14,10 +14,12 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..errors import FailureWasHandled, InvalidState, UnknownStep
+from ..failures import FailureRecord
 from . import database, dialect
 from .resets import reset_failures, reset_from
 from .tables import ENDED, READY, RUN, STEP, TIMED
 
+_NO_ERROR = "error = NULL, error_type = '', failed_step = ''"
 _HELD = f"phase = {TIMED} AND worker_id IS NOT NULL"
 
 
@@ -36,7 +38,7 @@ def retry(connection: BaseDatabaseWrapper, run_id: UUID, from_step: str | None =
             else:
                 reset_failures(connection, run_id, failures_to_reset(connection, run_id))
             with connection.cursor() as cursor:
-                cursor.execute(f"UPDATE {RUN} SET error = NULL WHERE id = %s", [dialect.key(connection, run_id)])
+                cursor.execute(f"UPDATE {RUN} SET {_NO_ERROR} WHERE id = %s", [dialect.key(connection, run_id)])
 
     database.retrying(connection, statements)
 
@@ -53,7 +55,7 @@ def cancel(connection: BaseDatabaseWrapper, run_id: UUID) -> bool:
                 # The error, if any, is that of an attempt of the whole run before: it is not why the run ended, so that
                 # a retry must not look for it.
                 f"UPDATE {RUN} SET phase = CASE WHEN {_HELD} THEN phase ELSE {ENDED} END, status = 'canceled',"
-                f" error = NULL, finished_at = %s WHERE id = %s AND status IN ('pending', 'running', 'sleeping')",
+                f" {_NO_ERROR}, finished_at = %s WHERE id = %s AND status IN ('pending', 'running', 'sleeping')",
                 [_now_value(connection), dialect.key(connection, run_id)],
             )
             return int(cursor.rowcount)
@@ -83,7 +85,8 @@ def failures_to_reset(connection: BaseDatabaseWrapper, run_id: UUID) -> list[str
     """The steps whose failures ended a run, or `FailureWasHandled` if steps were recorded after the first of them."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT error FROM {RUN} WHERE id = %s", [dialect.key(connection, run_id)])
-        steps = _failed_steps(cursor.fetchone()[0])
+        error = cursor.fetchone()[0]
+        steps = FailureRecord.read(error).steps if error else ()
         if not steps:
             return []
         cursor.execute(
@@ -96,15 +99,7 @@ def failures_to_reset(connection: BaseDatabaseWrapper, run_id: UUID) -> list[str
     return [name for name in recorded if name in steps]
 
 
-def _failed_steps(error: str | None) -> list[str]:
-    """The steps that a run's error names; none where the record of it is damaged."""
-    try:
-        return list(json.loads(error)["steps"]) if error else []
-    except (ValueError, KeyError, TypeError):
-        return []
-
-
-def check_unhandled(recorded: list[str], steps: list[str]) -> None:
+def check_unhandled(recorded: Sequence[str], steps: Sequence[str]) -> None:
     """Raise `FailureWasHandled` if others than the failed `steps` were recorded since the first of them failed."""
     later = [name for name in recorded if name not in steps]
     if later:

@@ -17,6 +17,7 @@ from uuid import UUID
 from django.db import IntegrityError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from .. import failures
 from ..core import clock
 from ..core.ids import random_token
 from . import database, dialect
@@ -65,6 +66,7 @@ TYPES = {
     "attempts": "int",
     "output": "text",
     "error": "text",
+    "error_type": "text",
     "attempt_log": "text",
     "started_at": "timestamptz",
     "finished_at": "timestamptz",
@@ -188,6 +190,7 @@ def _values(write: StepWrite) -> list[Any]:
         write.attempts,
         write.output,
         write.error,
+        failures.columns(write.error)[0],
         write.attempt_log,
         clock.to_datetime(write.started_at).isoformat(),
         None if write.finished_at is None else clock.to_datetime(write.finished_at).isoformat(),
@@ -212,6 +215,7 @@ def _changing_parameters(connection: BaseDatabaseWrapper, write: StepWrite) -> l
         write.attempts,
         write.output,
         write.error,
+        failures.columns(write.error)[0],
         write.attempt_log,
         dialect.date_value(connection, write.started_at),
         dialect.date_value(connection, write.finished_at),

@@ -13,6 +13,9 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ..errors import WorkerDied
+from ..failures import FailureRecord
+from ..values.classes import shown_name
 from . import dialect
 from .tables import ENDED, READY, RUN, STEP, TIMED, WORKER
 from .terms import Terms
@@ -89,16 +92,17 @@ def _release(connection: BaseDatabaseWrapper, run_id: Any, status: str) -> None:
         )
 
 
-def _fail(connection: BaseDatabaseWrapper, run_id: Any, values: list[Any], error: str, now: int) -> None:
+def _fail(connection: BaseDatabaseWrapper, run_id: Any, values: list[Any], error: FailureRecord, now: int) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {RUN} SET status = 'failed', phase = {ENDED}, recoveries = %s, recovery_mark = %s, recovery_log = %s,"
-            " error = %s, finished_at = %s, claim_token = NULL, suspect_since_us = NULL, current_step = '' WHERE id = %s",
-            [*values, error, dialect.date_value(connection, now), run_id],
+            " error = %s, error_type = %s, failed_step = %s, finished_at = %s, claim_token = NULL, suspect_since_us = NULL,"
+            " current_step = '' WHERE id = %s",
+            [*values, error.text, *error.columns, dialect.date_value(connection, now), run_id],
         )
 
 
-def _died_error(times: int, step: str, worker: str) -> str:
+def _died_error(times: int, step: str, worker: str) -> FailureRecord:
     # After a first crash a pass says which step comes before it executes it; of the first one that may be unknown.
     elsewhere = "outside its steps" if times > 1 else "at a step that is not known"
     where = f"while executing step {step!r}" if step else elsewhere
@@ -106,12 +110,5 @@ def _died_error(times: int, step: str, worker: str) -> str:
         f"The worker died {times} times {where}, the last one being {worker}, and the run got no further. "
         "Look for what ends the process (memory, a crash in C code, os._exit), then retry the run."
     )
-    return json.dumps(
-        {
-            "type": "django_steps.errors.WorkerDied",
-            "message": message,
-            "traceback": "",
-            "step": step or None,
-            "steps": [],  # none has failed: there is no failure to forget
-        }
-    )
+    # None of its steps has failed: there is no failure to reset.
+    return FailureRecord(shown_name(WorkerDied), message, step=step or None)

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from .. import failures
 from ..core import clock
 from . import database, dialect, records
 from .postgresql import prepared
@@ -63,10 +64,12 @@ def close_all(connection: BaseDatabaseWrapper, ends: Sequence[Finish]) -> int:
 # PostgreSQL: the ends of several runs, given as one JSON text.
 CLOSING = Statement(
     "WITH v AS (SELECT * FROM json_to_recordset(%s) AS v (id uuid, token bigint, status text, output text, error text,"
-    f" finished_at timestamptz)), held AS (SELECT r.id FROM {RUN} r JOIN v ON r.id = v.id AND r.claim_token = v.token"
+    " error_type text, failed_step text, finished_at timestamptz)),"
+    f" held AS (SELECT r.id FROM {RUN} r JOIN v ON r.id = v.id AND r.claim_token = v.token"
     " AND r.status = 'running' FOR UPDATE OF r SKIP LOCKED)"
     f" UPDATE {RUN} r SET status = v.status, phase = {ENDED}, output = v.output, error = v.error,"
-    " finished_at = v.finished_at, suspect_since_us = NULL, current_step = ''"
+    " error_type = v.error_type, failed_step = v.failed_step, finished_at = v.finished_at,"
+    " suspect_since_us = NULL, current_step = ''"
     " FROM v, held WHERE r.id = held.id AND v.id = held.id RETURNING r.id",
     ["json"],
 )
@@ -74,19 +77,21 @@ CLOSING = Statement(
 
 def closing(ends: Sequence[Finish]) -> str:
     """The parameter of `CLOSING`, which passes over runs that are locked and returns the ids of the ended ones."""
-    return json.dumps(
-        [
-            {
-                "id": end.run_id.hex,
-                "token": end.token,
-                "status": end.status,
-                "output": end.output,
-                "error": end.error,
-                "finished_at": clock.to_datetime(end.finished_at).isoformat(),
-            }
-            for end in sorted(ends, key=lambda end: end.run_id)
-        ]
-    )
+    return json.dumps([_as_json(end) for end in sorted(ends, key=lambda end: end.run_id)])
+
+
+def _as_json(end: Finish) -> dict[str, Any]:
+    error_type, failed_step = failures.columns(end.error)
+    return {
+        "id": end.run_id.hex,
+        "token": end.token,
+        "status": end.status,
+        "output": end.output,
+        "error": end.error,
+        "error_type": error_type,
+        "failed_step": failed_step,
+        "finished_at": clock.to_datetime(end.finished_at).isoformat(),
+    }
 
 
 def suspend(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wakes_at_us: int, write: StepWrite) -> Outcome:
@@ -143,9 +148,9 @@ def attempt_again(
     def transaction() -> Outcome:
         with database.writing(connection), connection.cursor() as cursor:
             cursor.execute(
-                f"UPDATE {RUN} SET {_SUSPENDED}, attempts = attempts + 1, generation = generation + 1, error = %s"
-                f" WHERE {records.FENCE}",
-                [due_at, error, dialect.key(connection, run_id), token],
+                f"UPDATE {RUN} SET {_SUSPENDED}, attempts = attempts + 1, generation = generation + 1,"
+                f" error = %s, error_type = %s, failed_step = %s WHERE {records.FENCE}",
+                [due_at, error, *failures.columns(error), dialect.key(connection, run_id), token],
             )
             if not cursor.rowcount:
                 return _why_not(connection, run_id, token)
@@ -186,8 +191,8 @@ def release(connection: BaseDatabaseWrapper, run_id: UUID, token: int, *, is_unt
 
 
 _CLOSING_OF_ONE = (
-    f"UPDATE {RUN} SET status = %s, phase = {ENDED}, output = %s, error = %s, finished_at = %s,"
-    f" suspect_since_us = NULL, current_step = '' WHERE {records.FENCE}"
+    f"UPDATE {RUN} SET status = %s, phase = {ENDED}, output = %s, error = %s, error_type = %s, failed_step = %s,"
+    f" finished_at = %s, suspect_since_us = NULL, current_step = '' WHERE {records.FENCE}"
 )
 
 
@@ -202,6 +207,7 @@ def _parameters(connection: BaseDatabaseWrapper, end: Finish) -> list[Any]:
         end.status,
         end.output,
         end.error,
+        *failures.columns(end.error),
         dialect.date_value(connection, end.finished_at),
         dialect.key(connection, end.run_id),
         end.token,

@@ -76,6 +76,18 @@ class Migration(migrations.Migration):
                 ("input_search", models.JSONField(null=True)),
                 ("output_text", models.TextField(db_column="output", null=True)),
                 ("error_text", models.TextField(db_column="error", null=True)),
+                (
+                    "error_type",
+                    django_steps.models.fields.ExactCharField(
+                        blank=True, db_default="", default="", max_length=255, verbose_name="error type"
+                    ),
+                ),
+                (
+                    "failed_step",
+                    django_steps.models.fields.ExactCharField(
+                        blank=True, db_default="", default="", max_length=275, verbose_name="failed step"
+                    ),
+                ),
                 ("attempts", models.PositiveIntegerField(default=1, verbose_name="attempts")),
                 ("recoveries", models.PositiveIntegerField(default=0, verbose_name="recoveries")),
                 ("recovery_mark", models.BigIntegerField(default=0, editable=False)),
@@ -152,6 +164,12 @@ class Migration(migrations.Migration):
                 ("attempts", models.PositiveIntegerField(default=1, verbose_name="attempts")),
                 ("output_text", models.TextField(db_column="output", null=True)),
                 ("error_text", models.TextField(db_column="error", null=True)),
+                (
+                    "error_type",
+                    django_steps.models.fields.ExactCharField(
+                        blank=True, db_default="", default="", max_length=255, verbose_name="error type"
+                    ),
+                ),
                 ("attempt_log", models.TextField(blank=True, default="")),
                 ("started_at", models.DateTimeField(verbose_name="started at")),
                 ("finished_at", models.DateTimeField(null=True, verbose_name="finished at")),

@@ -12,7 +12,6 @@ from ...errors import NestedStep, OwnRunChanged, StepInTransaction, Unserializab
 from ...ledger.claims import Claim
 from ...ledger.histories import Recorded
 from ...ledger.records import Outcome, StepWrite
-from ...ledger.resets import append_attempt
 
 # Mistakes in the code: trying again would only make the same one again.
 _MISTAKES = (NestedStep, OwnRunChanged, StepInTransaction, WrongThread, UnserializableValue, ValueTooLarge)
@@ -57,7 +56,7 @@ class Attempt:
         write = self._write("retrying")
         finished_at = write.finished_at or 0
         write.wakes_at_us = finished_at + delay // timedelta(microseconds=1)
-        write.attempt_log = append_attempt(self.log, self.number, self.started_at, finished_at, text)
+        write.attempt_log = failures.append_attempt(self.log, self.number, self.started_at, finished_at, text)
         return write
 
     def _write(self, status: str, output: str | None = None, error: str | None = None) -> StepWrite:

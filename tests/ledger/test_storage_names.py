@@ -17,6 +17,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 
 from django_steps import RetryPolicy, current_step, errors, workflow
+from django_steps.engine.frame import MISTAKES
 from django_steps.ledger import tables
 from django_steps.models import StepRecord, Worker, WorkflowRun
 from testproject.shop.models import Customer, Order, Product
@@ -119,20 +120,16 @@ def test_failures_of_every_kind_name_no_private_module(work: Callable[..., None]
     makes |= {  # the exceptions of this package, all of them
         name: lambda cls=cls: cls.__new__(cls, "x")
         for name, cls in vars(errors).items()
-        if isinstance(cls, type) and issubclass(cls, errors.StepsError)
+        if isinstance(cls, type) and issubclass(cls, errors.StepsError) and not issubclass(cls, MISTAKES)
     }
+    makes = {name: make for name, make in makes.items() if not issubclass(type(make()), MISTAKES)}  # they end the pass
     broken: dict[str, Callable[[], Any]] = {
         "policy as a result": RetryPolicy,
         "context as a result": current_step,
         "no such run": lambda: WorkflowRun.objects.get(workflow="nothing"),
         "no duration": lambda: RetryPolicy(initial_interval="soon"),
-        "nested": lambda: step_in_step(),
         "started outside": lambda: tiny.start({}, priority="high"),
     }
-    steps: list[Any] = []
-
-    def step_in_step() -> None:
-        steps[-1].define("inner", lambda: None).run()
 
     def fail(make: Callable[[], BaseException]) -> None:
         try:
@@ -142,7 +139,6 @@ def test_failures_of_every_kind_name_no_private_module(work: Callable[..., None]
 
     @workflow
     def fails(input, step):
-        steps.append(step)
         found: list[Exception] = []
         for number, (name, make) in enumerate([*makes.items(), *broken.items()]):
             action = make if name in broken else lambda make=make: fail(make)
@@ -164,6 +160,22 @@ def test_failures_of_every_kind_name_no_private_module(work: Callable[..., None]
     assert private_names() == []
     run.retry(from_step="several args")
     work()
+    assert private_names() == []
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_name_no_private_module(work: Callable[..., None], mistake: type[Exception]) -> None:
+    @workflow
+    def mistaken(step):
+        def fail() -> None:
+            raise mistake.__new__(mistake, "x")
+
+        step.define("mistake", fail).run()
+
+    run = mistaken.start()
+    work()
+    run.refresh_from_db()
+    assert run.error_type == f"django_steps.errors.{mistake.__name__}"
     assert private_names() == []
 
 

@@ -1,4 +1,4 @@
-"""The state of everything: runs by status, the last 24 hours, waiting and unknown runs, and the workers.
+"""The page of the overview, and the strip above the list.
 
 Counts stop at a limit and durations come from the newest runs, so that the pages cost the same with a million runs.
 """
@@ -9,32 +9,29 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.db import router
 from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from ..core import clock
-from ..ledger import database, reports
-from ..models import WorkflowRun
-from ..models.diagnosis import no_worker
-from . import chart, display, workers
-from .filters import UNKNOWN
-
-if TYPE_CHECKING:
-    from .runs import WorkflowRunAdmin
+from ...ledger import database, reports
+from ...models import WorkflowRun
+from ...models.diagnosis import no_worker
+from ...presentation import runs
+from .. import html
+from ..base import RunAdminBase
+from ..list.filters import UNKNOWN
+from . import chart, workers
 
 COUNTED = 10_000  # runs of a status
 MEASURED = 5_000  # finished runs whose durations are looked at
-_LATE = timedelta(minutes=5)
 
 
 @dataclass
@@ -54,8 +51,8 @@ class Measured:
         return f"{self.failed / self.ended:.0%}" if self.failed else "0%"
 
 
-def strip(admin: WorkflowRunAdmin) -> dict[str, Any]:
-    """What stands above the list: runs by status, and what needs somebody."""
+def strip(admin: RunAdminBase) -> dict[str, Any]:
+    """What stands above the list: runs by status, and what needs attention."""
     connection = database.connection_for(router.db_for_read(WorkflowRun))
     counts = reports.count_by_status(connection, COUNTED + 1)
     oldest_id = reports.oldest_ready(connection)
@@ -80,7 +77,7 @@ def strip(admin: WorkflowRunAdmin) -> dict[str, Any]:
     }
 
 
-def context(admin: WorkflowRunAdmin) -> dict[str, Any]:
+def context(admin: RunAdminBase) -> dict[str, Any]:
     """Everything that the overview shows."""
     connection = database.connection_for(router.db_for_read(WorkflowRun))
     top = strip(admin)
@@ -93,12 +90,12 @@ def context(admin: WorkflowRunAdmin) -> dict[str, Any]:
         "chart_height": chart.HEIGHT,
         "measured": list(_measured(admin)),
         "measured_runs": MEASURED,
-        "oldest": oldest and (oldest, admin.url_of("change", oldest.pk), display.duration(_age(oldest))),
+        "oldest": oldest and (oldest, admin.url_of("change", oldest.pk), html.duration(_age(oldest))),
         "unknown": _unknown(admin),
         "workers": [
             (
                 state,
-                display.duration(state.silent_for),
+                html.duration(state.silent_for),
                 [(run, admin.url_of("change", run.pk)) for run in state.runs],
             )
             for state in top["workers"]
@@ -108,33 +105,24 @@ def context(admin: WorkflowRunAdmin) -> dict[str, Any]:
     }
 
 
-def overview_page(admin: WorkflowRunAdmin, request: HttpRequest) -> HttpResponse:
+def overview_page(admin: RunAdminBase, request: HttpRequest) -> HttpResponse:
     """The overview as a page of its own."""
     if not admin.has_view_permission(request):
         raise PermissionDenied
-    request.current_app = admin.admin_site.name
-    title = _("Overview")
-    return TemplateResponse(
+    return admin.render(
         request,
         admin.overview_template,
-        {
-            **admin.admin_site.each_context(request),
-            "title": title,
-            "opts": admin.opts,
-            "original": title,
-            "media": admin.media,
-            "has_view_permission": True,
-            "has_add_permission": admin.has_add_permission(request),
-            **context(admin),
-        },
+        _("Overview"),
+        has_add_permission=admin.has_add_permission(request),
+        **context(admin),
     )
 
 
-# -- What needs somebody -----------------------------------------------------------------------------
+# -- What needs attention -----------------------------------------------------------------------------
 
 
 def _warnings(
-    admin: WorkflowRunAdmin, counts: dict[str, int], oldest: WorkflowRun | None, states: list[workers.WorkerState]
+    admin: RunAdminBase, counts: dict[str, int], oldest: WorkflowRun | None, states: list[workers.WorkerState]
 ) -> Iterator[SafeString | str]:
     if counts[UNKNOWN]:
         text = ngettext(
@@ -155,15 +143,14 @@ def _warnings(
         )
         names = ", ".join(str(state.worker) for state in silent[:5]) + ("…" if len(silent) > 5 else "")
         yield text % {"count": len(silent), "names": names}
-    if oldest is not None and _age(oldest) > _LATE:
-        text = _("A run has been waiting for a worker for %(age)s.") % {"age": display.duration(_age(oldest))}
+    if oldest is not None and _age(oldest) > runs.OVERDUE_AFTER:
+        text = _("A run has been waiting for a worker for %(age)s.") % {"age": html.duration(_age(oldest))}
         yield format_html('<a href="{}">{}</a>', admin.url_of("change", oldest.pk), text)
 
 
 def _age(run: WorkflowRun) -> timedelta:
-    """Since when it is ready: it may have slept, been delayed or retried since it was created."""
-    ready_since = max(clock.to_microseconds(run.created_at), run.available_at_us)
-    return timedelta(microseconds=clock.to_microseconds(timezone.now()) - ready_since)
+    """How long it has been ready."""
+    return timezone.now() - runs.ready_since(run)
 
 
 def _up_to(count: int) -> str:
@@ -173,7 +160,7 @@ def _up_to(count: int) -> str:
 # -- The last 24 hours, by workflow -----------------------------------------------------------------
 
 
-def _measured(admin: WorkflowRunAdmin) -> Iterator[Measured]:
+def _measured(admin: RunAdminBase) -> Iterator[Measured]:
     """Of the newest finished runs."""
     seconds: dict[str, list[float]] = defaultdict(list)
     failed: dict[str, int] = defaultdict(int)
@@ -187,23 +174,23 @@ def _measured(admin: WorkflowRunAdmin) -> Iterator[Measured]:
         taken = sorted(seconds[workflow])
         yield Measured(
             workflow,
-            f"{admin.url_of('changelist')}?{display.query(workflow=workflow)}",
+            f"{admin.url_of('changelist')}?{html.query(workflow=workflow)}",
             ended[workflow],
             failed[workflow],
             len(taken),
-            display.duration(_percentile(taken, 0.5)),
-            display.duration(_percentile(taken, 0.95)),
+            html.duration(_percentile(taken, 0.5)),
+            html.duration(_percentile(taken, 0.95)),
         )
 
 
 def _newest_finished() -> list[Any]:
     """The newest of each status, found through their index, and of those the newest."""
     since = timezone.now() - timedelta(hours=24)
-    runs: list[Any] = []
+    found: list[Any] = []
     for status in WorkflowRun.FINISHED:
         newest = WorkflowRun.objects.filter(status=status, finished_at__gte=since).order_by("-finished_at")
-        runs += newest.values_list("workflow", "status", "started_at", "finished_at")[:MEASURED]
-    return sorted(runs, key=lambda run: run[3], reverse=True)[:MEASURED]
+        found += newest.values_list("workflow", "status", "started_at", "finished_at")[:MEASURED]
+    return sorted(found, key=lambda run: run[3], reverse=True)[:MEASURED]
 
 
 def _percentile(ordered: list[float], share: float) -> float | None:
@@ -216,12 +203,11 @@ def _percentile(ordered: list[float], share: float) -> float | None:
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
-def _unknown(admin: WorkflowRunAdmin) -> list[tuple[str, str, int, str]]:
+def _unknown(admin: RunAdminBase) -> list[tuple[str, str, int, str]]:
     """The workflows and versions that no worker knows, with how many runs wait for one and where these are listed."""
     unknown = WorkflowRun.objects.filter(phase=WorkflowRun.Phase.UNKNOWN)
     found = unknown.order_by().values_list("workflow", "version").annotate(Count("pk")).order_by("workflow", "version")
     filtered = f"{admin.url_of('changelist')}?status__exact={UNKNOWN}&"
     return [
-        (workflow, version, count, filtered + display.query(workflow=workflow))
-        for workflow, version, count in found[:50]
+        (workflow, version, count, filtered + html.query(workflow=workflow)) for workflow, version, count in found[:50]
     ]

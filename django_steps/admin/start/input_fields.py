@@ -19,7 +19,8 @@ from django.contrib.admin import widgets
 from django.forms.fields import InvalidJSONInput
 from django.utils.translation import gettext_lazy as _
 
-from ..definitions import Workflow
+from ...definitions import Workflow
+from ...presentation.text import portable
 
 PREFIX = "input_"
 WHOLE = "input"
@@ -135,7 +136,7 @@ class _JsonField(forms.JSONField):
     def prepare_value(self, value: Any) -> Any:
         if value is None or isinstance(value, InvalidJSONInput):
             return value or ""
-        return json.dumps(value, indent=2, ensure_ascii=False, cls=self.encoder)
+        return portable(json.dumps(value, indent=2, ensure_ascii=False, cls=self.encoder))
 
 
 def _json_field(**options: Any) -> _JsonField:

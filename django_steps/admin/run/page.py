@@ -5,23 +5,24 @@ A constant number of queries, and a bounded size: a page of steps at a time. Wha
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.db import router
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
 
-from ..ledger import database
-from ..models import StepRecord, Worker, WorkflowRun, diagnosis
-from . import columns, display, retrying, step_rows, timeline
-
-if TYPE_CHECKING:
-    from .runs import WorkflowRunAdmin
+from ...ledger import database
+from ...models import StepRecord, Worker, WorkflowRun, diagnosis
+from ...presentation import runs, values
+from ...presentation import steps as step_texts
+from .. import html
+from ..actions import retrying
+from ..base import RunAdminBase
+from ..list import subject
+from . import step_rows, timeline
 
 _LOGS = 300  # logs of failed attempts that the timeline reads
 
@@ -49,7 +50,7 @@ class Shown:
 
 
 def run_page(
-    admin: WorkflowRunAdmin, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    admin: RunAdminBase, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
 ) -> HttpResponse:
     """Everything about one run, read-only."""
     if not admin.has_view_permission(request):
@@ -57,43 +58,34 @@ def run_page(
     run: WorkflowRun = admin.get_object(request, object_id)
     if request.method != "GET" and request.method != "HEAD":
         raise PermissionDenied
-    mask = display.Mask.of(run)
+    mask = values.Mask.of(run)
     steps = _all_steps(run)
     chosen = step_rows.chosen_page(request, steps)
     can_retry = admin.has_retry_permission(request) and run.status in run.RETRYABLE
     context: dict[str, Any] = {
-        **admin.admin_site.each_context(request),
-        "title": run.workflow,
-        "subtitle": " · ".join(columns.names_of(run)),
-        "opts": admin.opts,
+        "subtitle": " · ".join(subject.names_of(run)),
         "original": run,
         "run": run,
-        "media": admin.media,
-        "has_view_permission": True,
         "changelist_url": admin.url_of("changelist"),
         "is_live": not run.is_finished or run.phase != run.Phase.ENDED,
         "tools": list(_tools(admin, request, run, can_retry)),
         "summary": _summary(run, steps),
-        "status": display.status_word(run.status, run.get_status_display()),
-        "is_unknown": run.phase == run.Phase.UNKNOWN,
+        "status": html.status_word(run.status),
+        "is_unknown": runs.is_unknown(run),
         "why_unclaimed": _why_unclaimed(run),
-        "progress": display.progress_bar(run.progress_done, run.progress_total) if not _is_done(run) else "",
-        "where": columns.where_now(run),
+        "progress": html.progress_bar(run),
+        "where": runs.where_now(run),
         "error": run.error if run.status == run.Status.FAILED else None,
-        "timeline": timeline.draw(run, steps, _failures(run), step_rows.PER_PAGE)
-        if steps or run.current_step
-        else None,
+        "timeline": _timeline(run, steps),
         "steps": step_rows.rows(admin, request, run, mask, chosen, can_retry),
         "page": chosen,
-        "values": [Shown(_("Input"), display.readable(run.input_text, mask))]
-        + ([Shown(_("Output"), display.readable(run.output_text, mask))] if run.output_text is not None else []),
+        "values": list(_values(run, mask)),
         "mask": mask,
         "restart_of_url": admin.url_of("change", run.restart_of_id) if run.restart_of_id else "",
-        "restarts": [(columns.short_id(other), other, admin.url_of("change", other.pk)) for other in _restarts(run)],
+        "restarts": [(subject.short_id(other), other, admin.url_of("change", other.pk)) for other in _restarts(run)],
         **(extra_context or {}),
     }
-    request.current_app = admin.admin_site.name
-    return TemplateResponse(request, admin.change_form_template, context)
+    return admin.render(request, admin.change_form_template, run.workflow, **context)
 
 
 def _why_unclaimed(run: WorkflowRun) -> str:
@@ -103,10 +95,6 @@ def _why_unclaimed(run: WorkflowRun) -> str:
     return "" if unclaimed is None else unclaimed.text()
 
 
-def _is_done(run: WorkflowRun) -> bool:
-    return bool(run.status == run.Status.SUCCEEDED)
-
-
 def _all_steps(run: WorkflowRun) -> list[StepRecord]:
     return list(run.steps.defer("output_text", "error_text", "attempt_log").order_by("position"))
 
@@ -114,7 +102,19 @@ def _all_steps(run: WorkflowRun) -> list[StepRecord]:
 def _failures(run: WorkflowRun) -> dict[int, list[Any]]:
     read = ("run", "position", "attempts", "status", "attempt_log")
     logged = run.steps.exclude(attempt_log="").only(*read).order_by("-position")[:_LOGS]
-    return {step.position: step_rows.attempts(step) for step in logged}
+    return {step.position: step_texts.logged(step) for step in logged}
+
+
+def _timeline(run: WorkflowRun, steps: list[StepRecord]) -> timeline.Timeline | None:
+    if not steps and not run.current_step:
+        return None
+    return timeline.draw(run, steps, _failures(run), step_rows.PER_PAGE)
+
+
+def _values(run: WorkflowRun, mask: values.Mask) -> Iterator[Shown]:
+    yield Shown(_("Input"), values.readable(run.input_text, mask))
+    if run.output_text is not None:
+        yield Shown(_("Output"), values.readable(run.output_text, mask))
 
 
 def _restarts(run: WorkflowRun) -> list[WorkflowRun]:
@@ -124,7 +124,7 @@ def _restarts(run: WorkflowRun) -> list[WorkflowRun]:
 # -- Buttons -----------------------------------------------------------------------------------------
 
 
-def _tools(admin: WorkflowRunAdmin, request: HttpRequest, run: WorkflowRun, can_retry: bool) -> Any:
+def _tools(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun, can_retry: bool) -> Any:
     if can_retry:
         choice = retrying.retry_choice(run)
         label = _("Retry…") if choice.choices else choice.button
@@ -132,7 +132,7 @@ def _tools(admin: WorkflowRunAdmin, request: HttpRequest, run: WorkflowRun, can_
     if not run.is_finished and admin.has_cancel_permission(request):
         yield Tool(_("Cancel"), admin.url_of("cancel", run.pk))
     if admin.has_add_permission(request):
-        yield Tool(_("Run again"), admin.url_of("restart", run.pk))
+        yield Tool(_("Restart"), admin.url_of("restart", run.pk))
     yield Tool(_("History"), admin.url_of("history", run.pk))
     if admin.has_delete_permission(request, run):
         yield Tool(_("Delete"), admin.url_of("delete", run.pk), "danger")
@@ -141,27 +141,22 @@ def _tools(admin: WorkflowRunAdmin, request: HttpRequest, run: WorkflowRun, can_
 # -- The summary -------------------------------------------------------------------------------------
 
 
-def _summary(run: WorkflowRun, steps: Iterable[StepRecord]) -> list[tuple[Any, Any]]:
+def _summary(run: WorkflowRun, steps: list[StepRecord]) -> list[tuple[Any, Any]]:
     lines: list[tuple[Any, Any]] = [
         (_("ID"), str(run.pk)),
         (_("Version"), run.version),
         (_("Queue"), run.queue),
         (_("Priority"), run.priority or ""),
         (_("Key"), run.key),
-        (_("Created"), display.moment(run.created_at)),
-        (_("Started"), display.moment(run.started_at) if run.started_at else ""),
-        (_("Ended"), display.moment(run.finished_at) if run.finished_at else ""),
-        (_("Duration"), display.duration(columns.took(run)) if run.started_at else ""),
-        (_("Recorded"), _recorded(steps)),
-        (_("Attempts"), columns.tries(run)),
+        (_("Created"), html.moment(run.created_at)),
+        (_("Started"), html.moment(run.started_at) if run.started_at else ""),
+        (_("Ended"), html.moment(run.finished_at) if run.finished_at else ""),
+        (_("Duration"), html.duration(runs.took(run)) if run.started_at else ""),
+        (_("Recorded"), step_texts.counted_kinds(steps)),
+        (_("Attempts"), runs.tries(run)),
         (_("Worker"), _worker(run)),
     ]
     return [(label, value) for label, value in lines if value not in ("", None)]
-
-
-def _recorded(steps: Iterable[StepRecord]) -> str:
-    kinds = Counter(step.kind for step in steps)
-    return display.step_counts(kinds[StepRecord.Kind.STEP], kinds[StepRecord.Kind.SLEEP]) if kinds else ""
 
 
 def _worker(run: WorkflowRun) -> str:

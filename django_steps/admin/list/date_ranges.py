@@ -12,8 +12,8 @@ from uuid import UUID
 from django.http import HttpRequest
 from rangefilter.filters import DateRangeFilter
 
-from ..core import clock
-from ..models import WorkflowRun
+from ...core import clock
+from ...models import WorkflowRun
 
 # Ids begin with the time at which they were made, which is that of the run; clocks that are set back are allowed for.
 _SLACK = timedelta(hours=1)

@@ -13,21 +13,21 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from ..definitions import registered
-from ..ledger import database, reports
-from ..models import Worker, WorkflowRun
+from ...definitions import registered
+from ...ledger import database, reports
+from ...models import Worker, WorkflowRun
 
 UNKNOWN = "unknown"
 
 
 class StatusFilter(admin.SimpleListFilter):
-    """By status, and the pending runs that no worker knows."""
+    """By status, and the pending runs that are unknown: no worker knows their workflow."""
 
     title = _("status")
     parameter_name = "status__exact"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[Any, Any]]:
-        return [*WorkflowRun.Status.choices, (UNKNOWN, _("no worker knows it"))]
+        return [*WorkflowRun.Status.choices, (UNKNOWN, _("unknown"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Each status together with what its index goes by."""

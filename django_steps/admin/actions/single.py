@@ -1,27 +1,23 @@
-"""Retry, cancel and run again, for one run: a page that asks, and the POST that does it.
+"""Retry, cancel and restart, for one run: a page that asks, and the POST that does it.
 
 A GET changes nothing. Pressed twice, the second press finds what the first one did and says so.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext as _
 
-from ..errors import FailureWasHandled, InvalidState, StepsError, UnknownStep
-from ..models import WorkflowRun
-from . import again, confirming, retrying
-
-if TYPE_CHECKING:
-    from .runs import WorkflowRunAdmin
+from ...errors import FailureWasHandled, InvalidState, StepsError, UnknownStep
+from ...models import WorkflowRun
+from ..base import RunAdminBase
+from . import confirmation, restarting, retrying
 
 
-def retry_page(admin: WorkflowRunAdmin, request: HttpRequest, object_id: str) -> HttpResponse:
-    """Let a failed or canceled run go on, from the step that failed or from `from_step`."""
+def retry_page(admin: RunAdminBase, request: HttpRequest, object_id: str) -> HttpResponse:
+    """Retry a failed or canceled run, from the step that failed or from `from_step`."""
     if not admin.has_retry_permission(request):
         raise PermissionDenied
     run: WorkflowRun = admin.get_object(request, object_id)
@@ -33,7 +29,7 @@ def retry_page(admin: WorkflowRunAdmin, request: HttpRequest, object_id: str) ->
     if from_step is not None and not run.steps.filter(name=from_step).exists():
         return _back(admin, request, run, _no_such_step(from_step), messages.ERROR)
     choice = retrying.retry_choice(run, from_step)
-    return confirming.ask(
+    return confirmation.ask(
         admin,
         request,
         run,
@@ -46,7 +42,7 @@ def retry_page(admin: WorkflowRunAdmin, request: HttpRequest, object_id: str) ->
     )
 
 
-def cancel_page(admin: WorkflowRunAdmin, request: HttpRequest, object_id: str) -> HttpResponse:
+def cancel_page(admin: RunAdminBase, request: HttpRequest, object_id: str) -> HttpResponse:
     """Cancel a run that has not ended."""
     if not admin.has_cancel_permission(request):
         raise PermissionDenied
@@ -57,29 +53,33 @@ def cancel_page(admin: WorkflowRunAdmin, request: HttpRequest, object_id: str) -
         return _refuse(admin, request, run, _("A run that is %(status)s can't be canceled."))
     lines = [_("The run will be canceled. What its steps have done stays done, and it can be retried later.")]
     if run.status == run.Status.RUNNING:
-        lines.append(_("A worker is executing it right now: the step it is in will end, and no further one begins."))
-    return confirming.ask(admin, request, run, title=_("Cancel"), lines=lines, button=_("Cancel the run"), danger=True)
+        lines.append(
+            _("A worker is executing it now: the step that is being executed ends, and no further one begins.")
+        )
+    return confirmation.ask(
+        admin, request, run, title=_("Cancel"), lines=lines, button=_("Cancel the run"), danger=True
+    )
 
 
-def restart_page(admin: WorkflowRunAdmin, request: HttpRequest, object_id: str) -> HttpResponse:
+def restart_page(admin: RunAdminBase, request: HttpRequest, object_id: str) -> HttpResponse:
     """Start a new run of the same workflow, with the same input."""
-    if not (admin.has_add_permission(request) and admin.has_view_permission(request)):
+    if not admin.has_start_permission(request):
         raise PermissionDenied
     run: WorkflowRun = admin.get_object(request, object_id)
     if request.method == "POST":
         return _restart(admin, request, run)
     lines = [_("A new run of this workflow starts from the beginning, with the same input.")]
-    if (other := again.active(run)) is not None:
+    if (other := restarting.active(run)) is not None:
         return _back(admin, request, other, _("Nothing was done: this run was started already."), messages.WARNING)
     if not run.is_finished:
-        lines.append(_("This run has not ended: it goes on, and both will do their work."))
-    return confirming.ask(
+        lines.append(_("This run has not ended: it continues, and both will do their work."))
+    return confirmation.ask(
         admin,
         request,
         run,
-        title=_("Run again"),
+        title=_("Restart"),
         lines=lines,
-        button=_("Run again"),
+        button=_("Restart"),
         edit_url=f"{admin.url_of('start')}?run={run.pk}",
     )
 
@@ -87,9 +87,9 @@ def restart_page(admin: WorkflowRunAdmin, request: HttpRequest, object_id: str) 
 # -- What a POST does -------------------------------------------------------------------------------
 
 
-def _retry(admin: WorkflowRunAdmin, request: HttpRequest, run: WorkflowRun, from_step: str | None) -> HttpResponse:
+def _retry(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun, from_step: str | None) -> HttpResponse:
     is_possible = run.status in run.RETRYABLE
-    choice = retrying.retry_choice(run, from_step) if is_possible else None  # before the failure is forgotten
+    choice = retrying.retry_choice(run, from_step) if is_possible else None  # before the failure is reset
     try:
         run.retry(from_step=from_step)
     except FailureWasHandled:
@@ -103,7 +103,7 @@ def _retry(admin: WorkflowRunAdmin, request: HttpRequest, run: WorkflowRun, from
     return _back(admin, request, run, done, messages.SUCCESS)
 
 
-def _cancel(admin: WorkflowRunAdmin, request: HttpRequest, run: WorkflowRun) -> HttpResponse:
+def _cancel(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun) -> HttpResponse:
     if run.status == run.Status.CANCELED:
         return _refuse(admin, request, run, _("Nothing was done: the run is %(status)s already."))
     try:
@@ -115,25 +115,23 @@ def _cancel(admin: WorkflowRunAdmin, request: HttpRequest, run: WorkflowRun) -> 
     return _back(admin, request, run, done, messages.SUCCESS)
 
 
-def _restart(admin: WorkflowRunAdmin, request: HttpRequest, run: WorkflowRun) -> HttpResponse:
+def _restart(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun) -> HttpResponse:
     try:
-        new, is_new = again.run_again(run)
+        new, is_new = restarting.restart(run)
     except StepsError as error:
         return _back(admin, request, run, str(error), messages.ERROR)
     if not is_new:
         return _back(admin, request, new, _("Nothing was done: this run was started already."), messages.WARNING)
-    again.log(admin, request, run, new)
+    restarting.log(admin, request, run, new)
     return _back(admin, request, new, _("This is the new run."), messages.SUCCESS)
 
 
-def _refuse(admin: WorkflowRunAdmin, request: HttpRequest, run: WorkflowRun, text: str) -> HttpResponse:
+def _refuse(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun, text: str) -> HttpResponse:
     run.refresh_from_db(fields=["status"])
     return _back(admin, request, run, text % {"status": run.get_status_display()}, messages.WARNING)
 
 
-def _back(
-    admin: WorkflowRunAdmin, request: HttpRequest, run: WorkflowRun, text: str, level: int
-) -> HttpResponseRedirect:
+def _back(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun, text: str, level: int) -> HttpResponseRedirect:
     admin.message_user(request, text, level)
     return HttpResponseRedirect(admin.url_of("change", run.pk))
 

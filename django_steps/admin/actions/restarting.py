@@ -1,4 +1,4 @@
-"""Running a run again so that pressing the button twice starts one new run.
+"""Restarting a run so that pressing the button twice starts one new run.
 
 The new run gets a key made of the run before it, and the database keeps keys unique: of two presses one starts it, and
 the other finds it. Once that run has ended, the next press starts another.
@@ -6,17 +6,13 @@ the other finds it. Once that run has ended, the next press starts another.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from django.db import IntegrityError, router, transaction
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
-from ..models import WorkflowRun
-from . import own_keys
-
-if TYPE_CHECKING:
-    from .runs import WorkflowRunAdmin
+from ...models import WorkflowRun
+from .. import own_keys
+from ..base import RunAdminBase
 
 
 def active(run: WorkflowRun) -> WorkflowRun | None:
@@ -25,7 +21,7 @@ def active(run: WorkflowRun) -> WorkflowRun | None:
     return last if last is not None and not last.is_finished else None
 
 
-def run_again(run: WorkflowRun) -> tuple[WorkflowRun, bool]:
+def restart(run: WorkflowRun) -> tuple[WorkflowRun, bool]:
     """The restart of this run, and whether this call started it. Raises what `run.restart()` raises."""
     last = _last_restart(run)
     if last is not None and not last.is_finished:
@@ -41,10 +37,10 @@ def run_again(run: WorkflowRun) -> tuple[WorkflowRun, bool]:
     return new, True
 
 
-def log(admin: WorkflowRunAdmin, request: HttpRequest, run: WorkflowRun, new: WorkflowRun) -> None:
-    """Both runs tell of each other in the admin's log."""
-    admin.log_addition(request, new, _("Started again from run %(id)s.") % {"id": run.pk})
-    admin.log_change(request, run, _("Run again as %(id)s.") % {"id": new.pk})
+def log(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun, new: WorkflowRun) -> None:
+    """Name each of both runs in the admin's log of the other."""
+    admin.log_addition(request, new, _("Started as a restart of %(id)s.") % {"id": run.pk})
+    admin.log_change(request, run, _("Restarted as %(id)s.") % {"id": new.pk})
 
 
 def _last_restart(run: WorkflowRun) -> WorkflowRun | None:

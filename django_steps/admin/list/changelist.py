@@ -17,11 +17,11 @@ from django.db.models.functions import Left
 from django.http import HttpRequest
 from django.utils.functional import cached_property
 
-from ..models import StepRecord, WorkflowRun
+from ...models import StepRecord, WorkflowRun
 from . import search, subject
 from .filters import StatusFilter, has_date_range
 
-BIG_COLUMNS = ("input_text", "input_search", "output_text", "error_text", "recovery_log_text")
+BIG_COLUMNS = ("input_text", "input_search", "output_text", "error_text")
 _ERROR_START = 1200  # characters of a recorded error that hold its type and the beginning of its message
 
 

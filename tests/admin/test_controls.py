@@ -1,4 +1,4 @@
-"""Retry, cancel and run again: asked for first, done by a POST, logged, and safe to press twice."""
+"""Retry, cancel and restart: asked for first, done by a POST, logged, and safe to press twice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django_steps.models import WorkflowRun
 
 from .conftest import add_step, error_of, failed_run, handled_run, make_run, url
 
-VERBS = ["retry", "cancel", "restart"]
+CONTROLS = ["retry", "cancel", "restart"]
 
 
 def messages_of(response):
@@ -24,14 +24,14 @@ def logged(run):
     return [entry.get_change_message() for entry in LogEntry.objects.filter(object_id=str(run.pk)).order_by("pk")]
 
 
-def test_retry_goes_on_from_the_failed_step_and_is_logged(root):
+def test_retry_continues_from_the_failed_step_and_is_logged(root):
     run = failed_run()
     page = root.get(url("retry", run.pk)).content.decode()
     assert "Retry from step “charge”" in page
     assert "The result of 1 other step is kept" in page
     response = root.post(url("retry", run.pk))
     assert response.url == url("change", run.pk)
-    assert messages_of(response) == ["Retried: the run goes on with step “charge”."]
+    assert messages_of(response) == ["Retried: the run continues with step “charge”."]
     run.refresh_from_db()
     assert run.status == "pending"
     assert logged(run) == messages_of(response)
@@ -42,36 +42,36 @@ def test_retry_of_several_steps_that_failed_names_them(root):
     run = make_run("failed", error_text=text)
     for name in ("a", "b"):
         add_step(run, name, "failed", error_text=text)
-    assert "The run goes on with the steps “a”, “b”." in root.get(url("retry", run.pk)).content.decode()
-    assert messages_of(root.post(url("retry", run.pk))) == ["Retried: the run goes on with the steps “a”, “b”."]
+    assert "The run continues with the steps “a”, “b”." in root.get(url("retry", run.pk)).content.decode()
+    assert messages_of(root.post(url("retry", run.pk))) == ["Retried: the run continues with the steps “a”, “b”."]
 
 
-def test_retry_of_a_run_whose_body_raised_says_that_no_step_executes_again(root):
+def test_retry_of_a_run_whose_body_raised_says_that_no_step_is_executed_again(root):
     run = make_run("failed", error_text=error_of(ValueError("by the body")))
     add_step(run, "charge")
     add_step(run, "nap", kind="sleep")
     page = root.get(url("retry", run.pk)).content.decode()
-    assert "The body is called again; no step failed it." in page
+    assert "The body is called again; the failure was not that of a step." in page
     assert "The result of 1 other step is kept" in page
-    assert "1 sleep is not slept again." in page
+    assert "1 sleep does not begin again." in page
     assert messages_of(root.post(url("retry", run.pk))) == [
-        "Retried: the body is called again, and no recorded step executes again."
+        "Retried: the body is called again, and no recorded step is executed again."
     ]
 
 
-def test_retry_of_a_canceled_run_goes_on_after_what_is_recorded(root):
+def test_retry_of_a_canceled_run_continues_after_what_is_recorded(root):
     run = make_run("canceled")
     add_step(run, "charge")
     page = root.get(url("retry", run.pk)).content.decode()
-    assert "The body is called again, and goes on after what it has recorded." in page
-    assert "no recorded step executes again" in messages_of(root.post(url("retry", run.pk)))[0]
+    assert "The body is called again, and continues after what is recorded." in page
+    assert "no recorded step is executed again" in messages_of(root.post(url("retry", run.pk)))[0]
 
 
 def test_retry_after_dead_workers_names_the_step_that_was_reached(root):
     error = {"type": "WorkerDied", "message": "It died.", "traceback": "", "step": "crash", "steps": []}
     run = make_run("failed", error_text=json.dumps(error))
-    assert "it got as far as step “crash”" in root.get(url("retry", run.pk)).content.decode()
-    assert messages_of(root.post(url("retry", run.pk))) == ["Retried: the run goes on with step “crash”."]
+    assert "the run had reached step “crash”" in root.get(url("retry", run.pk)).content.decode()
+    assert messages_of(root.post(url("retry", run.pk))) == ["Retried: the run continues with step “crash”."]
 
 
 def test_second_press_of_retry_finds_it_done(root):
@@ -80,40 +80,40 @@ def test_second_press_of_retry_finds_it_done(root):
     response = root.post(url("retry", run.pk))
     assert response.status_code == 302
     assert messages_of(response)[-1] == "Nothing was done: the run is pending already."
-    assert logged(run) == ["Retried: the run goes on with step “charge”."]
+    assert logged(run) == ["Retried: the run continues with step “charge”."]
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_get_changes_nothing(root, verb):
-    run = make_run("sleeping") if verb == "cancel" else failed_run()
+@pytest.mark.parametrize("control", CONTROLS)
+def test_get_changes_nothing(root, control):
+    run = make_run("sleeping") if control == "cancel" else failed_run()
     before = WorkflowRun.objects.values().get(pk=run.pk)
-    assert root.get(url(verb, run.pk)).status_code == 200
+    assert root.get(url(control, run.pk)).status_code == 200
     assert WorkflowRun.objects.values().get() == before
     assert not LogEntry.objects.exists()
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_post_without_csrf_token_is_refused(root, verb):
+@pytest.mark.parametrize("control", CONTROLS)
+def test_post_without_csrf_token_is_refused(root, control):
     run = failed_run()
     client = Client(enforce_csrf_checks=True)
     client.cookies = root.cookies
-    assert client.post(url(verb, run.pk)).status_code == 403
+    assert client.post(url(control, run.pk)).status_code == 403
     assert WorkflowRun.objects.get().status == "failed"
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "change", "history", "delete"])
+@pytest.mark.parametrize("control", [*CONTROLS, "change", "history", "delete"])
 @pytest.mark.parametrize("pk", ["00000000-0000-7000-8000-000000000000", "no-uuid", "a/b"])
-def test_missing_run_is_404(root, verb, pk):
-    assert root.get(url(verb, pk)).status_code == 404
+def test_missing_run_is_404(root, control, pk):
+    assert root.get(url(control, pk)).status_code == 404
 
 
-def test_retry_from_a_step_forgets_it_and_what_came_later(root):
+def test_retry_from_a_step_resets_it_and_what_came_later(root):
     run = failed_run()
     add_step(run, "late")
     add_step(run, "nap", kind="sleep")
     page = root.get(url("retry", run.pk), {"from_step": "reserve"}).content.decode()
-    assert "So do the 2 steps recorded after it" in page
-    assert "The 1 sleep recorded after it is slept again." in page
+    assert "So are the 2 steps recorded after it" in page
+    assert "The 1 sleep recorded after it begins again." in page
     root.post(url("retry", run.pk), {"from_step": "reserve"})
     run.refresh_from_db()
     assert run.status == "pending"
@@ -185,7 +185,7 @@ def test_cancel_of_a_finished_run_is_refused(root):
     assert messages_of(response) == ["Nothing was done: the run is succeeded already."]
 
 
-def test_run_again_starts_one_new_run_however_often_it_is_pressed(root):
+def test_restart_starts_one_new_run_however_often_it_is_pressed(root):
     run = make_run("succeeded", input={"order": 7})
     first = root.post(url("restart", run.pk))
     second = root.post(url("restart", run.pk))
@@ -193,12 +193,12 @@ def test_run_again_starts_one_new_run_however_often_it_is_pressed(root):
     assert first.url == second.url == url("change", new.pk)
     assert new.input == {"order": 7}
     assert "started already" in messages_of(second)[-1]
-    assert logged(run) == [f"Run again as {new.pk}."]
+    assert logged(run) == [f"Restarted as {new.pk}."]
     assert str(new.pk) in root.get(url("change", run.pk)).content.decode()
     assert str(run.pk) in root.get(url("change", new.pk)).content.decode()
 
 
-def test_run_again_is_possible_again_once_the_new_run_has_ended(root):
+def test_restart_is_possible_again_once_the_new_run_has_ended(root):
     run = make_run("succeeded")
     for _press in range(3):
         root.post(url("restart", run.pk))

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from ..models import WorkflowRun
-from ..values.search import MASK
-from ..values.types import TAG
-from . import display, own_keys
+from ...models import WorkflowRun
+from ...presentation.text import clipped, middle_cut, portable
+from ...presentation.values import UNREADABLE, WITH_MEMBERS, Mask, plain
+from ...values.search import MASK
+from ...values.types import TAG
+from .. import own_keys
 
 READ = 600  # characters of an input
 _LONGEST_KEY = 40
@@ -29,35 +31,37 @@ def of(run: WorkflowRun, input_start: str | None) -> str:
     """A line about the run; `input_start` are the first `READ` characters of its input. Empty if nothing is to be said."""
     if key := key_of(run):
         return middle_cut(key, _LONGEST_KEY)
-    return excerpt(input_start or "", display.Mask.of(run))
+    return excerpt(input_start or "", Mask.of(run))
+
+
+def names_of(run: WorkflowRun) -> list[str]:
+    """By what people know a run whose columns are all loaded: what it is about, if that is known, and its id."""
+    about = of(run, run.input_text[:READ])
+    return [*([about] if about else []), short_id(run)]
+
+
+def short_id(run: WorkflowRun) -> str:
+    """The last group of the id: what differs between runs of the same moment."""
+    return f"…{str(run.pk)[-12:]}"
 
 
 def key_of(run: WorkflowRun) -> str:
-    """The key that somebody gave the run; empty if nobody did."""
+    """The key that the run was started with; empty if it has none, or one that these pages made."""
     return "" if run.key is None or own_keys.is_own(run.key) else run.key
 
 
-def middle_cut(text: str, length: int) -> str:
-    """The text in one line without its middle: keys often differ in their ends."""
-    line = " ".join(text.split())
-    if len(line) <= length:
-        return line
-    tail = length // 2
-    return f"{line[: length - tail - 1]}…{line[-tail:]}"
-
-
-def excerpt(start: str, mask: display.Mask) -> str:
+def excerpt(start: str, mask: Mask) -> str:
     """`order_id: 7, email: a@b.c` from the beginning of a recorded input.
 
-    >>> excerpt('{"order_id":7,"token":"x","items":[1,2],"note":"cut o', display.Mask(["token"]))
+    >>> excerpt('{"order_id":7,"token":"x","items":[1,2],"note":"cut o', Mask(["token"]))
     'order_id: 7'
     """
     try:
-        value = display.plain(_closed(start), mask)
-    except (ValueError, TypeError, LookupError, RecursionError):
+        value = plain(_closed(start), mask)
+    except UNREADABLE:
         return ""
     shown = (f"{name}: {text}" if name else text for name, text in _values(value))
-    return display.printable(", ".join(islice(shown, _MOST_VALUES)))
+    return portable(", ".join(islice(shown, _MOST_VALUES)))
 
 
 def _values(node: Any, name: str = "") -> Iterator[tuple[str, str]]:
@@ -67,7 +71,7 @@ def _values(node: Any, name: str = "") -> Iterator[tuple[str, str]]:
             yield from _values(item, f"{name}.{key}" if name else key)
     elif isinstance(node, (str, int, float)) and node not in ("", MASK):
         text = node if isinstance(node, str) else json.dumps(node)
-        yield display.clipped(name, _LONGEST_VALUE), display.clipped(text, _LONGEST_VALUE)
+        yield clipped(name, _LONGEST_VALUE), clipped(text, _LONGEST_VALUE)
 
 
 def _closed(start: str) -> str:
@@ -86,7 +90,7 @@ def _closed(start: str) -> str:
         if token in "[{":
             tag = _TAGGED.match(start, at)
             closers.append("]" if token == "[" else "}")
-            opaque.append(any(opaque[-1:]) or (tag is not None and tag[1] not in display.WITH_MEMBERS))
+            opaque.append(any(opaque[-1:]) or (tag is not None and tag[1] not in WITH_MEMBERS))
             stop = match.end()
         elif token in "]}":
             if not closers or closers.pop() != token:

@@ -15,10 +15,13 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from ..core import clock
-from ..models import StepRecord, WorkflowRun
-from ..presentation import steps as step_states
-from .display import clipped, duration, local_time, step_counts
+from ...core import clock
+from ...models import StepRecord, WorkflowRun
+from ...presentation import runs
+from ...presentation import steps as step_states
+from ...presentation.durations import duration, local_time
+from ...presentation.steps import counted
+from ...presentation.text import clipped
 from .scale import Scale
 
 MOST_ROWS = 40
@@ -82,7 +85,7 @@ class Row:
 
 
 class Recovery(NamedTuple):
-    """A point where another worker took the run over."""
+    """A point where the run was recovered."""
 
     x: float
     title: str
@@ -127,7 +130,7 @@ def draw(run: WorkflowRun, steps: Sequence[StepRecord], failures: dict[int, list
     rows = [_row(index, group, scale) for index, group in enumerate(groups)]
     return Timeline(
         rows=rows,
-        recovery_log=[_recovery(entry, scale) for entry in _recoveries(run)],
+        recovery_log=[_recovery(entry, scale) for entry in runs.recovery_log(run)],
         height=TOP + len(rows) * ROW_HEIGHT + BOTTOM,
         width_of_time=duration(end - begin),
         is_compressed=scale.is_compressed,
@@ -245,20 +248,8 @@ def _marks(spans: Iterable[Span], scale: Scale) -> Iterator[float]:
             last = x
 
 
-def _recoveries(run: WorkflowRun) -> list[dict[str, Any]]:
-    try:
-        return run.recovery_log
-    except (ValueError, TypeError, LookupError):
-        return []
-
-
 def _recovery(entry: dict[str, Any], scale: Scale) -> Recovery:
-    where = _(" in step “%(step)s”") % {"step": entry["step"]} if entry.get("step") else ""
-    title = _("%(at)s: taken over from %(worker)s, which died%(where)s") % {
-        "at": f"{local_time(entry['at']):%H:%M:%S}",
-        "worker": entry["worker"],
-        "where": where,
-    }
+    title = f"{local_time(entry['at']):%H:%M:%S}: {runs.recovery_line(entry)}"
     return Recovery(round(scale.percent(entry["at"].timestamp()), 2), title)
 
 
@@ -276,4 +267,4 @@ def _summary(lines: list[Line], seconds: float) -> str:
 
 def _counted(lines: list[Line]) -> str:
     sleeps = sum(line.is_sleep for line in lines)
-    return step_counts(len(lines) - sleeps, sleeps)
+    return counted(len(lines) - sleeps, sleeps)

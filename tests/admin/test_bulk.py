@@ -10,7 +10,7 @@ import pytest
 from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
 from django.contrib.messages import get_messages
 
-from django_steps.admin import actions
+from django_steps.admin.actions import bulk
 from django_steps.models import WorkflowRun
 
 from .conftest import add_step, error_of, failed_run, handled_run, make_run, url
@@ -37,7 +37,7 @@ def test_retry_says_what_will_happen_and_reports_what_was_skipped(root):
     page = ask(root, "retry", runs)
     text = page.content.decode()
     assert "3 runs will be retried" in text
-    assert "3 runs of three_steps go on with step “charge”." in text
+    assert "3 runs of three_steps continue with step “charge”." in text
     assert 'value="Retry 3 runs"' in text
     assert "2 (already succeeded) will be skipped" in text
     assert WorkflowRun.objects.filter(status="pending").count() == 0
@@ -60,7 +60,7 @@ def test_retry_of_a_handled_failure_only_has_no_button(root):
     assert 'name="runs"' not in text
 
 
-def test_retry_names_the_steps_from_which_the_runs_go_on(root):
+def test_retry_names_the_steps_from_which_the_runs_continue(root):
     raised = make_run("failed", error_text=error_of(ValueError("by the body")))
     add_step(raised, "charge")
     runs = [
@@ -73,28 +73,28 @@ def test_retry_names_the_steps_from_which_the_runs_go_on(root):
     ]
     page = ask(root, "retry", runs)
     text = page.content.decode()
-    assert "2 runs of order go on with step “ship”." in text
-    assert "1 run of three_steps goes on with step “odd &quot;name&quot;] } &lt;b&gt;”." in text
-    assert "3 runs of three_steps have their bodies called again, and no recorded step executes again." in text
+    assert "2 runs of order continue with step “ship”." in text
+    assert "1 run of three_steps continues with step “odd &quot;name&quot;] } &lt;b&gt;”." in text
+    assert "3 runs of three_steps have their bodies called again, and no recorded step is executed again." in text
     note = '3 without executing a recorded step again, 2 from step “ship”, 1 from step “odd "name"] } <b>”'
     assert report(answer(root, page)) == f"6 retried ({note})"
     entries = {entry.object_id: entry.get_change_message() for entry in LogEntry.objects.all()}
-    assert entries[str(runs[0].pk)] == "Retried: the run goes on with step “ship”."
-    assert entries[str(raised.pk)] == "Retried: the body is called again, and no recorded step executes again."
+    assert entries[str(runs[0].pk)] == "Retried: the run continues with step “ship”."
+    assert entries[str(raised.pk)] == "Retried: the body is called again, and no recorded step is executed again."
 
 
 def test_retry_after_dead_workers_names_the_step_that_was_reached(root):
     error = json.dumps({"type": "WorkerDied", "message": "", "traceback": "", "step": "crash", "steps": []})
     page = ask(root, "retry", [make_run("failed", error_text=error)])
-    assert "1 run of three_steps goes on with step “crash”." in page.content.decode()
+    assert "1 run of three_steps continues with step “crash”." in page.content.decode()
     assert report(answer(root, page)) == "1 retried (from step “crash”)"
 
 
 def test_retry_of_many_steps_names_the_first(root):
     page = ask(root, "retry", [failed_run(f"step_{number}") for number in range(8)])
     text = page.content.decode()
-    assert text.count("1 run of three_steps goes on with step") == 5
-    assert "3 runs go on with other steps." in text
+    assert text.count("1 run of three_steps continues with step") == 5
+    assert "3 runs continue with other steps." in text
     assert report(answer(root, page)).endswith(", …)")
 
 
@@ -120,9 +120,9 @@ def test_cancel_ends_those_that_have_not_ended(root):
     assert WorkflowRun.objects.filter(status="canceled").count() == 2
 
 
-def test_run_again_starts_new_runs_and_logs_both(root):
+def test_restart_starts_new_runs_and_logs_both(root):
     page = ask(root, "restart", [make_run("succeeded"), make_run("failed"), make_run("running")])
-    assert report(answer(root, page)) == "2 run again, 1 skipped: already running"
+    assert report(answer(root, page)) == "2 restarted, 1 skipped: already running"
     assert WorkflowRun.objects.exclude(restart_of=None).count() == 2
     assert LogEntry.objects.filter(action_flag=ADDITION).count() == 2
 
@@ -136,7 +136,7 @@ def test_delete_keeps_those_that_have_not_ended(root):
 
 
 def test_everything_that_the_filter_finds_can_be_selected_up_to_a_limit(root, monkeypatch):
-    monkeypatch.setattr(actions, "AT_MOST", 3)
+    monkeypatch.setattr(bulk, "AT_MOST", 3)
     runs = [make_run("failed") for _ in range(5)]
     page = ask(root, "retry", runs[:1], select_across="1")
     assert "Only the newest 3 of the selected runs" in page.content.decode()

@@ -8,9 +8,9 @@ from typing import Any
 
 from django.db import router
 
-from ..ledger import database
-from ..models import Worker, WorkflowRun
-from ..models.diagnosis import is_alive
+from ...ledger import database
+from ...models import Worker, WorkflowRun
+from ...models.diagnosis import is_alive
 
 _SHOWN = 100
 _MINUTE = 60_000_000  # microseconds

@@ -8,9 +8,9 @@ from datetime import datetime
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.translation import gettext as _
 
-from ..core import clock
-from ..ledger import database, reports
-from .display import local_time
+from ...core import clock
+from ...ledger import database, reports
+from ...presentation.durations import local_time
 
 HOURS = 24
 COUNTED = 10_000  # runs in an hour; where there are more, the bar stops growing

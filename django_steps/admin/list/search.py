@@ -22,9 +22,9 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from ..definitions import registered
-from ..ledger import database, reports
-from ..models import WorkflowRun
+from ...definitions import registered
+from ...ledger import database, reports
+from ...models import WorkflowRun
 
 _HEX = re.compile(r"[0-9a-f]{1,32}")
 _TAIL = 12  # digits of an id that the list shows

@@ -1,4 +1,4 @@
-"""What a retry does, in words: with which step a run goes on, and what is executed again. The doing is the ledger's.
+"""What a retry does, in words: with which step a run continues, and what is executed again. The ledger does it.
 
 For one run it is known exactly; for a selection it is read from the ends of the recorded errors, in a constant number
 of queries.
@@ -17,12 +17,12 @@ from django.db.models.functions import Right
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from .. import failures
-from ..errors import FailureWasHandled
-from ..ledger import controls as ledger
-from ..ledger import database
-from ..models import StepRecord, WorkflowRun
-from .display import clipped
+from ... import failures
+from ...errors import FailureWasHandled
+from ...ledger import controls as ledger
+from ...ledger import database
+from ...models import StepRecord, WorkflowRun
+from ...presentation.text import clipped
 
 _ERROR_END = 8000  # characters of a recorded error that hold the names of the steps whose failures it is
 _LINES = 5
@@ -53,48 +53,50 @@ def retry_choice(run: WorkflowRun, from_step: str | None = None) -> RetryChoice:
     if not steps:
         return _from_the_body(run, kept)
     named = {"steps": _quoted(steps)}
-    goes_on = ngettext("The run goes on with step %(steps)s.", "The run goes on with the steps %(steps)s.", len(steps))
-    return RetryChoice(_button(steps[0]), [goes_on % named, *kept], retried_text(steps))
+    continues = ngettext(
+        "The run continues with step %(steps)s.", "The run continues with the steps %(steps)s.", len(steps)
+    )
+    return RetryChoice(_button(steps[0]), [continues % named, *kept], retried_text(steps))
 
 
 def retried_text(steps: Sequence[str]) -> str:
-    """What is said once a run was retried that goes on with these steps, or with none of those recorded."""
+    """What is said once a run was retried that continues with these steps, or with none of those recorded."""
     if not steps:
-        return _("Retried: the body is called again, and no recorded step executes again.")
+        return _("Retried: the body is called again, and no recorded step is executed again.")
     text = ngettext(
-        "Retried: the run goes on with step %(steps)s.",
-        "Retried: the run goes on with the steps %(steps)s.",
+        "Retried: the run continues with step %(steps)s.",
+        "Retried: the run continues with the steps %(steps)s.",
         len(steps),
     )
     return text % {"steps": _quoted(steps)}
 
 
 def _from_the_body(run: WorkflowRun, kept: list[str]) -> RetryChoice:
-    """No failure is forgotten: the body raised, the run was canceled, or its workers died."""
+    """No failure is reset: the body raised, the run was canceled, or its workers died."""
     reached = (run.error or {}).get("step")
     if reached:
-        line = _("The body is called again; it got as far as step %(steps)s.") % {"steps": _quoted([reached])}
+        line = _("The body is called again; the run had reached step %(steps)s.") % {"steps": _quoted([reached])}
         return RetryChoice(_("Retry"), [line, *kept], retried_text([reached]))
-    line = _("The body is called again; no step failed it.")
+    line = _("The body is called again; the failure was not that of a step.")
     if run.status == run.Status.CANCELED:
-        line = _("The body is called again, and goes on after what it has recorded.")
+        line = _("The body is called again, and continues after what is recorded.")
     return RetryChoice(_("Retry"), [line, *kept], retried_text([]))
 
 
 def _from_step(run: WorkflowRun, name: str) -> RetryChoice:
     position = run.steps.filter(name=name).values_list("position", flat=True).first() or 0
     later = _recorded(run.steps.filter(position__gt=position))
-    lines = [_("Step “%(step)s” is forgotten and executes again.") % {"step": name}]
+    lines = [_("Step “%(step)s” is reset and executed again.") % {"step": name}]
     if steps := later[StepRecord.Kind.STEP]:
         text = ngettext(
-            "So does the %d step recorded after it: what it has done is done a second time.",
-            "So do the %d steps recorded after it: what they have done is done a second time.",
+            "So is the %d step recorded after it: what it has done is done a second time.",
+            "So are the %d steps recorded after it: what they have done is done a second time.",
             steps,
         )
         lines.append(text % steps)
     if sleeps := later[StepRecord.Kind.SLEEP]:
         text = ngettext(
-            "The %d sleep recorded after it is slept again.", "The %d sleeps recorded after it are slept again.", sleeps
+            "The %d sleep recorded after it begins again.", "The %d sleeps recorded after it begin again.", sleeps
         )
         lines.append(text % sleeps)
     if position:
@@ -107,7 +109,7 @@ def _handled(handled: FailureWasHandled) -> RetryChoice:
     lines = [
         _("Step “%(step)s” failed, and the workflow handled that itself: %(later)s ran after it.")
         % {"step": handled.step, "later": later},
-        _("Going on from the failure would redo what was compensated, so there is no plain retry. Choose instead:"),
+        _("A retry from the failure would repeat what was compensated. Choose the step from which to retry:"),
     ]
     choices = [handled.step, *handled.later][:100]
     return RetryChoice(_("Retry from the chosen step"), lines, choices=choices)
@@ -131,13 +133,13 @@ def _kept_lines(kept: Counter[str]) -> list[str]:
     lines = [_("No other step is recorded.")]
     if steps:
         text = ngettext(
-            "The result of %d other step is kept: it does not execute again.",
-            "The results of %d other steps are kept: they do not execute again.",
+            "The result of %d other step is kept: it is not executed again.",
+            "The results of %d other steps are kept: they are not executed again.",
             steps,
         )
         lines = [text % steps]
     if sleeps:
-        lines.append(ngettext("%d sleep is not slept again.", "%d sleeps are not slept again.", sleeps) % sleeps)
+        lines.append(ngettext("%d sleep does not begin again.", "%d sleeps do not begin again.", sleeps) % sleeps)
     return lines
 
 
@@ -146,14 +148,14 @@ def _kept_lines(kept: Counter[str]) -> list[str]:
 
 @dataclass
 class Forecast:
-    """With which step each of some runs would go on."""
+    """With which step each of some runs would continue."""
 
-    # The workflow of each run that can be retried, and the step; "" where no recorded step executes again.
+    # The workflow of each run that can be retried, and the step; "" where no recorded step is executed again.
     steps: dict[UUID, tuple[str, str]]
     handled: set[UUID]  # these can't: the body had handled the failure
 
     def step_of(self, run: UUID) -> str:
-        """The step with which it goes on; empty where no recorded one executes again."""
+        """The step with which it continues; empty where no recorded one is executed again."""
         return self.steps[run][1] if run in self.steps else ""
 
     def lines(self) -> list[str]:
@@ -161,7 +163,9 @@ class Forecast:
         groups = Counter(self.steps.values()).most_common()
         lines = [_sentence(count, workflow, step) for (workflow, step), count in groups[:_LINES]]
         if rest := sum(count for _group, count in groups[_LINES:]):
-            lines.append(ngettext("%d run goes on with another step.", "%d runs go on with other steps.", rest) % rest)
+            lines.append(
+                ngettext("%d run continues with another step.", "%d runs continue with other steps.", rest) % rest
+            )
         return lines
 
     def note(self, done: Collection[UUID]) -> str:
@@ -174,7 +178,7 @@ class Forecast:
 
 
 def forecast(runs: Collection[UUID]) -> Forecast:
-    """Where these failed and canceled runs would go on: three queries.
+    """Where these failed and canceled runs would continue: three queries.
 
     Whether a failure had been handled is asked of the last recorded step; a retry looks at all that came after it.
     """
@@ -190,25 +194,25 @@ def forecast(runs: Collection[UUID]) -> Forecast:
         ended_at = [positions[pk][name] for name in steps if name in positions[pk]]
         if ended_at and last.get(pk, 0) > max(ended_at):
             handled.add(pk)
-    goes_on = {
+    continues = {
         pk: (workflow, (steps or [reached or ""])[0])
         for pk, (workflow, steps, reached) in found.items()
         if pk not in handled
     }
-    return Forecast(goes_on, handled)
+    return Forecast(continues, handled)
 
 
 def _sentence(count: int, workflow: str, step: str) -> str:
     if step:
         text = ngettext(
-            "%(count)d run of %(workflow)s goes on with step %(step)s.",
-            "%(count)d runs of %(workflow)s go on with step %(step)s.",
+            "%(count)d run of %(workflow)s continues with step %(step)s.",
+            "%(count)d runs of %(workflow)s continue with step %(step)s.",
             count,
         )
     else:
         text = ngettext(
-            "%(count)d run of %(workflow)s has its body called again, and no recorded step executes again.",
-            "%(count)d runs of %(workflow)s have their bodies called again, and no recorded step executes again.",
+            "%(count)d run of %(workflow)s has its body called again, and no recorded step is executed again.",
+            "%(count)d runs of %(workflow)s have their bodies called again, and no recorded step is executed again.",
             count,
         )
     return text % {"count": count, "workflow": clipped(workflow, 60), "step": _quoted([step])}

@@ -48,7 +48,6 @@ def _summary(run: WorkflowRun, width: int | None) -> list[str]:
     mask = values.Mask.of(run)
     status = steps.label_of(run.status)
     detail = "" if run.status == run.Status.FAILED else runs.detail(run)
-    recovered = runs.recovery_count(run)
     return output.pairs(
         [
             (_("status"), f"{status}, {detail}" if detail else status),
@@ -60,8 +59,7 @@ def _summary(run: WorkflowRun, width: int | None) -> list[str]:
             (_("priority"), str(run.priority or "")),
             (_("key"), run.key or ""),
             (_("worker"), str(run.worker) if run.status == run.Status.RUNNING and run.worker else ""),
-            (_("attempts"), str(run.attempts) if run.attempts > 1 else ""),
-            (_("recoveries"), str(recovered) if recovered else ""),
+            (_("attempts"), runs.tries(run)),
             (_("restart of"), str(run.restart_of_id or "")),
             (_("input"), values.readable(run.input_text, mask, indent=None)),
             (_("output"), values.readable(run.output_text, mask, indent=None)),

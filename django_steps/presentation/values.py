@@ -20,13 +20,12 @@ from ..definitions import get_workflow
 from ..errors import UnknownWorkflow
 from ..models import WorkflowRun
 from ..values.search import MASK
-from ..values.types import TAG
+from ..values.types import MAX_DEPTH, TAG
 from .text import portable
 
 WITH_MEMBERS = {"namedtuple", "dataclass", "pydantic"}  # the tags of values whose members have names
 UNREADABLE = (ValueError, TypeError, LookupError, RecursionError)  # what reading text that is no record raises
-# Levels of recorded JSON: more than the codec writes, and few enough for `json.dumps`.
-_DEEPEST = 400
+_DEEPEST = MAX_DEPTH + 50  # levels: more than the codec writes, and no danger to the stack
 
 
 class Mask:

@@ -9,10 +9,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.core.exceptions import PermissionDenied
 from django.db import router
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
@@ -21,6 +22,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from ...core import clock
 from ...ledger import database, reports
 from ...models import WorkflowRun
 from ...models.diagnosis import no_worker
@@ -51,14 +53,20 @@ class Measured:
         return f"{self.failed / self.ended:.0%}" if self.failed else "0%"
 
 
+class Waiting(NamedTuple):
+    """A run that is ready, and for how long."""
+
+    run: WorkflowRun
+    time: timedelta
+
+
 def strip(admin: RunAdminBase) -> dict[str, Any]:
     """What stands above the list: runs by status, and what needs attention."""
     connection = database.connection_for(router.db_for_read(WorkflowRun))
     counts = reports.count_by_status(connection, COUNTED + 1)
-    oldest_id = reports.oldest_ready(connection)
-    found = WorkflowRun.objects.only("pk", "workflow", "created_at", "available_at_us")
-    oldest = None if oldest_id is None else found.filter(pk=oldest_id).first()
-    states = workers.states()
+    now = database.read_clock(connection)
+    oldest = _oldest(connection, now)
+    states = workers.states(now)
     return {
         "overview_url": admin.url_of("overview"),
         "start_url": admin.url_of("start"),
@@ -90,7 +98,7 @@ def context(admin: RunAdminBase) -> dict[str, Any]:
         "chart_height": chart.HEIGHT,
         "measured": list(_measured(admin)),
         "measured_runs": MEASURED,
-        "oldest": oldest and (oldest, admin.url_of("change", oldest.pk), html.duration(_age(oldest))),
+        "oldest": oldest and (oldest.run, admin.url_of("change", oldest.run.pk), html.duration(oldest.time)),
         "unknown": _unknown(admin),
         "workers": [
             (
@@ -122,7 +130,7 @@ def overview_page(admin: RunAdminBase, request: HttpRequest) -> HttpResponse:
 
 
 def _warnings(
-    admin: RunAdminBase, counts: dict[str, int], oldest: WorkflowRun | None, states: list[workers.WorkerState]
+    admin: RunAdminBase, counts: dict[str, int], oldest: Waiting | None, states: list[workers.WorkerState]
 ) -> Iterator[SafeString | str]:
     if counts[UNKNOWN]:
         text = ngettext(
@@ -143,14 +151,17 @@ def _warnings(
         )
         names = ", ".join(str(state.worker) for state in silent[:5]) + ("…" if len(silent) > 5 else "")
         yield text % {"count": len(silent), "names": names}
-    if oldest is not None and _age(oldest) > runs.OVERDUE_AFTER:
-        text = _("A run has been waiting for a worker for %(age)s.") % {"age": html.duration(_age(oldest))}
-        yield format_html('<a href="{}">{}</a>', admin.url_of("change", oldest.pk), text)
+    if oldest is not None and oldest.time > runs.OVERDUE_AFTER:
+        text = _("A run has been waiting for a worker for %(age)s.") % {"age": html.duration(oldest.time)}
+        yield format_html('<a href="{}">{}</a>', admin.url_of("change", oldest.run.pk), text)
 
 
-def _age(run: WorkflowRun) -> timedelta:
-    """How long it has been ready."""
-    return timezone.now() - runs.ready_since(run)
+def _oldest(connection: BaseDatabaseWrapper, now: int) -> Waiting | None:
+    """The ready run that was started first."""
+    run_id = reports.oldest_ready(connection)
+    found = WorkflowRun.objects.only("pk", "workflow", "created_at", "available_at_us")
+    run = None if run_id is None else found.filter(pk=run_id).first()
+    return None if run is None else Waiting(run, clock.to_datetime(now) - runs.ready_since(run))
 
 
 def _up_to(count: int) -> str:

@@ -138,7 +138,9 @@ class Command(base.WorkflowCommand):
         try:
             command = [str(argument) for argument in get_child_arguments()]
         except RuntimeError as error:
-            raise CommandError(_("The command can't be started in new processes: %(error)s") % {"error": error}) from None
+            raise CommandError(
+                _("The command can't be started in new processes: %(error)s") % {"error": error}
+            ) from None
         self.refuse_unusable_database()
         lines = WorkerOutput(self.stdout, self.style, options["verbosity"])
         defaults = Worker(queues=options["queue"], concurrency=options["concurrency"])

@@ -96,7 +96,8 @@ class Command(base.WorkflowCommand):
 
         try:
             results.wait(run, None, say)
-            run.result()
+            if run.status != run.Status.SUCCEEDED:
+                run.result()  # raises why
         except KeyboardInterrupt:
             raise CommandError(_("Stopped waiting; run %(id)s continues.") % {"id": run.pk}) from None
         self.stdout.write(run_json.dumps(run_json.value(run.output_text, Mask.of(run))))

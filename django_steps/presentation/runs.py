@@ -34,13 +34,13 @@ def is_unknown(run: WorkflowRun) -> bool:
     return bool(run.phase == WorkflowRun.Phase.UNKNOWN)
 
 
-def unknown_note() -> str:
-    """What is said of a run that is unknown."""
-    return _("no worker knows this workflow")
-
-
 def where_now(run: WorkflowRun) -> str:
-    """What an active run does: `now: charge`, `waits until 2026-03-01 03:00:05`; empty for others."""
+    """What an active run does: `now: charge`, `waits until 2026-03-01 03:00:05`; empty for others.
+
+    Of an unknown run it is why it does nothing.
+    """
+    if is_unknown(run):
+        return _("no worker knows this workflow")
     if run.status == run.Status.RUNNING and run.current_step:
         return _("now: %(step)s") % {"step": clipped(run.current_step, _LONGEST_NAME)}
     if not run.is_finished and (due := run.wakes_at):
@@ -59,8 +59,6 @@ def detail(run: WorkflowRun) -> str:
     """What one wants to know of a run in a list: why it failed, what it does now, how far it is."""
     if run.status == run.Status.FAILED:
         return errors.line(run.error)
-    if is_unknown(run):
-        return unknown_note()
     parts = [where_now(run), "" if run.is_finished else progress(run)]
     return ", ".join(filter(None, parts))
 
@@ -78,8 +76,8 @@ def tries(run: WorkflowRun) -> str:
     parts = []
     if run.attempts > 1:
         parts.append(ngettext("%d attempt", "%d attempts", run.attempts) % run.attempts)
-    if count := recovery_count(run):
-        parts.append(recoveries(count))
+    if count := recoveries(run):
+        parts.append(ngettext("%s recovery", "%s recoveries", recovery_count(run)) % count)
     return ", ".join(parts)
 
 
@@ -93,11 +91,12 @@ def recovery_count(run: WorkflowRun) -> int:
     return max(len(recovery_log(run)), counted)
 
 
-def recoveries(count: int) -> str:
-    """So many recoveries. The log is cut: where it is full there may have been more."""
+def recoveries(run: WorkflowRun) -> str:
+    """Their number, empty for none. The log is cut: where it is full there may have been more."""
+    count = recovery_count(run)
     if count >= KEPT:
-        return _("%d or more recoveries") % count
-    return ngettext("%d recovery", "%d recoveries", count) % count
+        return _("%d or more") % count
+    return str(count or "")
 
 
 def recovery_log(run: WorkflowRun) -> list[dict[str, Any]]:

@@ -129,8 +129,8 @@ def test_recoveries_are_those_of_the_log(show, column):
     entries = [{"at": clock.to_microseconds(START), "worker": f"web-{number}:7", "step": ""} for number in range(3)]
     shown = show(make_run("running", recoveries=column, recovery_log_text=json.dumps(entries)))
     assert "3 recoveries" in shown.list
-    assert "3 recoveries" in shown.page
-    assert "3 recoveries" in shown.detail
+    assert "Recoveries 3 " in shown.page
+    assert "recoveries 3 " in shown.detail
     assert shown.json["recoveries"] == len(shown.json["recovery_log"]) == 3
 
 
@@ -138,7 +138,7 @@ def test_full_log_of_recoveries_is_said_to_be_cut(show):
     entries = [{"at": clock.to_microseconds(START), "worker": "web-1:7", "step": "charge"}] * KEPT
     shown = show(make_run("running", recovery_log_text=json.dumps(entries), current_step="charge"))
     assert f"{KEPT} or more recoveries" in shown.list
-    assert f"{KEPT} or more recoveries" in shown.detail
+    assert f"recoveries {KEPT} or more" in shown.detail
     line = "recovered from web-1:7, which died in step “charge”"
     assert line in shown.page
     assert line in shown.detail
@@ -147,7 +147,7 @@ def test_full_log_of_recoveries_is_said_to_be_cut(show):
 def test_log_of_recoveries_that_cannot_be_read_leaves_the_column(show):
     shown = show(make_run("running", recoveries=2, recovery_log_text="["))
     assert "2 recoveries" in shown.list
-    assert "2 recoveries" in shown.detail
+    assert "recoveries 2 " in shown.detail
     assert shown.json["recoveries"] == 2
 
 

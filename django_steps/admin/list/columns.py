@@ -41,7 +41,7 @@ class RunColumns:
 
     @admin.display(description=_("status"))
     def status_word(self, run: WorkflowRun) -> SafeString:
-        notes = [runs.unknown_note()] if runs.is_unknown(run) else []
+        notes = []
         if run.queue != _USUAL_QUEUE:
             notes.append(gettext("queue %(queue)s") % {"queue": clipped(run.queue, 40)})
         if tries := runs.tries(run):

@@ -153,7 +153,8 @@ def _summary(run: WorkflowRun, steps: list[StepRecord]) -> list[tuple[Any, Any]]
         (_("Ended"), html.moment(run.finished_at) if run.finished_at else ""),
         (_("Duration"), html.duration(runs.took(run)) if run.started_at else ""),
         (_("Recorded"), step_texts.counted_kinds(steps)),
-        (_("Attempts"), runs.tries(run)),
+        (_("Attempts"), run.attempts if run.attempts > 1 else ""),
+        (_("Recoveries"), runs.recoveries(run)),
         (_("Worker"), _worker(run)),
     ]
     return [(label, value) for label, value in lines if value not in ("", None)]

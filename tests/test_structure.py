@@ -74,6 +74,9 @@ LAYERS = [
     {"templatetags"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
+# The floors within the admin; its `__init__` registers what `site` puts together.
+ADMIN_LAYERS = [{"base", "html", "csp", "own_keys"}, {"list"}, {"actions"}, {"run", "start", "overview"}, {"site"}]
+ADMIN_FLOOR = {part: number for number, parts in enumerate(ADMIN_LAYERS) for part in parts}
 # At the top of the house: the door, which may know everything.
 DOORS = {"django_steps", "django_steps.apps"}
 
@@ -146,6 +149,29 @@ def goes_up(name: str, other: str) -> bool:
     if name in DOORS or room_of(name) == room_of(other):
         return False
     return other in DOORS or FLOOR[room_of(other)] >= FLOOR[room_of(name)]
+
+
+def admin_part_of(name: str) -> str | None:
+    """The package or module of the admin that a module belongs to; None for others."""
+    parts = name.split(".")
+    return parts[2] if parts[1:2] == ["admin"] and len(parts) > 2 else None
+
+
+def test_imports_within_the_admin_go_one_way():
+    parts = [(name, admin_part_of(name), other, admin_part_of(other)) for name, other in arrows()]
+    assert [
+        (name, other)
+        for name, part, other, other_part in parts
+        if part and other_part and part != other_part and ADMIN_FLOOR[other_part] >= ADMIN_FLOOR[part]
+    ] == []
+
+
+@pytest.mark.parametrize("room", ["admin", "management", "presentation", "templatetags"])
+def test_package_says_what_lives_there_and_what_does_not(room):
+    packages = [name for name, path in MODULES.items() if path.name == "__init__.py" and room_of(name) == room]
+    assert packages
+    for name in packages:
+        assert "Not here: " in (ast.get_docstring(ast.parse(MODULES[name].read_text())) or ""), name
 
 
 def test_every_room_is_on_a_floor():

@@ -22,7 +22,7 @@ from .terms import Terms
 
 # A holder renews three times in a lease; half a lease leaves it more than one renewal to answer the suspicion.
 RENEWALS_PER_LEASE = 3
-_KEPT = 20
+KEPT = 20  # entries of the log of recoveries
 
 
 def suspect(connection: BaseDatabaseWrapper, ids: Sequence[Any], lease_us: int) -> None:
@@ -67,7 +67,7 @@ def _recover_one(connection: BaseDatabaseWrapper, row: Sequence[Any], terms: Ter
     recoveries = recoveries + 1 if mark == int(progress) else 1
     worker = f"{host}:{pid}" if host else "a worker"
     log = json.loads(recovery_log) if recovery_log else []
-    log = [*log, {"at": int(now), "worker": worker, "step": current_step}][-_KEPT:]
+    log = [*log, {"at": int(now), "worker": worker, "step": current_step}][-KEPT:]
     values = [recoveries, int(progress), json.dumps(log)]
     if recoveries > terms.max_recoveries:
         error = _died_error(recoveries, current_step, worker)

@@ -17,7 +17,8 @@ from django.utils import timezone
 from django_steps.core import clock
 from django_steps.definitions import registry as workflows
 from django_steps.durations import to_microseconds
-from django_steps.ledger import database
+from django_steps.engine.operations import attempts
+from django_steps.ledger import database, notify
 from django_steps.models import Worker as WorkerRow
 from django_steps.worker import Worker
 from django_steps.worker.host import WorkerHost
@@ -189,6 +190,13 @@ def pass_time() -> Iterator[Callable[[str], None]]:
 
     yield forward
     clock.offset_us = 0
+
+
+@pytest.fixture(autouse=True)
+def nothing_warned_of() -> None:
+    """What one test was warned of is news in the next one."""
+    notify.repeated.forget()
+    attempts.repeated.forget()
 
 
 @pytest.fixture(autouse=True, scope="session")

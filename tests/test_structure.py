@@ -190,8 +190,8 @@ def _imported_roots(path: Path) -> set[str]:
 
 
 WITHOUT_THREADS = ("core", "values", "failures", "ledger", "definitions", "engine")
-# The one asks which thread it is on; the other is shared by the threads of a worker.
-KNOWS_OF_THREADS = {"django_steps.core.context", "django_steps.engine.history_cache"}
+# The one asks which thread it is on; the others are shared by the threads of a worker.
+KNOWS_OF_THREADS = {"django_steps.core.context", "django_steps.core.repeated", "django_steps.engine.history_cache"}
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if room_of(name) in WITHOUT_THREADS])

@@ -19,6 +19,7 @@ from django.db import DatabaseError, InterfaceError, connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..conf import conf
+from ..core.repeated import Repeated
 from ..definitions import registered_kinds
 from ..engine import hooks
 from ..engine.ending import Ended, Ending
@@ -34,7 +35,9 @@ from .host import WorkerHost
 from .maintenance import Maintenance
 from .prefetch import Prefetch
 from .task import Job
+from .thread_connections import ThreadConnections
 from .wakeups import LOOK_AGAIN_AFTER
+from .writers import LONG_IDLE
 
 logger = logging.getLogger("django_steps")
 
@@ -43,7 +46,6 @@ _SHORTEST_POLL = 0.02
 _POLLS_SAVED = 10
 # A run that was claimed ahead and finds no thread for so long is given back: another worker may have one.
 _LONGEST_WAIT_FOR_THREAD = 0.3
-_LONG_IDLE = 30.0  # seconds after which a thread's connections are closed rather than trusted
 
 
 class Worker:
@@ -82,7 +84,9 @@ class Worker:
         self._is_more_ready = True  # the last claim got all that it asked for
         self._not_looked_for_due_since: float | None = None
         self._is_stopping = False
-        self._commits = GroupCommit(writers=1 if connections[self.alias].vendor == "sqlite" else 2)
+        self._commits = GroupCommit(self.alias, writers=1 if connections[self.alias].vendor == "sqlite" else 2)
+        self._thread_connections = ThreadConnections(self.alias)
+        self._repeated = Repeated(logger)
         self._limits = Limits.from_settings()
         self._histories = HistoryCache()
 
@@ -99,7 +103,7 @@ class Worker:
         )
         self._heartbeat = Heartbeat(self.alias, self._terms.worker_id, self.lease, self._held)
         self._heartbeat.start()
-        maintenance = Maintenance(self.alias)
+        maintenance = Maintenance(self.alias, lambda: self._commits.close_unused(LONG_IDLE))
         maintenance.start()
         try:
             self._loop()
@@ -108,6 +112,7 @@ class Worker:
             maintenance.stop()
             self._wakeups.close()
             self._heartbeat.stop()
+            self._commits.close()
             registration.unregister(connections[self.alias], self._terms.worker_id)
 
     def stop(self) -> None:
@@ -130,6 +135,7 @@ class Worker:
             try:
                 room = self._room()
                 claimed = self._claim(room)
+                self._repeated.over("claim", "Runs can be claimed again.")
                 if room > 0:
                     self._is_more_ready = claimed == room
                 if claimed:
@@ -142,7 +148,7 @@ class Worker:
                 if self._release_unstarted(_LONGEST_WAIT_FOR_THREAD):
                     timeout = min(timeout, _LONGEST_WAIT_FOR_THREAD)
             except (DatabaseError, InterfaceError) as error:
-                logger.warning("No runs could be claimed, trying again: %s", error)
+                self._repeated.warning("claim", "No runs could be claimed, trying again: %s", error)
                 database.drop(connections[self.alias])
                 timeout = min(1.0, self.poll_interval)
             self._looks_at = time.monotonic() + timeout
@@ -181,7 +187,7 @@ class Worker:
         histories = load_histories(connection, claimed, self._histories)
         self.claimed += len(claimed)
         for claim in claimed:
-            job = Job(claim, histories.get(claim.run_id), WorkerHost(self.alias, self._commits, self._limits))
+            job = Job(claim, histories.get(claim.run_id), WorkerHost(self._commits, self._limits, self._repeated))
             with self._lock:
                 self._jobs[claim.run_id] = job
             self._unstarted.put(job)
@@ -241,19 +247,16 @@ class Worker:
 
     def _work(self) -> None:
         """What each thread does: one job after the other."""
-        last_job = time.monotonic()
-        while (job := self._unstarted.get()) is not None:
-            if time.monotonic() - last_job > _LONG_IDLE:
-                connections.close_all()
+        while (job := self._thread_connections.next_job(self._unstarted)) is not None:
             began = time.monotonic()
             try:
                 self._left(job, job.run())
             except BaseException:  # a thread that ends takes its share of the concurrency with it
                 logger.exception("Run %s is left to others when its lease runs out.", job.claim.run_id)
-            last_job = time.monotonic()
-            self._prefetch.note(last_job - began)
+            self._thread_connections.give_back()
+            self._prefetch.note(time.monotonic() - began)
             self._drop(job)
-        connections.close_all()
+        self._thread_connections.close()
 
     def _left(self, job: Job, ending: Ending) -> None:
         if ending.how is Ended.SUSPENDED:
@@ -262,7 +265,8 @@ class Worker:
             if time.monotonic() + wait < self._looks_at:
                 self._wakeups.wake()
         elif ending.how not in (Ended.SUCCEEDED, Ended.FAILED):
-            notify.workers(connections[self.alias])  # others may go on with it at once
+            with self._commits.connection() as connection:
+                notify.workers(connection)  # others may go on with it at once
 
     def _drop(self, job: Job) -> None:
         """A job is done, or given back."""
@@ -286,7 +290,7 @@ class Worker:
                 try:
                     job.release(connection)
                 except (DatabaseError, InterfaceError) as error:
-                    logger.warning("A run could not be given back, trying again: %s", error)
+                    self._repeated.warning("release", "A run could not be released, trying again: %s", error)
                     database.drop(connection)
                     self._unstarted.put(job)
                     return True

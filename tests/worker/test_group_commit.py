@@ -6,19 +6,16 @@ import time
 import pytest
 from django.db import OperationalError, connection
 
-from django_steps.ledger import batches, claims, database, dialect, records, tables
+from django_steps.ledger import batches, claims, dialect, records, tables
 from django_steps.ledger.records import Outcome
 from django_steps.ledger.transitions import Finish
 from django_steps.models import StepRecord
 from django_steps.worker.group_commit import GroupCommit
+from django_steps.worker.writers import Writer
 from tests.app.workflows import three_steps
 from tests.staging import Background, eventually, locked, make_terms, second_connection, status_of, step_write
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def this_connection():
-    return database.connection_for("default")
 
 
 def claim_many(count):
@@ -52,10 +49,10 @@ class Gate:
 
 def commit_behind(queue, gate, first, others):
     """One write that is held up, and others that come meanwhile; their threads."""
-    threads = [Background(lambda: queue.commit(this_connection, first))]
+    threads = [Background(lambda: queue.commit(first))]
     assert gate.reached.wait(10)
     for number, write in enumerate(others, 1):
-        threads.append(Background(lambda write=write: queue.commit(this_connection, write)))
+        threads.append(Background(lambda write=write: queue.commit(write)))
         deadline = time.monotonic() + 5
         while len(queue._waiting) < number and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -65,7 +62,7 @@ def commit_behind(queue, gate, first, others):
 
 def test_what_comes_while_another_commit_is_under_way_shares_the_next_one(monkeypatch):
     _, found = claim_many(6)
-    gate, queue = Gate(monkeypatch), GroupCommit()
+    gate, queue = Gate(monkeypatch), GroupCommit("default")
     writes = [step_write(claimed, "first") for claimed in found[:4]] + [end_of(claimed) for claimed in found[4:]]
     threads = commit_behind(queue, gate, writes[0], writes[1:])
     assert gate.sizes[0] == 1
@@ -80,40 +77,42 @@ def test_as_many_commits_are_under_way_as_there_are_writers_and_what_comes_then_
     monkeypatch,
 ):
     _, found = claim_many(5)
-    gate, queue = Gate(monkeypatch), GroupCommit(writers=2)
-    threads = [Background(lambda: queue.commit(this_connection, step_write(found[0], "a")))]
+    gate, queue = Gate(monkeypatch), GroupCommit("default", writers=2)
+    threads = [Background(lambda: queue.commit(step_write(found[0], "a")))]
     assert gate.reached.wait(10)
-    threads.append(Background(lambda: queue.commit(this_connection, step_write(found[1], "a"))))
+    threads.append(Background(lambda: queue.commit(step_write(found[1], "a"))))
     eventually(lambda: len(gate.sizes) == 2)
     for number, claimed in enumerate(found[2:], 1):
-        threads.append(Background(lambda claimed=claimed: queue.commit(this_connection, step_write(claimed, "a"))))
+        threads.append(Background(lambda claimed=claimed: queue.commit(step_write(claimed, "a"))))
         eventually(lambda number=number: len(queue._waiting) == number)
     gate.open.set()
     for thread in threads:
         thread.result()
     assert gate.sizes[:2] == [1, 1] and sum(gate.sizes) == 5
-    assert queue._idle_writers == 2
+    assert len(queue._idle) == 2
 
 
 @pytest.mark.parametrize("writers", [1, 2])
 def test_every_write_is_committed_once_however_they_come_together(writers):
     _, found = claim_many(12)
-    queue = GroupCommit(writers)
+    queue = GroupCommit("default", writers)
 
     def commit_all(claimed):
         for number in range(20):
             write = step_write(claimed, f"step {number}")
-            assert queue.commit(this_connection, write) or records.record(this_connection(), write) is Outcome.WRITTEN
+            if not queue.commit(write):
+                with queue.connection() as lent:
+                    assert records.record(lent, write) is Outcome.WRITTEN
 
     for thread in [Background(lambda claimed=claimed: commit_all(claimed)) for claimed in found]:
         thread.result()
     assert StepRecord.objects.count() == 12 * 20
-    assert queue._waiting == [] and queue._idle_writers == writers
+    assert queue._waiting == [] and len(queue._idle) == writers
 
 
 def test_a_commit_takes_at_most_64_writes(monkeypatch):
     _, found = claim_many(70)
-    gate, queue = Gate(monkeypatch), GroupCommit()
+    gate, queue = Gate(monkeypatch), GroupCommit("default")
     threads = commit_behind(queue, gate, step_write(found[0], "a"), [step_write(claimed, "a") for claimed in found[1:]])
     assert all(thread.result() for thread in threads)
     assert gate.sizes == [1, 64, 5]
@@ -122,7 +121,7 @@ def test_a_commit_takes_at_most_64_writes(monkeypatch):
 
 def test_a_body_goes_on_only_when_its_record_is_committed():
     _, found = claim_many(1)
-    assert GroupCommit().commit(this_connection, step_write(found[0], "first"))
+    assert GroupCommit("default").commit(step_write(found[0], "first"))
     with second_connection() as other, other.cursor() as cursor:
         cursor.execute(f"SELECT name FROM {tables.STEP}")
         assert cursor.fetchall() in ([("first",)], (("first",),))
@@ -130,18 +129,18 @@ def test_a_body_goes_on_only_when_its_record_is_committed():
 
 def test_an_error_of_a_shared_commit_leaves_each_to_write_on_its_own(monkeypatch):
     runs, found = claim_many(4)
-    gate, queue = Gate(monkeypatch), GroupCommit()
+    gate, queue = Gate(monkeypatch), GroupCommit("default")
     gate.errors = [None, OperationalError("deadlock")]
     threads = commit_behind(queue, gate, step_write(found[0], "a"), [step_write(claimed, "a") for claimed in found[1:]])
     assert [thread.result() for thread in threads] == [True, False, False, False]
     assert StepRecord.objects.count() == 1
-    assert queue.commit(this_connection, step_write(found[1], "a")) is True  # the lead was handed on
+    assert queue.commit(step_write(found[1], "a")) is True  # the lead was handed on
     assert runs
 
 
 def test_an_error_of_a_lone_commit_is_raised_and_the_next_one_leads(monkeypatch):
     _, found = claim_many(2)
-    gate, queue = Gate(monkeypatch), GroupCommit()
+    gate, queue = Gate(monkeypatch), GroupCommit("default")
     gate.errors = [OperationalError("gone"), None]
     threads = commit_behind(queue, gate, step_write(found[0], "a"), [step_write(found[1], "a")])
     with pytest.raises(OperationalError, match="gone"):
@@ -151,14 +150,17 @@ def test_an_error_of_a_lone_commit_is_raised_and_the_next_one_leads(monkeypatch)
 
 def test_a_thread_that_cannot_connect_does_not_keep_the_lead(monkeypatch):
     _, found = claim_many(2)
-    queue = GroupCommit()
+    queue = GroupCommit("default")
 
-    def refused():
+    def refused(writer):
         raise OperationalError("no connection")
 
-    with pytest.raises(OperationalError):
-        queue.commit(refused, step_write(found[0], "a"))
-    assert queue.commit(this_connection, step_write(found[1], "a")) is True
+    connection.close()
+    with monkeypatch.context() as patched:
+        patched.setattr(Writer, "connection", refused)
+        with pytest.raises(OperationalError):
+            queue.commit(step_write(found[0], "a"))
+    assert queue.commit(step_write(found[1], "a")) is True
 
 
 def test_a_fenced_write_is_left_out_of_a_shared_commit(monkeypatch):
@@ -168,7 +170,7 @@ def test_a_fenced_write_is_left_out_of_a_shared_commit(monkeypatch):
             f"UPDATE {tables.RUN} SET claim_token = 1 WHERE id = %s", [dialect.key(connection, found[1].run_id)]
         )
     runs[2].cancel()
-    gate, queue = Gate(monkeypatch), GroupCommit()
+    gate, queue = Gate(monkeypatch), GroupCommit("default")
     threads = commit_behind(queue, gate, step_write(found[0], "a"), [step_write(claimed, "a") for claimed in found[1:]])
     assert [thread.result() for thread in threads] == [True, False, False, True]
     assert StepRecord.objects.count() == 2
@@ -177,7 +179,7 @@ def test_a_fenced_write_is_left_out_of_a_shared_commit(monkeypatch):
 def test_a_duplicate_is_left_out_of_a_shared_commit(monkeypatch):
     _, found = claim_many(3)
     assert batches.write_many(connection, [step_write(found[1], "a")])
-    gate, queue = Gate(monkeypatch), GroupCommit()
+    gate, queue = Gate(monkeypatch), GroupCommit("default")
     gate.sizes.clear()
     threads = commit_behind(queue, gate, step_write(found[0], "a"), [step_write(claimed, "a") for claimed in found[1:]])
     assert [thread.result() for thread in threads] == [True, False, True]
@@ -188,13 +190,13 @@ def test_a_duplicate_is_left_out_of_a_shared_commit(monkeypatch):
 def test_a_run_that_somebody_has_locked_holds_up_no_other(monkeypatch, kind, is_alone):
     runs, found = claim_many(3)
     write = step_write if kind == "record" else lambda claimed, name: end_of(claimed)
-    queue = GroupCommit()
+    queue = GroupCommit("default")
     others = [write(claimed, "a") for claimed in found[1:]]
     with locked(runs[0]):
-        held_up = Background(lambda: queue.commit(this_connection, write(found[0], "a")))
+        held_up = Background(lambda: queue.commit(write(found[0], "a")))
         if is_alone:
             held_up.join(1)
-        threads = [Background(lambda one=one: queue.commit(this_connection, one)) for one in others]
+        threads = [Background(lambda one=one: queue.commit(one)) for one in others]
         if connection.vendor != "sqlite":  # where whoever writes locks everything
             assert held_up.result(2) is False
             for thread in threads:

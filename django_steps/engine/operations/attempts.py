@@ -17,6 +17,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ... import failures, values
 from ...core.context import StepContext, active_step
+from ...core.repeated import Repeated
 from ...core.retries import RetryPolicy
 from ...definitions.step import Call
 from ...errors import (
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ..execution import Pass
 
 logger = logging.getLogger("django_steps")
+repeated = Repeated(logger)
 
 # Mistakes in the code: trying again would only make the same one again.
 _MISTAKES = (NestedStep, StepInTransaction, WrongThread, UnserializableValue, ValueTooLarge)
@@ -177,8 +179,11 @@ def _execute_atomic(attempt: Attempt) -> StepWrite:
                 raise
             if write is not None and not database.is_transient(error):
                 closings.count(len(write.output or ""), error)
-            logger.warning("The database broke off step %r, which is executed again: %s", attempt.call.name, error)
+            repeated.warning(
+                "broken off", "The database broke off step %r, which is executed again: %s", attempt.call.name, error
+            )
             host.wait(pause)
+            host.connect()
             _ensure_held(attempt)
             attempt.owner.end_if_interrupted()
             pause = min(pause * 2, _LAST_DATABASE_PAUSE)

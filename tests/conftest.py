@@ -25,9 +25,10 @@ from django_steps.worker.host import WorkerHost
 
 ROOT = Path(__file__).resolve().parent.parent
 
+collect_ignore = []
 # What no database can change is tested once.
 if os.environ.get("DATABASE", "sqlite") != "sqlite":
-    collect_ignore = [
+    collect_ignore += [
         "docs",
         "e2e",
         "typing",
@@ -36,6 +37,9 @@ if os.environ.get("DATABASE", "sqlite") != "sqlite":
         "test_packaging.py",
         "test_translations.py",
     ]
+# Django has pools for PostgreSQL only.
+if os.environ.get("DATABASE", "sqlite") != "postgresql":
+    collect_ignore += ["worker/test_pools.py"]
 
 
 # The tests of steps are executed a second time, with the run put down after every step and its body replayed.

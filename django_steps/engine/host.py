@@ -37,7 +37,8 @@ class Host(Protocol):
     """Where a pass runs: who writes for it, and who can wait."""
 
     def connection(self) -> BaseDatabaseWrapper:
-        """The connection of the calling thread to the database of the runs."""
+        """The connection to the database of the runs: in a statement of `write`, the one to carry it out on; else the
+        calling thread's own."""
         ...
 
     def record(self, write: StepWrite) -> Outcome:
@@ -50,6 +51,10 @@ class Host(Protocol):
 
     def write(self, statement: Callable[[], T]) -> T:
         """Carry out another write, through an outage of the database if need be."""
+        ...
+
+    def connect(self) -> None:
+        """Connect the calling thread to the database of the runs, unless it is; through an outage if need be."""
         ...
 
     def wait(self, seconds: float) -> None:
@@ -93,6 +98,9 @@ class Direct:
 
     def write(self, statement: Callable[[], T]) -> T:
         return statement()
+
+    def connect(self) -> None:
+        self.connection().ensure_connection()
 
     def wait(self, seconds: float) -> None:
         time.sleep(seconds)

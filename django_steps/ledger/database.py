@@ -35,10 +35,24 @@ def writing(connection: BaseDatabaseWrapper) -> Iterator[None]:
     On SQLite it takes the write lock at once: one that reads first and writes later fails with "database is
     locked" as soon as another process wrote in between, however long the timeout.
     """
-    with transaction.atomic(using=connection.alias):
+    with _as_own(connection), transaction.atomic(using=connection.alias):
         if connection.vendor == "sqlite":
             lock_file(connection)
         yield
+
+
+@contextmanager
+def _as_own(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """Let `atomic()`, which knows names only, find this connection, where it isn't the calling thread's own."""
+    own = connections[connection.alias]
+    if connection == own:  # by a proxy, too
+        yield
+        return
+    connections[connection.alias] = connection
+    try:
+        yield
+    finally:
+        connections[connection.alias] = own
 
 
 def lock_file(connection: BaseDatabaseWrapper) -> None:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ..core.repeated import Repeated
 from ..engine.ending import Ended
 from ..ledger import database, leases
 from ..ledger.leases import Renewal
@@ -32,6 +33,7 @@ class Heartbeat:
         self._alias, self._worker_id, self._jobs = alias, worker_id, jobs
         self._lease = int(lease * 1_000_000)
         self._interval = lease / RENEWALS_PER_LEASE
+        self._repeated = Repeated(logger)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="django-steps-heartbeat", daemon=True)
 
@@ -54,8 +56,9 @@ class Heartbeat:
                     renew_at = time.monotonic() + (self._interval if is_complete else min(_SOON, self._interval))
                 else:
                     self._check(connection)
+                self._repeated.over("renew", "The leases can be renewed again.")
             except Exception as error:  # whatever it is: without this thread every run would be lost
-                logger.warning("The leases could not be renewed, trying again: %s", error)
+                self._repeated.warning("renew", "The leases could not be renewed, trying again: %s", error)
                 database.drop(connection)
                 renew_at = time.monotonic() + min(_SOON * 5, self._interval)
         database.drop(connection)

@@ -15,6 +15,7 @@ from django.db import DatabaseError, InterfaceError, connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..conf import conf
+from ..core.repeated import Repeated
 from ..definitions import registered_kinds
 from ..engine import hooks
 from ..engine.ending import Ended, Ending
@@ -33,6 +34,7 @@ from .host import WorkerHost
 from .maintenance import Maintenance
 from .task import Task
 from .wakeups import LOOK_AGAIN_AFTER
+from .writers import LONG_IDLE
 
 logger = logging.getLogger("django_steps")
 
@@ -71,12 +73,13 @@ class Worker:
         self._until_idle, self._max_runs, self._shutdown_timeout = until_idle, max_runs, shutdown_timeout
         self._kinds = registered_kinds()
         self._interceptors = interceptors
-        self._executor: Executor = Threads(self.concurrency, self._has_ended, self._has_room)
+        self._executor: Executor = Threads(self.alias, self.concurrency, self._has_ended, self._has_room)
         self._wakeups = wakeups.wakeups_of(self.alias)
         self._looks_at = 0.0  # when the loop looks for work again, if nothing wakes it
         self._not_looked_for_due_since: float | None = None
         self._is_stopping = False
-        self._commits = GroupCommit(writers=1 if connections[self.alias].vendor == "sqlite" else 2)
+        self._commits = GroupCommit(self.alias, writers=1 if connections[self.alias].vendor == "sqlite" else 2)
+        self._repeated = Repeated(logger)
         self._limits = Limits.from_settings()
         self._histories = HistoryCache()
 
@@ -93,7 +96,7 @@ class Worker:
         )
         self._heartbeat = Heartbeat(self.alias, self._terms.worker_id, self.lease, self._executor.held)
         self._heartbeat.start()
-        maintenance = Maintenance(self.alias)
+        maintenance = Maintenance(self.alias, lambda: self._commits.close_unused(LONG_IDLE))
         maintenance.start()
         try:
             self._loop()
@@ -102,6 +105,7 @@ class Worker:
             maintenance.stop()
             self._wakeups.close()
             self._heartbeat.stop()
+            self._commits.close()
             registration.unregister(connections[self.alias], self._terms.worker_id)
 
     def stop(self) -> None:
@@ -125,6 +129,7 @@ class Worker:
             try:
                 room = self._room()
                 claimed = self._claim(room)
+                self._repeated.over("claim", "Runs can be claimed again.")
                 if claimed:
                     pause = _SHORTEST_POLL
                 if claimed == room > 0:
@@ -135,7 +140,7 @@ class Worker:
                 if self._release_waiting(_LONGEST_WAIT_FOR_THREAD):
                     timeout = min(timeout, _LONGEST_WAIT_FOR_THREAD)
             except (DatabaseError, InterfaceError) as error:
-                logger.warning("No runs could be claimed, trying again: %s", error)
+                self._repeated.warning("claim", "No runs could be claimed, trying again: %s", error)
                 database.drop(connections[self.alias])
                 timeout = min(1.0, self.poll_interval)
             self._looks_at = time.monotonic() + timeout
@@ -170,7 +175,7 @@ class Worker:
             Task(
                 claim,
                 histories.get(claim.run_id),
-                WorkerHost(self.alias, self._commits, self._limits),
+                WorkerHost(self._commits, self._limits, self._repeated),
                 self._interceptors,
             )
             for claim in claimed
@@ -225,7 +230,8 @@ class Worker:
             if time.monotonic() + wait < self._looks_at:
                 self._wakeups.wake()
         elif ending.how not in (Ended.SUCCEEDED, Ended.FAILED):
-            notify.workers(connections[self.alias])  # others may go on with it at once
+            with self._commits.connection() as connection:
+                notify.workers(connection)  # others may go on with it at once
 
     def _has_room(self) -> None:
         self._wakeups.wake()
@@ -240,7 +246,7 @@ class Worker:
             while self._executor.release_next(connection):
                 self.claimed -= 1
         except (DatabaseError, InterfaceError) as error:
-            logger.warning("A run could not be released, trying again: %s", error)
+            self._repeated.warning("release", "A run could not be released, trying again: %s", error)
             database.drop(connection)
             return True
         notify.workers(connection)

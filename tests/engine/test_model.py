@@ -117,7 +117,7 @@ class PerilousHost(WorkerHost):
     """A worker's host, with a point before and after whatever is written."""
 
     def __init__(self, peril: Peril) -> None:
-        super().__init__(connection.alias, GroupCommit(), LIMITS)
+        super().__init__(GroupCommit(connection.alias), LIMITS)
         self._peril = peril
 
     def record(self, write: Any) -> Any:

@@ -19,6 +19,7 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...core.context import StepContext, active_step
+from ...core.repeated import Repeated
 from ...errors import ClaimLost, OwnRunChanged, PassEnded, StepInTransaction
 from ...ledger import database, leases, records
 from ...ledger.leases import Holding
@@ -27,6 +28,7 @@ from ..frame import Frame
 from ..operations.attempts import Attempt, Executed
 
 logger = logging.getLogger("django_steps")
+repeated = Repeated(logger)
 
 _PASS_THROUGH = (PassEnded, KeyboardInterrupt, GeneratorExit)
 # How often an atomic step is executed again because the database ended its transaction, and the waits in between.
@@ -135,12 +137,10 @@ def _execute_atomic(attempt: Attempt, frame: Frame) -> StepWrite:
                 raise
             if write is not None and not database.is_transient(error):
                 closings.count(len(write.output or ""), error)
-            logger.warning(
-                "The database ended the transaction of step %r, which is executed again: %s",
-                attempt.request.name,
-                error,
-            )
+            text = "The database ended the transaction of step %r, which is executed again: %s"
+            repeated.warning("ended", text, attempt.request.name, error)
             host.wait(pause)
+            host.connect()
             _ensure_held(frame)
             frame.end_if_interrupted()
             pause = min(pause * 2, _LAST_DATABASE_PAUSE)

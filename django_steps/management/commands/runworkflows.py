@@ -15,6 +15,7 @@ from django.utils.autoreload import get_child_arguments
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from ... import checks
 from ...worker import Worker
 from ...worker.stopping import StopSignals, end_at_once
 from ...worker.supervisor import SUPERVISED, PythonFiles, Supervisor
@@ -84,6 +85,11 @@ class Command(base.WorkflowCommand):
     def run_from_argv(self, argv: list[str]) -> None:
         self.is_command_line = True
         super().run_from_argv(argv)
+
+    def execute(self, *args: Any, **options: Any) -> Any:
+        # What the system checks find too little may be enough here, and the other way around.
+        with checks.for_worker(options["concurrency"]):
+            return super().execute(*args, **options)
 
     def carry_out(self, **options: Any) -> None:
         # Whatever a step starts is not supervised.

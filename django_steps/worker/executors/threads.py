@@ -9,23 +9,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
-from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...engine.ending import Ended
 from ..prefetch import Prefetch
 from ..task import Task
+from ..thread_connections import ThreadConnections
 from .base import Executor, HasEnded
 
 logger = logging.getLogger("django_steps")
 
-_LONG_IDLE = 30.0  # seconds after which a thread's connections are closed rather than trusted
-
 
 class Threads(Executor):
-    """Starts threads when there is something to do, up to `concurrency`, and keeps them."""
+    """Starts threads when there is something to do, up to `concurrency`, and keeps them; `alias`: the database of the runs."""
 
-    def __init__(self, concurrency: int, has_ended: HasEnded, has_room: Callable[[], None]) -> None:
+    def __init__(self, alias: str, concurrency: int, has_ended: HasEnded, has_room: Callable[[], None]) -> None:
         super().__init__(has_ended, has_room)
         self._concurrency = concurrency
         self._tasks: dict[UUID, Task] = {}
@@ -33,6 +31,7 @@ class Threads(Executor):
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._prefetch = Prefetch(concurrency)
+        self._connections = ThreadConnections(alias)
         self._is_stopping = False
         self._is_more_ready = True
 
@@ -99,19 +98,16 @@ class Threads(Executor):
 
     def _work(self) -> None:
         """What each thread does: one task after the other."""
-        last_task = time.monotonic()
-        while (task := self._waiting.get()) is not None:
-            if time.monotonic() - last_task > _LONG_IDLE:
-                connections.close_all()
+        while (task := self._connections.next_task(self._waiting)) is not None:
             began = time.monotonic()
             try:
                 self._has_ended(task, task.run())
             except BaseException:  # a thread that ends takes its share of the concurrency with it
                 logger.exception("Run %s is recovered by others when its lease runs out.", task.claim.run_id)
-            last_task = time.monotonic()
-            self._prefetch.note(last_task - began)
+            self._connections.return_pooled()
+            self._prefetch.note(time.monotonic() - began)
             self._drop(task)
-        connections.close_all()
+        self._connections.close()
 
     def _drop(self, task: Task) -> None:
         """A task has ended, or its run was released."""

@@ -93,4 +93,5 @@ def load_histories(
         cache.repeated.warning("histories", "Histories could not be loaded together: %s", error)
         database.drop(connection)
         return found
+    cache.repeated.over("histories", "Histories can be loaded together again.")
     return found | {run_id: kept.get(run_id, []) + newer for run_id, newer in loaded.items()}

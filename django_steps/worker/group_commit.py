@@ -30,7 +30,7 @@ logger = logging.getLogger("django_steps")
 _AT_MOST = 64
 # Writers that are all held for so many seconds wait for something, the lock of a run for example: there is a spare one
 # then, so that the other runs don't wait as well.
-_LONG_HELD = 0.25
+_LONG_HELD = 0.5
 
 
 class _Entry:
@@ -88,8 +88,9 @@ class GroupCommit:
         entry = _Entry(None)
         self._wait_for_turn(entry)
         assert entry.writer is not None
-        connection, has_failed = entry.writer.connection(), True
+        has_failed = True
         try:
+            connection = entry.writer.connection()
             yield connection
             has_failed = connection.errors_occurred
         finally:

@@ -30,7 +30,7 @@ T = TypeVar("T")
 _Lend = Callable[[], AbstractContextManager[BaseDatabaseWrapper]]
 
 _LONGEST_PAUSE = 1.0  # seconds between two attempts to reach the database
-# How long a pass that was told to end goes on trying; its run is taken over then.
+# How long a pass that has to end goes on trying; its run is recovered then.
 _LONGEST_GOODBYE = 5.0
 
 

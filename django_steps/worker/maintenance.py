@@ -1,6 +1,7 @@
-"""What some worker has to do now and then for all: put runs that nobody knows aside, prune old ones.
+"""What some worker has to do now and then for all: set runs aside that no live worker knows, and prune old ones.
 
-In a thread of its own, so that neither a long list nor somebody's lock keeps leases from being renewed.
+In a thread of its own, so that neither a long list nor somebody's lock keeps leases from being renewed. What this process
+itself has to do now and then is handed in as `every_round`.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ import queue
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from django.db import DatabaseError, InterfaceError, connections
+from django.db import connections
 
+from ..ledger import database
 from .writers import LONG_IDLE
 
 T = TypeVar("T")
@@ -34,13 +35,12 @@ class ThreadConnections:
     def return_pooled(self) -> None:
         """Return connections to the pools of other databases, which may be smaller than the number of threads."""
         for alias in self._pooled:
-            with suppress(DatabaseError, InterfaceError):
-                connections[alias].close()
+            database.drop(connections[alias])
 
     def close(self) -> None:
         """Close all connections of this thread."""
-        with suppress(DatabaseError, InterfaceError):  # the client may refuse to close what is broken
-            connections.close_all()
+        for connection in connections.all(initialized_only=True):
+            database.drop(connection)
 
 
 def is_pooled(alias: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -13,11 +14,11 @@ from django.db.backends.signals import connection_created
 from django_steps import RetryPolicy, workflow
 from django_steps.ledger import notify
 from django_steps.models import WorkflowRun
-from django_steps.worker import Worker, thread_connections
+from django_steps.worker import Worker, loop, maintenance, thread_connections, writers
 from django_steps.worker.group_commit import GroupCommit
 from tests.app.models import Person
 from tests.app.workflows import tiny, without_database
-from tests.staging import Background, claim, eventually, make_terms, recover, status_of
+from tests.staging import Background, claim, eventually, locked, make_terms, recover, status_of
 from tests.worker.test_outage import disturb
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -193,10 +194,20 @@ def test_idle_thread_closes_its_connections(running, opened, monkeypatch):
     tiny.start({}).result(timeout=10)
 
 
+def test_idle_worker_closes_its_writers_connections(running, opened, monkeypatch):
+    monkeypatch.setattr(loop, "LONG_IDLE", 0.05)
+    monkeypatch.setattr(maintenance, "_FIRST_ROUND_AFTER", 0.05)
+    monkeypatch.setattr(maintenance, "_INTERVAL", 0.05)
+    running(concurrency=2)
+    without_database.start({"steps": 0}).result(timeout=10)
+    lent = [one for _, one in opened if one.allow_thread_sharing]
+    assert lent
+    eventually(lambda: all(one.connection is None for one in lent))
+    without_database.start({"steps": 0}).result(timeout=10)
+
+
 def test_record_after_an_idle_time_goes_by_a_good_connection(running, monkeypatch, caplog):
     """The database restarts while a worker is idle: the next run notices nothing."""
-    from django_steps.worker import writers
-
     monkeypatch.setattr(writers, "_TRUSTED", 0.0)
     running(concurrency=1)
     without_database.start({"steps": 0}).result(timeout=10)
@@ -205,6 +216,35 @@ def test_record_after_an_idle_time_goes_by_a_good_connection(running, monkeypatc
     run = without_database.start({"steps": 1})
     run.result(timeout=10)
     assert not any("could not be written to" in message for message in caplog.messages)
+
+
+if settings.DATABASE != "sqlite":  # which has no locks on rows
+
+    def test_runs_that_somebody_has_locked_hold_up_no_other_run(running):
+        """More of them than there are writers, whose connections wait for the locks."""
+        go_on = threading.Event()
+
+        @workflow
+        def waiting(step):
+            step.define("wait", go_on.wait).run(10)
+
+        @workflow
+        def quick(step):
+            for number in range(3):
+                step.define(f"step {number}", time.sleep).run(0)
+
+        runs = waiting.start_many([None] * 4)
+        running(concurrency=6)
+        eventually(lambda: {status_of(run) for run in runs} == {"running"})
+        with contextlib.ExitStack() as locks:
+            for run in runs:
+                locks.enter_context(locked(run))
+            go_on.set()
+            for run in quick.start_many([None] * 10):
+                run.result(timeout=10)
+            assert {status_of(run) for run in runs} == {"running"}
+        for run in runs:
+            run.result(timeout=10)
 
 
 if settings.DATABASE == "postgresql":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 from pathlib import Path
@@ -43,6 +44,18 @@ def test_every_room_has_a_text_in_the_picture_and_a_paragraph():
     assert FLOOR.keys() <= layers.WORDS.keys()
     paragraphs = set(re.findall(r"\*\*`(\w+)`\*\*", read("architecture.md")))
     assert paragraphs == {room for room in FLOOR if layers.exists(room)}
+
+
+PACKAGES = sorted(
+    path
+    for path in PACKAGE.rglob("__init__.py")
+    if not {"admin", "management", "templatetags"} & set(path.relative_to(PACKAGE).parts)
+)
+
+
+@pytest.mark.parametrize("path", PACKAGES, ids=lambda path: str(path.parent.relative_to(PACKAGE)))
+def test_every_package_says_what_lives_there_and_what_does_not(path):
+    assert "Not here: " in (ast.get_docstring(ast.parse(path.read_text())) or "")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -66,6 +66,24 @@ async def _awaited(awaitable: Any) -> Any:
 
 def _execute_atomic(attempt: Attempt, frame: Frame) -> StepWrite:
     """Execute the step and record it in one transaction; again, if the database broke the transaction off."""
+    # What this withstands:
+    #
+    # - Long steps. The row of the run is locked by the record at the end, and not at the beginning: the heartbeat skips
+    #   locked rows, so that a step longer than its lease would lose it. SQLite is the exception. It has one lock for the
+    #   whole file, and a transaction that reads first and writes later fails as soon as another process has written in
+    #   between, so it becomes a writer at once.
+    # - A lost claim. The record is fenced. If the run is another worker's, the record raises, and the writes of the step
+    #   are rolled back with it: they take effect once, whichever worker's record is committed.
+    # - A lost answer. An error that comes after the record may come after the COMMIT as well. Executing the function again
+    #   then would repeat its writes, so the database is asked for this very write first.
+    # - A transaction that the database broke off: a deadlock, a restart, a failover. That is no failure of the step and
+    #   uses up no attempt. An error of the step's own statements looks the same, and must not be repeated here: what tells
+    #   them apart is when it came (`is_ours`) and whether the connection survived it.
+    # - An outage that is longer than the lease. Another worker may have executed the step meanwhile, so the claim is
+    #   checked before the function is called again.
+    # - A value that the database refuses by closing the connection. It would do so each time: `closings` gives up.
+    #
+    # In a transaction of the caller (a `TestCase`) nothing can be executed again: the error has spoiled the whole of it.
     host, pause, closings = frame.host, _FIRST_DATABASE_PAUSE, database.Closings()
     for _ in range(_DATABASE_ATTEMPTS):
         write: StepWrite | None = None
@@ -86,7 +104,8 @@ def _execute_atomic(attempt: Attempt, frame: Frame) -> StepWrite:
             raise
         except BaseException as error:
             is_ours = not is_begun or write is not None  # an error of our own statements, not of the step's
-            # To be judged before anything else connects again.
+            # To be judged before anything else uses the connection: Django would connect again, and whether this one was
+            # broken could not be told any more.
             is_broken_off = not is_nested and _was_broken_off(connection, raw, error, is_ours)
             if is_broken_off and not database.is_transient(error):
                 database.drop(connection)  # the end of atomic() may have left it closed, and without autocommit

@@ -108,3 +108,9 @@ def test_every_module_that_asks_for_the_database_is_listed():
 def test_every_page_is_in_the_contents():
     linked = set(re.findall(r"^internals/([\w-]+)$", (ROOT / "docs" / "index.md").read_text(), re.MULTILINE))
     assert {f"{name}.md" for name in linked} == NAMES
+
+
+def test_every_package_of_tests_is_in_the_contributing_guide():
+    table = re.search(r"^\| In `tests/`.*?\n\n", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE | re.DOTALL)[0]
+    packages = {path.parent.name for path in (ROOT / "tests").glob("*/__init__.py")}
+    assert packages - set(re.findall(r"`(\w+)`", table)) == set()

@@ -1,4 +1,7 @@
-"""Durable workflows for Django: plain functions whose steps are recorded in your own database."""
+"""Durable workflows for Django: plain functions whose steps are recorded in your own database.
+
+The public names are here. Not here: anything else; what lives in which package is in `docs/internals/architecture.md`.
+"""
 
 from .core.context import current_step
 from .core.retries import RetryPolicy

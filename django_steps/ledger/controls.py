@@ -106,6 +106,15 @@ def check_unhandled(recorded: Sequence[str], steps: Sequence[str]) -> None:
         raise FailureWasHandled(recorded[0], later)
 
 
+# Making a run pending again comes first in the transaction of a retry: the UPDATE locks the row, so that no claim takes the
+# run before its records are reset, and of several retries at once only one finds the status that it asks for.
+#
+# - The token goes: a pass that lost this run long ago may still be alive. With its token in the row, its late record would
+#   pass the fence.
+# - The generation grows: workers keep copies of long histories, and the records that are about to be reset are in them. A
+#   copy of an earlier generation is not used.
+# - Attempts and recoveries are counted anew, or the first failure after the retry would be the last.
+# - The error stays for now: it names the steps to reset, and `retry()` removes it after that.
 def _make_pending(connection: BaseDatabaseWrapper, run_id: UUID) -> None:
     with connection.cursor() as cursor:
         cursor.execute(

@@ -131,6 +131,22 @@ def insertion(writes: Sequence[StepWrite]) -> str:
 
 def explain(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
     """Why a record was refused; a run that was canceled while its step executed still gets the record."""
+    # The INSERT said only that it wrote nothing. The reasons look alike and call for opposite things, so the order in
+    # which they are asked for matters:
+    #
+    # 1. The run is gone, its token is another one, or no worker holds it: the claim is lost. Whatever is recorded under
+    #    this name is the business of the worker that has the run now. That comes first: with another token even our own
+    #    `write_id` says nothing about what this pass may do.
+    # 2. The record has our `write_id`: an earlier attempt of this very write was committed, and its answer got lost with
+    #    the connection. To call that TAKEN would end the pass, and to write again is what must not happen.
+    # 3. The record has another `write_id`: this pass looked the name up and did not find it, so its history is not what
+    #    is in the database. The pass must end, and be replayed over the true one.
+    # 4. There is no record: the run was canceled while the step executed. The effect of the step has happened, so it is
+    #    recorded all the same; otherwise a retry of the canceled run would repeat it. The fence of this second INSERT is
+    #    wider by that one status and no more: once the run waits for a retry, records before this one may be reset.
+    #
+    # Nothing is locked between the two statements. If the run changes again in between, the second INSERT is refused too,
+    # and the claim is lost.
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT s.write_id, r.claim_token, r.status, r.phase FROM {RUN} r"

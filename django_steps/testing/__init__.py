@@ -11,6 +11,8 @@ The engine is the real one: claims, records, retries, values and signals. Only t
 a virtual clock, which is reset after the test. (What `timezone.now()` says to your own code is not moved.) After every
 step the run is suspended and its body called again from the top, so that what would break in production breaks in the
 test. `straight_through=True` does as a worker does, and suspends runs only where they wait.
+
+Not here: executing runs outside of tests, which is what a worker is for (`manage.py runworkflows`).
 """
 
 from __future__ import annotations

@@ -120,6 +120,13 @@ class Worker:
         return [(task.claim, task.holding().current_step) for task in held if task.has_begun]
 
     def _loop(self) -> None:
+        # The order in here keeps wake-ups from getting lost. Whoever has news (an executor with room, a suspended run that
+        # is due soon, `stop()`, a notification) changes the state first and then wakes. So the loop forgets the wake-ups
+        # first and then looks: news that came before the look is seen by it, news that comes later ends the wait.
+        #
+        # A run that is suspended while the loop claims may be due before the time for which the loop is about to wait. The
+        # loop can't know that time yet, so until it does, `_looks_at` is infinite, and every such run wakes it. Without
+        # that, a run that sleeps for two seconds could wait for the ten of an idle worker.
         pause = _SHORTEST_POLL
         while True:
             self._wakeups.clear()
@@ -132,14 +139,18 @@ class Worker:
                 self._repeated.over("claim", "Runs can be claimed again.")
                 if claimed:
                     pause = _SHORTEST_POLL
-                if claimed == room > 0:
+                if claimed == room > 0:  # there may be more, and the executor may have room by now
                     continue
                 if not claimed and self._is_done():
                     return
+                # After a notification others may follow that were not sent: a process sends at most one in
+                # `notify.INTERVAL`. And a claim after a notification left out what is due.
                 timeout = LOOK_AGAIN_AFTER if claimed or self._not_looked_for_due_since else self._patience(pause)
                 if self._release_waiting(_LONGEST_WAIT_FOR_THREAD):
                     timeout = min(timeout, _LONGEST_WAIT_FOR_THREAD)
             except (DatabaseError, InterfaceError) as error:
+                # Nothing is lost: what a claim has committed although its answer was lost is found by its token
+                # (`claims._adopt`), or recovered after its lease.
                 self._repeated.warning("claim", "No runs could be claimed, trying again: %s", error)
                 database.drop(connections[self.alias])
                 timeout = min(1.0, self.poll_interval)
@@ -150,6 +161,8 @@ class Worker:
                 pause = min(pause * 1.5, self.poll_interval)
 
     def _finish(self) -> bool:
+        # Release first: what waits for a thread can be executed elsewhere at once, while the passes here still end. The
+        # heartbeat goes on until they have: a run whose lease expires is recovered, and its step executed a second time.
         self._is_stopping = True
         self._release_waiting(0)
         return self._executor.stop(self._shutdown_timeout)
@@ -224,6 +237,7 @@ class Worker:
 
     def _has_ended(self, task: Task, ending: Ending) -> None:
         """A pass has ended: somebody may have to look for its run again."""
+        # On the thread of the pass. The history is kept before the loop is woken, which may claim the run at once.
         if ending.how is Ended.SUSPENDED:
             self._histories.keep(task.claim, task.recorded(), ending.reset)
             wait = ((ending.wakes_at_us or 0) - task.claim.now()) / 1_000_000

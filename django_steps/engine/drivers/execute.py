@@ -89,15 +89,28 @@ class _RunVanished(Exception):
 
 
 def _execute_atomic(attempt: Attempt, frame: Frame) -> StepWrite:
-    """Execute the step and record it in one transaction; again, if the database ended the transaction.
-
-    What was raised has to be judged at once, since the next use of the connection connects anew and hides what it was:
-
-    - Something of the engine's own (the lock, the record, the COMMIT): never the step's failure. After a COMMIT whose answer
-      was lost the record tells whether it came about, and only then may the step be executed again.
-    - Something of the step's function: its failure, unless the database has ended the transaction (a deadlock, a restart, a
-      server that has become read-only).
-    """
+    """Execute the step and record it in one transaction; again, if the database ended the transaction."""
+    # What this withstands:
+    #
+    # - Long steps. The row of the run is locked by the record at the end, and not at the beginning: the heartbeat skips
+    #   locked rows, so that a step longer than its lease would lose it. SQLite is the exception. It has one lock for the
+    #   whole file, and a transaction that reads first and writes later fails as soon as another process has written in
+    #   between, so it becomes a writer at once.
+    # - A lost claim. The record is fenced. If the run is another worker's, the record raises, and the writes of the step
+    #   are rolled back with it: they take effect once, whichever worker's record is committed. The fence refuses the record,
+    #   too, where the step itself has deleted its run; after the rollback the run is there again, which tells the two apart.
+    # - A lost answer. An error that comes after the record may come after the COMMIT as well. Executing the function again
+    #   then would repeat its writes, so the database is asked for this very write first.
+    # - A transaction that the database ended: a deadlock, a restart, a failover. That is no failure of the step and
+    #   uses up no attempt. An error of the step's own statements looks the same, and must not be repeated here: what tells
+    #   them apart is when it came (`is_ours`) and whether the connection survived it.
+    # - An outage that is longer than the lease. Another worker may have executed the step meanwhile, so the claim is
+    #   checked before the function is called again.
+    # - A value that the database refuses by closing the connection. It would do so each time: `closings` gives up.
+    #
+    # - A callback of the commit that raises. The step is done by then, and so are the other callbacks called.
+    #
+    # In a transaction of the caller (a `TestCase`) nothing can be executed again: the error has spoiled the whole of it.
     host, pause, closings = frame.host, _FIRST_DATABASE_PAUSE, database.Closings()
     tries = 0
     while tries < _DATABASE_ATTEMPTS:
@@ -126,6 +139,8 @@ def _execute_atomic(attempt: Attempt, frame: Frame) -> StepWrite:
             raise OwnRunChanged(attempt.request.name) from None
         except BaseException as error:
             is_ours = not is_begun or write is not None  # an error of the engine's statements, not of the step's
+            # To be judged before anything else uses the connection: Django would connect again, and whether this one was
+            # broken could not be known any more.
             is_ended = not is_nested and _was_ended(connection, raw, error, is_ours, time.monotonic() - began)
             if is_ended and not database.is_transient(error):
                 database.drop(connection)  # the end of atomic() may have left it closed, and without autocommit

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -78,19 +79,23 @@ def _by_kind(writes: Sequence[Write]) -> tuple[list[StepWrite], list[Finish]]:
 
 def _write_as_one_statement(connection: BaseDatabaseWrapper, writes: Sequence[Write]) -> set[Any]:
     steps, ends = _by_kind(writes)
-    if not ends:
-        return _fetch(connection, records.INSERTION, records.insertion(steps))
     if not steps:
         return _fetch(connection, transitions.CLOSING, transitions.closing(ends))
-    return _fetch(connection, _INSERTION_AND_CLOSING, records.insertion(steps), transitions.closing(ends))
+    columns = records.columns_of(steps)
+    rows = records.as_json(steps, columns)
+    if not ends:
+        return _fetch(connection, records.insertion(columns), rows)
+    return _fetch(connection, _insertion_and_closing(columns), rows, transitions.closing(ends))
 
 
-# Both as one statement, which is one transaction and one answer.
-_INSERTION_AND_CLOSING = Statement(
-    f"WITH inserted AS ({records.INSERTION.text}), closed AS ({transitions.CLOSING.text})"
-    " SELECT write_id, NULL::uuid FROM inserted UNION ALL SELECT NULL, id FROM closed",
-    ["json", "json"],
-)
+@cache
+def _insertion_and_closing(columns: tuple[str, ...]) -> Statement:
+    """Both as one statement, which is one transaction and one answer."""
+    return Statement(
+        f"WITH inserted AS ({records.insertion(columns).text}), closed AS ({transitions.CLOSING.text})"
+        " SELECT write_id, NULL::uuid FROM inserted UNION ALL SELECT NULL, id FROM closed",
+        ["json", "json"],
+    )
 
 
 def _fetch(connection: BaseDatabaseWrapper, statement: Statement, *parameters: str) -> set[Any]:

@@ -111,7 +111,7 @@ def suspend(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wakes_at_
 # PostgreSQL: a new record and the end of the claim, by one statement.
 _SUSPENSION = Statement(
     f"WITH held AS (SELECT id FROM {RUN} WHERE {records.FENCE} FOR UPDATE),"
-    f" written AS (INSERT INTO {STEP} (run_id, {records.COLUMNS}) SELECT id, {dialect.marks(records.TYPES)} FROM held"
+    f" written AS (INSERT INTO {STEP} (run_id, {', '.join(records.ALL)}) SELECT id, {dialect.marks(records.TYPES)} FROM held"
     f" ON CONFLICT DO NOTHING RETURNING run_id) UPDATE {RUN} r SET {_SUSPENDED} FROM written WHERE r.id = written.run_id",
     ["uuid", "bigint", *records.TYPES.values(), "bigint"],
 )

@@ -89,6 +89,7 @@ class Pass:
         recorded = self.history.look_up(name, "sleep")
         if recorded is not None:
             self._wait_for(recorded.wakes_at_us or 0)
+            self.history.deliver(recorded)
             return
         self.guard.check_transaction(name)
         now = self.claim.now()
@@ -99,16 +100,17 @@ class Pass:
             name=name,
             kind="sleep",
             position=self.history.next_position(),
-            status="succeeded",
+            after=self.history.delivered,
+            status="waiting",
             started_at=now,
-            finished_at=wakes_at_us,
             wakes_at_us=wakes_at_us,
         )
         if wakes_at_us - now > self.host.limits.inline_wait:
             self._suspend(write, wakes_at_us)
             self._end(Ending(Ended.SUSPENDED, wakes_at_us))
-        self._record(write)
+        recorded = self._record(write)
         self._wait_for(wakes_at_us)
+        self.history.deliver(recorded)
 
     # -- How a body ends ------------------------------------------------------------------------
 
@@ -200,8 +202,8 @@ class Pass:
         return failures.record(error)
 
     def _may_reset(self, steps: list[str]) -> bool:
-        """Whether nothing was recorded since the first of these steps failed: the body has not handled it."""
-        return set(self.history.names_since(steps)) <= set(steps)
+        """Whether the body has not handled the failures of these steps."""
+        return not self.history.is_handled(steps)
 
     # -- Steps ----------------------------------------------------------------------------------
 
@@ -229,6 +231,7 @@ class Pass:
         raise PassEnded(ending.how.value)
 
     def _replay(self, recorded: Recorded) -> Any:
+        self.history.deliver(recorded)
         if recorded.status == "failed":
             self._raise_recorded(recorded)
         output = self.history.output_of(recorded)

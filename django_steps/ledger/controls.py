@@ -13,8 +13,8 @@ from uuid import UUID
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..errors import FailureWasHandled, InvalidState, UnknownStep
-from . import database, dialect
+from ..errors import InvalidState, UnknownStep
+from . import database, dialect, order
 from .resets import reset_failures, reset_from
 from .tables import ENDED, READY, RUN, STEP, TIMED
 
@@ -32,7 +32,7 @@ def retry(connection: BaseDatabaseWrapper, run_id: UUID, from_step: str | None =
         with transaction.atomic(using=connection.alias):
             _make_pending(connection, run_id)
             if from_step is not None:
-                reset_from(connection, run_id, position_of(connection, run_id, from_step))
+                reset_from(connection, run_id, from_step, position_of(connection, run_id, from_step))
             else:
                 reset_failures(connection, run_id, failures_to_reset(connection, run_id))
             with connection.cursor() as cursor:
@@ -80,20 +80,18 @@ def position_of(connection: BaseDatabaseWrapper, run_id: UUID, name: str) -> int
 
 
 def failures_to_reset(connection: BaseDatabaseWrapper, run_id: UUID) -> list[str]:
-    """The steps whose failures ended a run, or `FailureWasHandled` if steps were recorded after the first of them."""
+    """The steps whose failures ended a run, or `FailureWasHandled` if others are later than the first of them."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT error FROM {RUN} WHERE id = %s", [dialect.key(connection, run_id)])
         steps = _failed_steps(cursor.fetchone()[0])
         if not steps:
             return []
         cursor.execute(
-            f"SELECT name, position FROM {STEP} WHERE run_id = %s AND position >="
-            f" (SELECT MIN(position) FROM {STEP} WHERE run_id = %s AND name IN ({dialect.marks(steps)})) ORDER BY position",
-            [dialect.key(connection, run_id), dialect.key(connection, run_id), *steps],
+            f"SELECT name, position, after FROM {STEP} WHERE run_id = %s AND (name IN ({dialect.marks(steps)}) OR after >="
+            f" (SELECT MIN(position) FROM {STEP} WHERE run_id = %s AND name IN ({dialect.marks(steps)})))",
+            [dialect.key(connection, run_id), *steps, dialect.key(connection, run_id), *steps],
         )
-        recorded = [name for name, _ in cursor.fetchall()]
-    check_unhandled(recorded, steps)
-    return [name for name in recorded if name in steps]
+        return order.failures(cursor.fetchall(), steps)
 
 
 def _failed_steps(error: str | None) -> list[str]:
@@ -102,13 +100,6 @@ def _failed_steps(error: str | None) -> list[str]:
         return list(json.loads(error)["steps"]) if error else []
     except (ValueError, KeyError, TypeError):
         return []
-
-
-def check_unhandled(recorded: list[str], steps: list[str]) -> None:
-    """Raise `FailureWasHandled` if others than the failed `steps` were recorded since the first of them failed."""
-    later = [name for name in recorded if name not in steps]
-    if later:
-        raise FailureWasHandled(recorded[0], later)
 
 
 def _make_pending(connection: BaseDatabaseWrapper, run_id: UUID) -> None:

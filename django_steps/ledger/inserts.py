@@ -18,6 +18,7 @@ from django.db.models import Model
 
 from ..core.ids import uuid7
 from . import dialect, records
+from .order import IS_LATER
 from .postgresql import prepared
 from .postgresql.literals import execute_as_literals, literals
 from .postgresql.prepared import Statement
@@ -124,14 +125,14 @@ def find_by_key(connection: BaseDatabaseWrapper, model: type[M], workflow: str, 
     return next(iter(model._base_manager.using(connection.alias).raw(statement, [workflow, key])), None)
 
 
-def copy_steps(connection: BaseDatabaseWrapper, source: UUID, target: UUID, before: int) -> None:
-    """Give a new run what another one had recorded before a position."""
+def copy_steps(connection: BaseDatabaseWrapper, source: UUID, target: UUID, name: str, position: int) -> None:
+    """Give a new run what another one has recorded, but for the step `name`, which is at `position`, and what is later."""
     columns = (*records.TYPES, "branch", "arguments")
     with connection.cursor() as cursor:
         cursor.execute(
             f"INSERT INTO {STEP} (run_id, {', '.join(columns)}) SELECT t.id, {', '.join(f's.{c}' for c in columns)}"
-            f" FROM {STEP} s, {RUN} t WHERE t.id = %s AND s.run_id = %s AND s.position < %s",
-            [dialect.key(connection, target), dialect.key(connection, source), before],
+            f" FROM {STEP} s, {RUN} t WHERE t.id = %s AND s.run_id = %s AND s.name <> %s AND NOT s.{IS_LATER}",
+            [dialect.key(connection, target), dialect.key(connection, source), name, position],
         )
         cursor.execute(f"UPDATE {RUN} SET has_history = %s WHERE id = %s", [True, dialect.key(connection, target)])
 

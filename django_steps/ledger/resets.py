@@ -1,4 +1,4 @@
-"""Forgetting what a run has recorded, so that it executes again.
+"""Resetting what a run has recorded, so that it executes again.
 
 A failed step keeps its row, with its attempts moved to the log: whoever looks at the run sees them later, too.
 """
@@ -13,6 +13,7 @@ from uuid import UUID
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from . import dialect
+from .order import IS_LATER
 from .tables import STEP
 
 _LATEST_KEPT = 29
@@ -63,9 +64,10 @@ def reset_failures(connection: BaseDatabaseWrapper, run_id: UUID, steps: Sequenc
             )
 
 
-def reset_from(connection: BaseDatabaseWrapper, run_id: UUID, position: int) -> None:
-    """Delete the records from `position` on."""
+def reset_from(connection: BaseDatabaseWrapper, run_id: UUID, name: str, position: int) -> None:
+    """Delete the record of a step, which is at `position`, and all that are later."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"DELETE FROM {STEP} WHERE run_id = %s AND position >= %s", [dialect.key(connection, run_id), position]
+            f"DELETE FROM {STEP} WHERE run_id = %s AND (name = %s OR {IS_LATER})",
+            [dialect.key(connection, run_id), name, position],
         )

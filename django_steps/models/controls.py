@@ -77,7 +77,7 @@ class RunControls(RunColumns, _Generic[R]):
     def retry(self, from_step: str | None = None) -> None:
         """Let a failed or canceled run go on from the step that failed, or from `from_step`.
 
-        With `from_step` that step and all recorded after it are forgotten and execute again. Raises `InvalidState` in any
+        With `from_step` that step and all that came later are reset and execute again. Raises `InvalidState` in any
         other status, `FailureWasHandled` where the body had handled the failure, `UnknownStep` for a step not recorded.
         """
         connection = _connection(self)
@@ -98,7 +98,8 @@ class RunControls(RunColumns, _Generic[R]):
     def restart(self, from_step: str | None = None) -> Self:
         """Start a new run of the same workflow with the same input, linked to this one by `restart_of`.
 
-        With `from_step` the steps recorded before it are copied. The key is not. Raises `UnknownStep`.
+        With `from_step` what was recorded is copied, but for that step and all that came later. The key is not copied.
+        Raises `UnknownStep`.
         """
         refuse_outside_step("restart")
         connection = _connection(self)
@@ -115,7 +116,8 @@ class RunControls(RunColumns, _Generic[R]):
         with transaction.atomic(using=connection.alias):
             inserts.insert(connection, new)
             if from_step is not None:
-                inserts.copy_steps(connection, self.pk, new.id, ledger.position_of(connection, self.pk, from_step))
+                position = ledger.position_of(connection, self.pk, from_step)
+                inserts.copy_steps(connection, self.pk, new.id, from_step, position)
         notify.workers(connection)
         return type(self)._default_manager.using(connection.alias).get(pk=new.id)
 

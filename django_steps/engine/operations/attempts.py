@@ -6,6 +6,7 @@ A plain step is recorded by whoever asked; an atomic one records itself, in the 
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import time
 from datetime import timedelta
@@ -18,6 +19,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ... import failures, values
 from ...core.context import StepContext, active_step
 from ...core.retries import RetryPolicy
+from ...core.states import FINAL
 from ...definitions.step import Call
 from ...errors import (
     ClaimLost,
@@ -65,6 +67,7 @@ class Attempt:
         self.log = tried.attempt_log if tried else ""
         self.replaces = tried is not None
         self.position = tried.position if tried else owner.history.next_position()
+        self.after = owner.history.delivered
         self.started_at = 0
         self.outcome: Outcome | None = None  # of the record that an atomic step has committed itself
 
@@ -84,18 +87,22 @@ class Attempt:
             return self._write("failed", error=text)
         write = self._write("retrying")
         finished_at = write.finished_at or 0
-        write.wakes_at_us = finished_at + delay // timedelta(microseconds=1)
+        delay_us = delay // timedelta(microseconds=1)
+        write.wakes_at_us, write.context = finished_at + delay_us, json.dumps({"delay_us": delay_us})
         write.attempt_log = append_attempt(self.log, self.number, self.started_at, finished_at, text)
         return write
 
     def _write(self, status: str, output: str | None = None, error: str | None = None) -> StepWrite:
         claim = self.owner.claim
+        if status in FINAL:
+            self.position = self.owner.history.final_position(self.position)
         return StepWrite(
             run_id=claim.run_id,
             token=claim.token,
             name=self.call.name,
             kind="step",
             position=self.position,
+            after=self.after,
             status=status,
             attempts=self.number,
             output=output,

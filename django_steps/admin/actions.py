@@ -163,7 +163,7 @@ def _apply_retry(model_admin: WorkflowRunAdmin, request: HttpRequest, runs: list
 
 
 def _apply_cancel(model_admin: WorkflowRunAdmin, request: HttpRequest, runs: list[WorkflowRun]) -> Applied:
-    done = WorkflowRun.objects.filter(pk__in=[run.pk for run in runs]).cancel().done
+    done = WorkflowRun.objects.filter(pk__in=[run.pk for run in runs]).cancel(by=str(request.user)).done
     _log(request, runs, done, CHANGE, _("Canceled."))
     return Applied(done)
 
@@ -216,7 +216,6 @@ def _reasons(reasons: Counter[str]) -> str:
 
 
 _FINISHED = frozenset(WorkflowRun.FINISHED)
-_ACTIVE = frozenset(WorkflowRun.ACTIVE)
 _RETRY = Verb(
     "retry",
     gettext_lazy("Retry selected runs"),
@@ -231,7 +230,7 @@ _CANCEL = Verb(
     "cancel",
     gettext_lazy("Cancel selected runs"),
     ngettext_lazy("Cancel %(count)d run", "Cancel %(count)d runs", "count"),
-    _ACTIVE,
+    frozenset(WorkflowRun.CANCELABLE),
     _apply_cancel,
     ngettext_lazy("%(count)d run will be canceled.", "%(count)d runs will be canceled.", "count"),
     ngettext_lazy("%(count)d canceled", "%(count)d canceled", "count"),

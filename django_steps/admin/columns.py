@@ -84,7 +84,7 @@ def names_of(run: WorkflowRun) -> list[str]:
 
 def where_now(run: WorkflowRun) -> str:
     """What an active run is doing: `now: charge`, `sleeping until …`; empty for others."""
-    if run.status == run.Status.RUNNING and run.current_step:
+    if run.status in (run.Status.RUNNING, run.Status.CANCELING) and run.current_step:
         return gettext("now: %(step)s") % {"step": display.clipped(run.current_step, 60)}
     if run.status in (run.Status.SLEEPING, run.Status.PENDING) and (due := run.wakes_at):
         return gettext("waits until %(moment)s") % {"moment": f"{display.local_time(due):%Y-%m-%d %H:%M:%S}"}

@@ -1,24 +1,26 @@
 """What operators ask of runs: retry and cancel. Each is one conditional UPDATE first, so that of ten at once one wins.
 
-A run that is canceled while a worker executes it stays in that worker's hands until the pass lets go; a retry in
-the meantime waits for that. So there are never two bodies at once.
+A run that is canceled while a worker executes it is *canceling* until that worker has let go of it: it may be retried
+only then. So there are never two bodies at once.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any
 from uuid import UUID
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ..core.names import MAX_LENGTH
+from ..core.states import CANCELABLE, RETRYABLE, Status
 from ..errors import InvalidState, UnknownStep
-from . import database, dialect, order
+from . import database, dialect, moves, order
 from .resets import reset_failures, reset_from
-from .tables import ENDED, READY, RUN, STEP, TIMED
+from .tables import RUN, STEP, WORKER
 
-_HELD = f"phase = {TIMED} AND worker_id IS NOT NULL"
+# How often a cancel looks again at a run that moves between one UPDATE and the next.
+_LOOKS = 10
 
 
 def retry(connection: BaseDatabaseWrapper, run_id: UUID, from_step: str | None = None) -> None:
@@ -41,29 +43,41 @@ def retry(connection: BaseDatabaseWrapper, run_id: UUID, from_step: str | None =
     database.retrying(connection, statements)
 
 
-def cancel(connection: BaseDatabaseWrapper, run_id: UUID) -> bool:
-    """Cancel a run that has not ended; whether this call did it. Canceling a canceled run is quiet.
+def cancel(connection: BaseDatabaseWrapper, run_id: UUID, reason: str = "", by: str = "") -> bool:
+    """Cancel a run that has not ended; whether this call did it. Canceling what is canceled or canceling is quiet.
 
-    Raises `InvalidState` for a run that succeeded or failed.
+    A run that a worker executes is canceling from now on, and canceled once the worker has let go of it. Raises
+    `InvalidState` for a run that succeeded or failed.
     """
+    status = ""
+    for _ in range(_LOOKS):
+        if database.retrying(connection, lambda: _cancel(connection, run_id, reason, by)):
+            return True
+        status = _status(connection, run_id)
+        if status in (Status.CANCELING, Status.CANCELED):
+            return False
+        if status not in CANCELABLE:
+            break
+    raise InvalidState(f"Run {run_id} can't be canceled: it has {status}.")
 
-    def statement() -> int:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                # The error, if any, is that of an attempt of the whole run before: it is not why the run ended, so that
-                # a retry must not look for it.
-                f"UPDATE {RUN} SET phase = CASE WHEN {_HELD} THEN phase ELSE {ENDED} END, status = 'canceled',"
-                f" error = NULL, finished_at = %s WHERE id = %s AND status IN ('pending', 'running', 'sleeping')",
-                [_now_value(connection), dialect.key(connection, run_id)],
-            )
-            return int(cursor.rowcount)
 
-    if database.retrying(connection, statement):
-        return True
-    status = _status(connection, run_id)
-    if status != "canceled":
-        raise InvalidState(f"Run {run_id} can't be canceled: it has {status}.")
-    return False
+def _cancel(connection: BaseDatabaseWrapper, run_id: UUID, reason: str, by: str) -> bool:
+    key = dialect.key(connection, run_id)
+    now = dialect.date_value(connection, database.read_clock(connection))
+    # The error, if any, is that of an attempt of the whole run before: it is not why the run ended, so that a retry must
+    # not look for it.
+    why, values = "error = NULL, cancel_reason = %s, canceled_by = %s", [reason, by[:MAX_LENGTH]]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {RUN} SET {moves.finishing()}, {why} WHERE id = %s AND status IN ('pending', 'sleeping')",
+            [Status.CANCELED, now, *values, key],
+        )
+        if cursor.rowcount:
+            return True
+        cursor.execute(
+            f"UPDATE {RUN} SET status = 'canceling', {why} WHERE id = %s AND status = 'running'", [*values, key]
+        )
+        return bool(cursor.rowcount)
 
 
 def position_of(connection: BaseDatabaseWrapper, run_id: UUID, name: str) -> int:
@@ -105,20 +119,30 @@ def _failed_steps(error: str | None) -> list[str]:
 def _make_pending(connection: BaseDatabaseWrapper, run_id: UUID) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
-            # MySQL evaluates assignments from left to right: what the conditions read has to change last.
-            f"UPDATE {RUN} SET claim_token = CASE WHEN {_HELD} THEN claim_token END,"
-            # Since when it is ready, for whoever looks for what is overdue.
-            f" available_at_us = CASE WHEN {_HELD} THEN available_at_us ELSE {dialect.now(connection)} END,"
-            f" phase = CASE WHEN {_HELD} THEN phase ELSE {READY} END,"
-            f" worker_id = CASE WHEN phase = {TIMED} THEN worker_id END,"
-            " status = 'pending', attempts = 1, recoveries = 0, recovery_mark = 0, generation = generation + 1,"
-            " finished_at = NULL, output = NULL WHERE id = %s AND status IN ('failed', 'canceled')",
-            [dialect.key(connection, run_id)],
+            f"UPDATE {RUN} SET {moves.ready(dialect.now(connection))}, attempts = 1, recoveries = 0, recovery_mark = 0,"
+            " generation = generation + 1, finished_at = NULL, output = NULL, cancel_reason = '', canceled_by = ''"
+            f" WHERE id = %s AND status IN ({dialect.marks(RETRYABLE)})",
+            [dialect.key(connection, run_id), *RETRYABLE],
         )
         if cursor.rowcount:
             return
     status = _status(connection, run_id)
+    if status == Status.CANCELING:
+        raise InvalidState(_why_canceling(connection, run_id))
     raise InvalidState(f"Run {run_id} can't be retried: it is {status}. Only failed and canceled runs can.")
+
+
+def _why_canceling(connection: BaseDatabaseWrapper, run_id: UUID) -> str:
+    """What keeps a canceled run from being retried: a step of it that a worker still executes."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT r.current_step, w.host, w.pid FROM {RUN} r LEFT JOIN {WORKER} w ON w.id = r.worker_id WHERE r.id = %s",
+            [dialect.key(connection, run_id)],
+        )
+        step, host, pid = cursor.fetchone() or ("", None, None)
+    worker = f"worker {host}:{pid}" if host else "a worker"
+    what = f"step {step!r}" if step else "it"
+    return f"Run {run_id} can't be retried yet: it is canceling, and {worker} still executes {what}."
 
 
 def _status(connection: BaseDatabaseWrapper, run_id: UUID) -> str:
@@ -126,7 +150,3 @@ def _status(connection: BaseDatabaseWrapper, run_id: UUID) -> str:
         cursor.execute(f"SELECT status FROM {RUN} WHERE id = %s", [dialect.key(connection, run_id)])
         row = cursor.fetchone()
     return str(row[0]) if row else "gone"
-
-
-def _now_value(connection: BaseDatabaseWrapper) -> Any:
-    return dialect.date_value(connection, database.read_clock(connection))

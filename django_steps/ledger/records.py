@@ -19,10 +19,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core import clock
 from ..core.ids import random_token
+from ..core.states import Status
 from . import database, dialect
 from .postgresql import prepared
 from .postgresql.prepared import Statement
-from .tables import RUN, STEP, TIMED
+from .tables import RUN, STEP
 
 
 class Outcome(Enum):
@@ -82,9 +83,8 @@ _FEWER = {"attempts": 1, "error": None, "attempt_log": "", "wakes_at_us": None, 
 _PLAIN = tuple(column for column in TYPES if column not in _FEWER)
 ALL = tuple(TYPES)
 FENCE = "id = %s AND claim_token = %s AND status = 'running'"
-# A canceled run's pass may still record the step it was in the middle of; not so once the run waits for a retry, which
-# may have forgotten what came before that step.
-_HELD = f"id = %s AND claim_token = %s AND phase = {TIMED} AND status IN ('running', 'canceled')"
+# The pass of a run that is canceling may still record the step that it was executing.
+HELD = "id = %s AND claim_token = %s AND status IN ('running', 'canceling')"
 
 
 def record(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
@@ -157,21 +157,21 @@ def explain(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
     """Why a record was refused; a run that was canceled while its step executed still gets the record."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT s.write_id, r.claim_token, r.status, r.phase FROM {RUN} r"
+            f"SELECT s.write_id, r.claim_token, r.status FROM {RUN} r"
             f" LEFT JOIN {STEP} s ON s.run_id = r.id AND s.name = %s WHERE r.id = %s",
             [write.name, dialect.key(connection, write.run_id)],
         )
         row = cursor.fetchone()
     if row is None:
         return Outcome.LOST
-    write_id, token, status, phase = row
-    if token != write.token or phase != TIMED:
+    write_id, token, status = row
+    if token != write.token or status not in (Status.RUNNING, Status.CANCELING):
         return Outcome.LOST
     if write_id == write.write_id:
-        return Outcome.WRITTEN if status == "running" else Outcome.NOT_RUNNING
+        return Outcome.WRITTEN if status == Status.RUNNING else Outcome.NOT_RUNNING
     if write_id is not None:
         return Outcome.TAKEN
-    return Outcome.NOT_RUNNING if _insert(connection, write, _HELD) else Outcome.LOST
+    return Outcome.NOT_RUNNING if _insert(connection, write, HELD) else Outcome.LOST
 
 
 def is_recorded(connection: BaseDatabaseWrapper, write: StepWrite) -> bool:
@@ -198,8 +198,8 @@ def hold(connection: BaseDatabaseWrapper, run_id: UUID, token: int) -> str | Non
     key = dialect.key(connection, run_id)
     with connection.cursor() as cursor:
         if connection.vendor == "sqlite":
-            cursor.execute(f"UPDATE {RUN} SET claim_token = claim_token WHERE {_HELD}", [key, token])
-        cursor.execute(f"SELECT status FROM {RUN} WHERE {_HELD}{dialect.sharing(connection)}", [key, token])
+            cursor.execute(f"UPDATE {RUN} SET claim_token = claim_token WHERE {HELD}", [key, token])
+        cursor.execute(f"SELECT status FROM {RUN} WHERE {HELD}{dialect.sharing(connection)}", [key, token])
         row = cursor.fetchone()
     return row[0] if row else None
 
@@ -260,7 +260,7 @@ def _insertion_of_one(fence: str, lock: str, raises_on_conflict: bool, columns: 
 
 # PostgreSQL: the row of a step that was tried before, by one statement.
 _REPLACEMENT = Statement(
-    f"WITH held AS (SELECT id, status FROM {RUN} WHERE {_HELD} FOR SHARE)"
+    f"WITH held AS (SELECT id, status FROM {RUN} WHERE {HELD} FOR SHARE)"
     f" UPDATE {STEP} s SET {', '.join(f'{column} = %s' for column in _CHANGING)}"
     " FROM held WHERE s.run_id = held.id AND s.name = %s RETURNING held.status",
     ["uuid", "bigint", *[TYPES[column] for column in _CHANGING], "text"],
@@ -275,13 +275,13 @@ def _replace(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
             row = cursor.fetchone()
         if row is None:
             return Outcome.LOST
-        return Outcome.WRITTEN if row[0] == "running" else Outcome.NOT_RUNNING
+        return Outcome.WRITTEN if row[0] == Status.RUNNING else Outcome.NOT_RUNNING
     with database.writing(connection):
         status = hold(connection, write.run_id, write.token)
         if status is None:
             return Outcome.LOST
         _replace_held(connection, write)
-    return Outcome.WRITTEN if status == "running" else Outcome.NOT_RUNNING
+    return Outcome.WRITTEN if status == Status.RUNNING else Outcome.NOT_RUNNING
 
 
 def _replace_held(connection: BaseDatabaseWrapper, write: StepWrite) -> None:

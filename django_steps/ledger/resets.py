@@ -59,7 +59,7 @@ def reset_failures(connection: BaseDatabaseWrapper, run_id: UUID, steps: Sequenc
             times = dialect.read_date(connection, started_at), dialect.read_date(connection, finished_at)
             cursor.execute(
                 f"UPDATE {STEP} SET status = 'retrying', attempts = 0, attempt_log = %s, error = NULL,"
-                " finished_at = NULL, wakes_at_us = NULL WHERE run_id = %s AND name = %s",
+                " finished_at = NULL, wakes_at_us = NULL, context = NULL WHERE run_id = %s AND name = %s",
                 [append_attempt(log, attempts, *times, error), key, name],
             )
 

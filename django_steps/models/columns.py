@@ -49,6 +49,7 @@ class RunColumns(models.Model):
     FINISHED = tuple(map(Status, states.FINISHED))
     ACTIVE = tuple(map(Status, states.ACTIVE))
     RETRYABLE = tuple(map(Status, states.RETRYABLE))
+    CANCELABLE = tuple(map(Status, states.CANCELABLE))
 
     id = models.UUIDField(_("id"), primary_key=True, default=uuid7, editable=False)
     workflow = ExactCharField(_("workflow"), max_length=MAX_LENGTH)

@@ -77,20 +77,23 @@ class RunControls(RunColumns, _Generic[R]):
     def retry(self, from_step: str | None = None) -> None:
         """Let a failed or canceled run go on from the step that failed, or from `from_step`.
 
-        With `from_step` that step and all that came later are reset and execute again. Raises `InvalidState` in any
-        other status, `FailureWasHandled` where the body had handled the failure, `UnknownStep` for a step not recorded.
+        With `from_step` that step and all that came later are reset and execute again. Raises `InvalidState` in any other
+        status, `FailureWasHandled` where the body had handled the failure, `UnknownStep` for a step not recorded. A run that
+        is canceling can be retried once it is canceled.
         """
         connection = _connection(self)
         ledger.retry(connection, self.pk, from_step)
         _changed(self, connection)
 
-    def cancel(self) -> None:
-        """Cancel the run; a body that is running stops at its next step. Canceling a canceled run does nothing.
+    def cancel(self, reason: str = "", by: str = "") -> None:
+        """Cancel the run. `reason` and `by` (who does it) are kept as `cancel_reason` and `canceled_by`, for people.
 
-        Raises `InvalidState` for a run that succeeded or failed.
+        While a worker executes a step of it the run is `canceling`: no further step begins, and it is canceled, and
+        finished, once that step has ended and is recorded. Canceling what is canceled or canceling does nothing. Raises
+        `InvalidState` for a run that succeeded or failed.
         """
         connection = _connection(self)
-        is_canceled_now = ledger.cancel(connection, self.pk)
+        is_canceled_now = ledger.cancel(connection, self.pk, reason, by)
         _changed(self, connection)
         if is_canceled_now:
             tell_canceled(self, connection.alias)
@@ -141,9 +144,9 @@ class RunControls(RunColumns, _Generic[R]):
         """`retry()` for async code."""
         await sync_to_async(self.retry)(from_step)
 
-    async def acancel(self) -> None:
+    async def acancel(self, reason: str = "", by: str = "") -> None:
         """`cancel()` for async code."""
-        await sync_to_async(self.cancel)()
+        await sync_to_async(self.cancel)(reason, by)
 
     async def arestart(self, from_step: str | None = None) -> Self:
         """`restart()` for async code."""
@@ -152,8 +155,8 @@ class RunControls(RunColumns, _Generic[R]):
 
 
 def tell_canceled(run: RunColumns, alias: str) -> None:
-    """Send the signal after the commit, unless a worker holds the run: that worker sends it when it has let go."""
-    if run.phase == run.Phase.ENDED:
+    """Send the signal after the commit, unless the run is canceling: its worker sends it when it has let go."""
+    if run.is_finished:
         transaction.on_commit(
             lambda: signals.run_canceled.send_robust(sender=type(run), run=run), using=alias, robust=True
         )

@@ -15,6 +15,7 @@ from ..definitions import Workflow, get_workflow
 from ..errors import UnknownWorkflow
 from ..models import StepRecord, WorkflowRun
 from ..values import searchable
+from . import steps
 
 # In place of a value that can't be shown.
 _UNREADABLE = "unreadable"
@@ -39,6 +40,8 @@ def as_json(run: WorkflowRun) -> dict[str, Any]:
         "started_at": _iso(run.started_at),
         "finished_at": _iso(run.finished_at),
         "wakes_at": _iso(run.wakes_at),
+        "cancel_reason": run.cancel_reason or None,
+        "canceled_by": run.canceled_by or None,
         "restart_of": str(run.restart_of_id) if run.restart_of_id else None,
         "error": run.error,
     }
@@ -59,10 +62,10 @@ def _step_as_json(run: WorkflowRun, record: StepRecord) -> dict[str, Any]:
         "name": record.name,
         "kind": record.kind,
         "position": record.position,
-        "status": record.status,
+        "status": steps.status_of(run, record),
         "attempts": record.attempts,
         "started_at": _iso(record.started_at),
-        "finished_at": _iso(record.finished_at),
+        "finished_at": _iso(steps.finished_at(run, record)),
         "wakes_at": _iso(record.wakes_at),
         "output": _shown(run, lambda: record.output),
         "error": record.error,

@@ -49,9 +49,15 @@ def detail_of(run: WorkflowRun) -> str:
         return _("no worker knows this workflow")
     if run.wakes_at is not None:
         return _("until %(moment)s") % {"moment": output.moment(run.wakes_at)}
-    if run.status == Status.RUNNING:
+    if run.status in (Status.RUNNING, Status.CANCELING):
         return progress_of(run) or (_("in %(step)s") % {"step": run.current_step} if run.current_step else "")
-    return ""
+    return canceled_text(run) if run.status == Status.CANCELED else ""
+
+
+def canceled_text(run: WorkflowRun) -> str:
+    """By whom a run was canceled, and why: `by eve: sent twice`; empty if neither was said."""
+    by = _("by %(author)s") % {"author": run.canceled_by} if run.canceled_by else ""
+    return output.one_line(": ".join(filter(None, [by, run.cancel_reason])))
 
 
 def progress_of(run: WorkflowRun) -> str:
@@ -68,6 +74,7 @@ def paint(style: Style) -> dict[str, output.Paint]:
         Status.SUCCEEDED: style.SUCCESS,
         Status.FAILED: style.ERROR,
         Status.CANCELED: style.WARNING,
+        Status.CANCELING: style.WARNING,
         Status.RUNNING: style.MIGRATE_HEADING,
     }
 
@@ -106,7 +113,8 @@ def _summary(run: WorkflowRun, width: int | None) -> list[str]:
             (_("queue"), run.queue),
             (_("priority"), str(run.priority or "")),
             (_("key"), run.key or ""),
-            (_("worker"), str(run.worker) if run.status == run.Status.RUNNING and run.worker else ""),
+            (_("worker"), str(run.worker) if run.phase == run.Phase.TIMED and run.worker else ""),
+            (_("canceled"), canceled_text(run) if run.status == run.Status.CANCELING else ""),
             (_("attempts"), str(run.attempts) if run.attempts > 1 else ""),
             (_("recoveries"), str(run.recoveries) if run.recoveries else ""),
             (_("restart of"), str(run.restart_of_id or "")),

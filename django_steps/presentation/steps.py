@@ -1,16 +1,15 @@
 """How a recorded step stands and how long it took, as the admin and the commands show it.
 
-A sleep is recorded as succeeded when it begins, since its end is fixed then: whether it is over is told by the clock
-and by its run.
+A sleep is recorded as waiting when it is reached, with the time at which it ends; that it is over is not written, since
+that would be a statement more for each. So here the clock and the run decide.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from django.utils import timezone
-
+from ..core import clock
 from ..models import StepRecord, WorkflowRun
 
 _LABELS: dict[str, Any] = {**dict(WorkflowRun.Status.choices), **dict(StepRecord.Status.choices)}
@@ -18,16 +17,25 @@ _LABELS: dict[str, Any] = {**dict(WorkflowRun.Status.choices), **dict(StepRecord
 
 def is_cut_short(run: WorkflowRun, record: StepRecord) -> bool:
     """Whether a sleep's time was not over when the run ended, or is not yet."""
-    if record.kind != StepRecord.Kind.SLEEP or record.wakes_at is None:
+    if record.status != StepRecord.Status.WAITING or record.wakes_at is None:
         return False
-    return record.wakes_at > (run.finished_at or timezone.now())
+    return record.wakes_at > (run.finished_at or clock.to_datetime(clock.host_time()))
 
 
 def status_of(run: WorkflowRun, record: StepRecord) -> str:
-    """The status of a step; until the time of a sleep is over, it says what the run says."""
-    if is_cut_short(run, record) and run.status in (run.Status.SLEEPING, run.Status.CANCELED):
-        return str(run.status)
-    return str(record.status)
+    """The status of a step. A sleep is waiting until its time is over, and canceled if the run ended before that."""
+    if record.status != StepRecord.Status.WAITING:
+        return str(record.status)
+    if not is_cut_short(run, record):
+        return str(StepRecord.Status.SUCCEEDED)
+    return str(run.Status.CANCELED if run.is_finished else record.status)
+
+
+def finished_at(run: WorkflowRun, record: StepRecord) -> datetime | None:
+    """When a step ended; None while it hasn't."""
+    if record.status != StepRecord.Status.WAITING:
+        return record.finished_at
+    return run.finished_at if is_cut_short(run, record) else record.wakes_at
 
 
 def label_of(status: str) -> str:
@@ -37,7 +45,5 @@ def label_of(status: str) -> str:
 
 def took(run: WorkflowRun, record: StepRecord) -> timedelta | None:
     """How long a step took, or how much of a sleep was slept; None while that isn't known yet."""
-    end = record.wakes_at if record.kind == StepRecord.Kind.SLEEP else record.finished_at
-    if is_cut_short(run, record):
-        end = run.finished_at
+    end = finished_at(run, record)
     return None if end is None else end - record.started_at

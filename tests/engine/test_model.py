@@ -6,6 +6,7 @@ The passes are a worker's own, with its commits, but on this thread, so that the
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 from collections import Counter
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from django_steps.core import clock
 from django_steps.engine.ending import Ended
 from django_steps.engine.history_cache import HistoryCache, load_histories
 from django_steps.engine.host import Limits
+from django_steps.errors import InvalidState
 from django_steps.ledger import claims, database, timers
 from django_steps.ledger.claims import Claim
 from django_steps.ledger.terms import Terms
@@ -39,6 +41,7 @@ from django_steps.worker.host import WorkerHost
 from django_steps.worker.task import Job
 from tests.app.models import Effect
 from tests.staging import make_terms
+from tests.states import check_state
 
 MINUTE = 60_000_000  # microseconds
 LEASE = MINUTE // 2
@@ -253,6 +256,44 @@ class Modelled(RuleBasedStateMachine):
         self._go_over(peril)
         assert left in ([], [self._written()])  # the stale pass wrote nothing
 
+    @goes_on
+    @rule(by=st.sampled_from(["", "eve"]))
+    def cancel_at_rest(self, by: str) -> None:
+        self.run.cancel(reason="at rest", by=by)
+        assert (self.run.status, self.run.canceled_by) == ("canceled", by)
+
+    @goes_on
+    @rule(point=points)
+    def cancel_in_the_middle(self, point: int) -> None:
+        """The pass goes on until it notices, and then lets go."""
+        peril = Peril(point, self._cancel)
+        self._go_over(peril)
+        assert self.status != "canceling"
+
+    @goes_on
+    @rule(point=points)
+    def cancel_and_die(self, point: int) -> None:
+        """The process ends when somebody has just canceled the run: whoever recovers the run only ends it."""
+
+        def cancel_and_kill() -> None:
+            self._cancel()
+            peril.kill()
+
+        peril = Peril(point, cancel_and_kill)
+        self._go_over(peril)
+        if peril.is_dead:
+            passes = self.counts["passes"]
+            self._let_leases_run_out()
+            if self.status == "canceled":
+                self._go_over()
+                assert self.counts["passes"] == passes
+
+    @precondition(lambda self: self.status == "canceled")
+    @rule()
+    def retry_what_was_canceled(self) -> None:
+        self.run.retry()
+        assert (self.run.status, self.run.cancel_reason, self.run.canceled_by) == ("pending", "", "")
+
     @precondition(lambda self: self.status == "failed")
     @rule()
     def repair_and_retry(self) -> None:
@@ -260,6 +301,7 @@ class Modelled(RuleBasedStateMachine):
 
     @invariant()
     def history_is_the_beginning_of_the_models(self) -> None:
+        check_state(self.run)
         rows, ending = history_of(self.program, self.repaired)
         recorded = [
             Row(record.name, record.kind, record.status, record.attempts)
@@ -295,6 +337,8 @@ class Modelled(RuleBasedStateMachine):
                 break
             if self.status == "failed":
                 self._repair()
+            if self.status == "canceled":
+                self.run.retry()
             self._go_over()
             self.history_is_the_beginning_of_the_models()
         assert self.status == "succeeded"
@@ -308,6 +352,7 @@ class Modelled(RuleBasedStateMachine):
             contextvars.Context().run(self._pass_over, claim, peril or Peril())
 
     def _pass_over(self, claim: Claim, peril: Peril) -> None:
+        self.counts["passes"] += 1
         _machine.set(self)
         _peril.set(peril)
         records = load_histories(connection, [claim], self.histories).get(claim.run_id)
@@ -320,6 +365,12 @@ class Modelled(RuleBasedStateMachine):
             self.counts["interruptions"] += peril.is_over
         if ending.how is Ended.SUSPENDED:
             self.histories.keep(claim, job.recorded)
+
+    def _cancel(self) -> None:
+        """Somebody cancels the run; not in the transaction of a step, which is on the same connection here."""
+        if not connection.in_atomic_block:
+            with contextlib.suppress(InvalidState):  # it has just ended
+                WorkflowRun.objects.get(pk=self.run.pk).cancel()
 
     def _written(self) -> Any:
         """The run and its records, as they are in the tables."""

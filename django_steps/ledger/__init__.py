@@ -27,12 +27,12 @@ Which columns of a run go together ("set", "-" for NULL, or "any"; no other row 
     pending    unknown  -       -      -              no live worker knows its workflow
     running    timed    set     set    -              held until `available_at_us`, the end of its lease
     sleeping   timed    -       -      -              suspended until `available_at_us`
-    canceling  timed    set     set    -              held; no further step begins, and its release ends it
+    canceling  timed    set     set    -              held; no further step begins, and its release finishes it
     succeeded  ended    set     set    set            by its holder
     failed     ended    set     set    set            by its holder
     failed     ended    set     -      set            its workers died too often
-    canceled   ended    -       -      set            nobody held it
-    canceled   ended    set     set    set            its holder let go of it
+    canceled   ended    -       -      set            no worker held it
+    canceled   ended    set     set    set            its holder released it
     canceled   ended    set     -      set            its holder died
 
 `worker` is the one that holds the run, or held it last. `suspect_since_us` and `current_step` are empty but in a run that

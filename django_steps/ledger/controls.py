@@ -1,6 +1,6 @@
 """What operators ask of runs: retry and cancel. Each is one conditional UPDATE first, so that of ten at once one wins.
 
-A run that is canceled while a worker executes it is *canceling* until that worker has let go of it: it may be retried
+A run that is canceled while a worker executes it is *canceling* until that worker has released it: it may be retried
 only then. So there are never two bodies at once.
 """
 
@@ -46,7 +46,7 @@ def retry(connection: BaseDatabaseWrapper, run_id: UUID, from_step: str | None =
 def cancel(connection: BaseDatabaseWrapper, run_id: UUID, reason: str = "", by: str = "") -> bool:
     """Cancel a run that has not ended; whether this call did it. Canceling what is canceled or canceling is quiet.
 
-    A run that a worker executes is canceling from now on, and canceled once the worker has let go of it. Raises
+    A run that a worker executes is canceling from now on, and canceled once the worker has released it. Raises
     `InvalidState` for a run that succeeded or failed.
     """
     status = ""

@@ -13,9 +13,9 @@ from __future__ import annotations
 from ..core.states import Status
 from .tables import ENDED, READY, TIMED
 
-# Of a run that is held: nobody suspects its worker, and it is in no step.
+# No suspicion against a worker, and no step in execution.
 _CALM = "suspect_since_us = NULL, current_step = ''"
-# A run that nobody holds.
+# A run that no worker holds.
 _RELEASED = f"worker_id = NULL, claim_token = NULL, {_CALM}"
 
 

@@ -1,6 +1,6 @@
 """Recording the outcome of a step: one fenced statement, one commit.
 
-Every write checks the claim token *and locks the run's row*, so that a takeover in flight can't slip in between.
+Every write checks the claim token *and locks the run's row*, so that a recovery in flight can't slip in between.
 A write carries a `write_id` of its own: if the answer to it is lost, writing it again finds it.
 """
 
@@ -30,7 +30,7 @@ class Outcome(Enum):
     """What became of a fenced write."""
 
     WRITTEN = "written"
-    # The run was canceled meanwhile: its pass has to let go. The record of a step is written all the same, nothing else.
+    # The run was canceled meanwhile: its pass has to release it. The record of a step is written all the same, nothing else.
     NOT_RUNNING = "not running"
     LOST = "lost"  # nothing written: the claim is another's by now, or the run is gone
     TAKEN = "taken"  # nothing written: that name holds another record already
@@ -191,7 +191,7 @@ def is_recorded(connection: BaseDatabaseWrapper, write: StepWrite) -> bool:
 
 
 def hold(connection: BaseDatabaseWrapper, run_id: UUID, token: int) -> str | None:
-    """Lock the run against a takeover until this transaction ends; its status, or None if the claim is lost.
+    """Lock the run against a recovery until this transaction ends; its status, or None if the claim is lost.
 
     SQLite locks by writing, which also makes the transaction a writer from its first statement on.
     """

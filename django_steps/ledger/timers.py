@@ -46,7 +46,7 @@ def wake(connection: BaseDatabaseWrapper, terms: Terms, found: Sequence[Due] | N
     if asleep:
         with connection.cursor() as cursor:
             cursor.execute(
-                # Since when it was due, so that it shows if nobody looked for a while.
+                # Since when it was due, so that it shows if no worker looked for a while.
                 f"UPDATE {RUN} SET {moves.ready('available_at_us')}"
                 f" WHERE id IN ({dialect.marks(asleep)}) AND phase = {TIMED} AND worker_id IS NULL"
                 f" AND available_at_us <= {dialect.now(connection)}",

@@ -102,7 +102,7 @@ def suspend(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wakes_at_
 
     outcome: Outcome = database.retrying(connection, transaction)
     if outcome is Outcome.LOST and records.is_recorded(connection, write):
-        return Outcome.WRITTEN  # by the first time it was asked, which let go of the run as well
+        return Outcome.WRITTEN  # by the first time it was asked, which released the run as well
     return outcome
 
 
@@ -156,7 +156,7 @@ def attempt_again(
 
 
 def release(connection: BaseDatabaseWrapper, run_id: UUID, token: int, *, is_untouched: bool = False) -> bool:
-    """Let go of a run: a running one is ready for others at once, one that is canceling is canceled. Returns whether it is.
+    """Release a run: a running one is ready for others at once, a canceling one is canceled. Returns whether it is canceled.
 
     `is_untouched`: it was claimed for the first time, and its body was not called.
     """
@@ -231,7 +231,7 @@ def _explain(connection: BaseDatabaseWrapper, write: Finish) -> Outcome:
 
 
 def _why_not(connection: BaseDatabaseWrapper, run_id: UUID, token: int) -> Outcome:
-    """Why a run that is to be let go of is not running: canceled meanwhile, or another's by now."""
+    """Why a run that is to be suspended is not running: canceled meanwhile, or another's by now."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT 1 FROM {RUN} WHERE {records.HELD}",

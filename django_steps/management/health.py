@@ -1,6 +1,6 @@
 """The health check of `showworkflows --check`: whether runs are executed as they should be, a line for each problem.
 
-It only looks. What keeps runs from stranding is in `ledger/recovery_log.py`.
+It only looks. What keeps runs from stranding is in `ledger/recovery.py`.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class RunColumns(models.Model):
     recoveries = models.PositiveIntegerField(_("recoveries"), default=0, db_default=0)
     recovery_mark = models.BigIntegerField(default=0, db_default=0, editable=False)
     recovery_log_text = models.TextField(db_column="recovery_log", default="", db_default="", blank=True)
-    # How often something that was recorded was forgotten: a worker's own copy of a history is good for one generation.
+    # How often something that was recorded was reset: a worker's own copy of a history is good for one generation.
     generation = models.PositiveIntegerField(default=0, db_default=0, editable=False)
     has_history = models.BooleanField(default=False, db_default=False, editable=False)
 

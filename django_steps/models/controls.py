@@ -55,7 +55,7 @@ class RunControls(RunColumns, _Generic[R]):
     def result(self, timeout: float | None = None) -> R:
         """Wait for the end of the run and return what its body returned.
 
-        `timeout` is in seconds; None waits for ever. Where no live worker would take the run, that is logged as a warning
+        `timeout` is in seconds; None waits without limit. Where no live worker would take the run, that is logged as a warning
         after 5 seconds. Raises `RunFailed`, `RunCanceled`, `TimeoutError`, and `ResultUnavailable` at once inside
         `atomic()` (no worker can see the run before the commit), a body or a step.
 
@@ -155,7 +155,7 @@ class RunControls(RunColumns, _Generic[R]):
 
 
 def tell_canceled(run: RunColumns, alias: str) -> None:
-    """Send the signal after the commit, unless the run is canceling: its worker sends it when it has let go."""
+    """Send the signal after the commit, unless the run is canceling: its worker sends it when it has released the run."""
     if run.is_finished:
         transaction.on_commit(
             lambda: signals.run_canceled.send_robust(sender=type(run), run=run), using=alias, robust=True

@@ -45,7 +45,7 @@ def pauses(run: RunColumns, timeout: float | None, say: Say) -> Iterator[float]:
     while not run.is_finished:
         if connection.in_atomic_block:
             raise ResultUnavailable(
-                "result() inside atomic() would wait for ever: workers see the run after the commit."
+                "result() inside atomic() would never return: workers see the run after the commit."
             )
         lookout.look()
         remaining = None if deadline is None else deadline - time.monotonic()

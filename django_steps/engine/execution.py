@@ -148,6 +148,7 @@ class Pass:
                 recorded = threads.drive(operation.core(frame, request, name, recorded), frame)
             except ClaimLost:
                 frame.end(Ending(Ended.LOST))
+        self.history.deliver(recorded)
         return operation.outcome(frame, recorded)
 
     # -- How a body ends ------------------------------------------------------------------------
@@ -215,8 +216,8 @@ class Pass:
         return failures.record(error)
 
     def _may_reset(self, steps: list[str]) -> bool:
-        """Whether nothing was recorded since the first of these steps failed: the body has not handled it."""
-        return set(self.history.names_since(steps)) <= set(steps)
+        """Whether the body has not handled the failures of these steps."""
+        return not self.history.is_handled(steps)
 
     def _ended(self, outcome: Outcome, ending: Ending) -> Ending:
         """The ending that was asked for, or what came between."""

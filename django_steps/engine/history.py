@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
+from itertools import takewhile
 
-from ..errors import DuplicateStepName, HistoryMismatch
-from ..ledger import database
+from ..errors import DuplicateStepName, FailureWasHandled, HistoryMismatch
+from ..ledger import database, order
 from ..ledger.histories import Recorded
 from ..ledger.records import StepWrite
 
@@ -20,7 +21,7 @@ class History:
     `load_long` fetches an output that is too long to be kept in memory for every run.
     """
 
-    __slots__ = ("_ahead", "_load_long", "_next_position", "_records", "_reserved", "_sleeps")
+    __slots__ = ("_ahead", "_load_long", "_next_position", "_records", "_reserved", "_sleeps", "delivered")
 
     def __init__(self, records: Iterable[Recorded] = (), load_long: Callable[[str], str | None] | None = None) -> None:
         self._records = {record.name: record for record in records}
@@ -28,6 +29,7 @@ class History:
         self._load_long = load_long
         self._reserved: set[str] = set()
         self._sleeps: dict[str, int] = {}
+        self.delivered = -1  # the highest position whose outcome the body has been given in this pass
         self._next_position = max((record.position for record in self._records.values()), default=-1) + 1
 
     @property
@@ -74,18 +76,30 @@ class History:
         return record.output if record.output is not None else "null"
 
     def next_position(self) -> int:
-        """The position of the next new record: steps keep the order in which they were first reached."""
+        """The position of the next new record, higher than all others."""
         position = self._next_position
         self._next_position += 1
         return position
 
-    def names_since(self, names: Collection[str]) -> list[str]:
-        """The recorded names in order, from the first of these on; nothing if none of them is recorded."""
-        positions = [self._records[name].position for name in names if name in self._records]
-        if not positions:
-            return []
-        found = [record for record in self._records.values() if record.position >= min(positions)]
-        return [record.name for record in sorted(found, key=lambda record: record.position)]
+    def final_position(self, position: int) -> int:
+        """The position of the outcome of a step whose earlier record is at `position`: a new one, unless that is the
+        highest."""
+        return position if position == self._next_position - 1 else self.next_position()
+
+    def deliver(self, record: Recorded) -> None:
+        """The body is given the outcome of a step, or goes on after a sleep."""
+        self.delivered = max(self.delivered, record.position)
+        if record.status == "waiting":
+            self._records[record.name] = replace(record, status="succeeded")
+
+    def is_handled(self, steps: Collection[str]) -> bool:
+        """Whether others are recorded that are later than the first failure of these steps: the body has handled it."""
+        places = [(record.name, record.position, record.after) for record in self._records.values()]
+        try:
+            order.failures(places, steps)
+        except FailureWasHandled:
+            return True
+        return False
 
     def add(self, record: Recorded) -> None:
         """Remember what this pass has just recorded; a long output only by name, since a pass asks for it once."""
@@ -94,8 +108,12 @@ class History:
         self._records[record.name] = record
 
     def records(self) -> list[Recorded]:
-        """All that is recorded and final, in order: what a later pass needs not load again."""
-        return sorted((r for r in self._records.values() if r.is_final), key=lambda record: record.position)
+        """What is final, in order, up to the first record that is not: what a later pass needs not load again.
+
+        No later record comes in between, since whatever becomes final has a position that is higher than these.
+        """
+        ordered = sorted(self._records.values(), key=lambda record: record.position)
+        return list(takewhile(lambda record: record.is_final, ordered))
 
 
 def as_recorded(write: StepWrite) -> Recorded:
@@ -104,6 +122,7 @@ def as_recorded(write: StepWrite) -> Recorded:
         write.name,
         write.kind,
         write.position,
+        write.after,
         write.status,
         write.attempts,
         write.output,

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
+from itertools import takewhile
 from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError
@@ -35,18 +36,15 @@ class HistoryCache:
         self.repeated = Repeated(logger)
 
     def keep(self, claim: Claim, recorded: list[Recorded], reset: Collection[str] | None = None) -> None:
-        """Keep what a run had recorded when it was suspended, but for what was `reset` for another attempt."""
+        """Keep what a run had recorded when it was suspended, up to what was `reset` for another attempt."""
         generation = claim.generation
-        if reset is not None:
-            recorded = [item for item in recorded if item.name not in reset]
+        if reset is not None:  # these are no longer final
+            recorded = list(takewhile(lambda item: item.name not in reset, recorded))
             generation += 1
         with self._lock:
             self._drop(claim.run_id)
             size = _size(recorded)
             if len(recorded) < self._WORTH_KEEPING or size > self._KEPT:
-                return
-            # Positions without a gap, so that "all after the last" is all that is missing.
-            if recorded[-1].position != len(recorded) - 1:
                 return
             self._kept[claim.run_id] = (generation, recorded, size)
             self._size += size

@@ -1,4 +1,4 @@
-"""Several passes' records and endings with one commit.
+"""Several passes' records and ends of runs with one commit.
 
 What is locked by somebody or refused is left out, and is to be written on its own by `records` or `endings`, which wait
 and explain. So one run can't hold up the others: not even a write that comes alone waits here, since others queue
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -28,7 +29,7 @@ def identity(write: Write) -> Any:
 
 
 def write_many(connection: BaseDatabaseWrapper, writes: Sequence[Write]) -> set[Any]:
-    """Write new records and endings with one commit; the identities of those that are written."""
+    """Write new records and ends of runs with one commit; the identities of those that are written."""
     if len(writes) == 1:
         return {identity(writes[0])} if _write_one(connection, writes[0]) else set()
     if connection.vendor == "postgresql":
@@ -47,21 +48,21 @@ def _write_one(connection: BaseDatabaseWrapper, write: Write) -> bool:
         return False  # there is no UPDATE that passes over a locked row
     if connection.vendor == "postgresql":
         return bool(_write_as_one_statement(connection, [write]))
-    return transitions.close(connection, write)
+    return transitions.finish_waiting(connection, write)
 
 
 def _write_in_turn(connection: BaseDatabaseWrapper, write: Write) -> bool:
     if isinstance(write, StepWrite):
         return records.insert_unlocked(connection, write)
-    return transitions.close_unlocked(connection, write)
+    return transitions.finish_unlocked(connection, write)
 
 
 def _write_by_kind(connection: BaseDatabaseWrapper, writes: Sequence[Write]) -> bool:
     """SQLite: all of them, which is the rule, by one call for each kind; or none."""
-    steps, ends = _by_kind(writes)
+    steps, finishes = _by_kind(writes)
     with suppress(_Refused), database.writing(connection):
         written = records.insert_all(connection, steps) if steps else 0
-        written += transitions.close_all(connection, ends) if ends else 0
+        written += transitions.finish_all(connection, finishes) if finishes else 0
         if written < len(writes):
             raise _Refused
         return True
@@ -77,20 +78,24 @@ def _by_kind(writes: Sequence[Write]) -> tuple[list[StepWrite], list[Finish]]:
 
 
 def _write_as_one_statement(connection: BaseDatabaseWrapper, writes: Sequence[Write]) -> set[Any]:
-    steps, ends = _by_kind(writes)
-    if not ends:
-        return _fetch(connection, records.INSERTION, records.insertion(steps))
+    steps, finishes = _by_kind(writes)
     if not steps:
-        return _fetch(connection, transitions.CLOSING, transitions.closing(ends))
-    return _fetch(connection, _INSERTION_AND_CLOSING, records.insertion(steps), transitions.closing(ends))
+        return _fetch(connection, transitions.FINISHING, transitions.as_json(finishes))
+    columns = records.columns_of(steps)
+    rows = records.as_json(steps, columns)
+    if not finishes:
+        return _fetch(connection, records.insertion(columns), rows)
+    return _fetch(connection, _insertion_and_finishing(columns), rows, transitions.as_json(finishes))
 
 
-# Both as one statement, which is one transaction and one answer.
-_INSERTION_AND_CLOSING = Statement(
-    f"WITH inserted AS ({records.INSERTION.text}), closed AS ({transitions.CLOSING.text})"
-    " SELECT write_id, NULL::uuid FROM inserted UNION ALL SELECT NULL, id FROM closed",
-    ["json", "json"],
-)
+@cache
+def _insertion_and_finishing(columns: tuple[str, ...]) -> Statement:
+    """Both as one statement, which is one transaction and one answer."""
+    return Statement(
+        f"WITH inserted AS ({records.insertion(columns).text}), finished AS ({transitions.FINISHING.text})"
+        " SELECT write_id, NULL::uuid FROM inserted UNION ALL SELECT NULL, id FROM finished",
+        ["json", "json"],
+    )
 
 
 def _fetch(connection: BaseDatabaseWrapper, statement: Statement, *parameters: str) -> set[Any]:

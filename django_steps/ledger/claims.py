@@ -33,7 +33,7 @@ class Claim:
     recoveries: int
     generation: int
     has_history: bool
-    is_first: bool  # nobody had begun the run
+    is_first: bool  # no worker had begun the run
     worker_id: int
     started_at: int  # when the run was claimed for the first time, microseconds
     claimed_at: int  # the database's time, microseconds

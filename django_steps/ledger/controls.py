@@ -1,26 +1,27 @@
 """What operators ask of runs: retry and cancel. Each is one conditional UPDATE first, so that of ten at once one wins.
 
-A run that is canceled while a worker executes it stays in that worker's hands until the pass lets go; a retry in
-the meantime waits for that. So there are never two bodies at once.
+A run that is canceled while a worker executes it is *canceling* until that worker has released it: it may be retried
+only then. So there are never two bodies at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..errors import FailureWasHandled, InvalidState, UnknownStep
+from ..core.names import MAX_LENGTH
+from ..core.states import CANCELABLE, RETRYABLE, Status
+from ..errors import InvalidState, UnknownStep
 from ..failures import FailureRecord
-from . import database, dialect
+from . import database, dialect, moves, order
 from .resets import reset_failures, reset_from
-from .tables import ENDED, READY, RUN, STEP, TIMED
+from .tables import RUN, STEP, WORKER
 
+# How often a cancel looks again at a run that moves between one UPDATE and the next.
+_LOOKS = 10
 _NO_ERROR = "error = NULL, error_type = '', failed_step = ''"
-_HELD = f"phase = {TIMED} AND worker_id IS NOT NULL"
 
 
 def retry(connection: BaseDatabaseWrapper, run_id: UUID, from_step: str | None = None) -> None:
@@ -34,38 +35,56 @@ def retry(connection: BaseDatabaseWrapper, run_id: UUID, from_step: str | None =
         with transaction.atomic(using=connection.alias):
             _make_pending(connection, run_id)
             if from_step is not None:
-                reset_from(connection, run_id, position_of(connection, run_id, from_step))
+                reset_from(connection, run_id, from_step, position_of(connection, run_id, from_step))
             else:
                 reset_failures(connection, run_id, failures_to_reset(connection, run_id))
             with connection.cursor() as cursor:
-                cursor.execute(f"UPDATE {RUN} SET {_NO_ERROR} WHERE id = %s", [dialect.key(connection, run_id)])
+                cursor.execute(
+                    f"UPDATE {RUN} SET {_NO_ERROR} WHERE id = %s",
+                    [dialect.key(connection, run_id)],
+                )
 
     database.retrying(connection, statements)
 
 
-def cancel(connection: BaseDatabaseWrapper, run_id: UUID) -> bool:
-    """Cancel a run that has not ended; whether this call did it. Canceling a canceled run is quiet.
+def cancel(connection: BaseDatabaseWrapper, run_id: UUID, reason: str = "", by: str = "") -> bool:
+    """Cancel a run that has not ended; whether this call did it. Canceling what is canceled or canceling is quiet.
 
-    Raises `InvalidState` for a run that succeeded or failed.
+    A run that a worker executes is canceling from now on, and canceled once the worker has released it. Raises
+    `InvalidState` for a run that succeeded or failed.
     """
+    status = ""
+    for _ in range(_LOOKS):
+        if database.retrying(connection, lambda: _cancel(connection, run_id, reason, by)):
+            return True
+        status = _status(connection, run_id)
+        if status in (Status.CANCELING, Status.CANCELED):
+            return False
+        if status not in CANCELABLE:
+            break
+    raise InvalidState(f"Run {run_id} can't be canceled: it has {status}.")
 
-    def statement() -> int:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                # The error, if any, is that of an attempt of the whole run before: it is not why the run ended, so that
-                # a retry must not look for it.
-                f"UPDATE {RUN} SET phase = CASE WHEN {_HELD} THEN phase ELSE {ENDED} END, status = 'canceled',"
-                f" {_NO_ERROR}, finished_at = %s WHERE id = %s AND status IN ('pending', 'running', 'sleeping')",
-                [_now_value(connection), dialect.key(connection, run_id)],
-            )
-            return int(cursor.rowcount)
 
-    if database.retrying(connection, statement):
-        return True
-    status = _status(connection, run_id)
-    if status != "canceled":
-        raise InvalidState(f"Run {run_id} can't be canceled: it has {status}.")
-    return False
+def _cancel(connection: BaseDatabaseWrapper, run_id: UUID, reason: str, by: str) -> bool:
+    key = dialect.key(connection, run_id)
+    now = dialect.date_value(connection, database.read_clock(connection))
+    # The error, if any, is that of an attempt of the whole run before: it is not why the run ended, so that a retry must
+    # not look for it.
+    why, values = (
+        f"{_NO_ERROR}, cancel_reason = %s, canceled_by = %s",
+        [reason, by[:MAX_LENGTH]],
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {RUN} SET {moves.finishing()}, {why} WHERE id = %s AND status IN ('pending', 'sleeping')",
+            [Status.CANCELED, now, *values, key],
+        )
+        if cursor.rowcount:
+            return True
+        cursor.execute(
+            f"UPDATE {RUN} SET status = 'canceling', {why} WHERE id = %s AND status = 'running'", [*values, key]
+        )
+        return bool(cursor.rowcount)
 
 
 def position_of(connection: BaseDatabaseWrapper, run_id: UUID, name: str) -> int:
@@ -82,7 +101,7 @@ def position_of(connection: BaseDatabaseWrapper, run_id: UUID, name: str) -> int
 
 
 def failures_to_reset(connection: BaseDatabaseWrapper, run_id: UUID) -> list[str]:
-    """The steps whose failures ended a run, or `FailureWasHandled` if steps were recorded after the first of them."""
+    """The steps whose failures ended a run, or `FailureWasHandled` if others are later than the first of them."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT error FROM {RUN} WHERE id = %s", [dialect.key(connection, run_id)])
         error = cursor.fetchone()[0]
@@ -90,20 +109,11 @@ def failures_to_reset(connection: BaseDatabaseWrapper, run_id: UUID) -> list[str
         if not steps:
             return []
         cursor.execute(
-            f"SELECT name, position FROM {STEP} WHERE run_id = %s AND position >="
-            f" (SELECT MIN(position) FROM {STEP} WHERE run_id = %s AND name IN ({dialect.marks(steps)})) ORDER BY position",
-            [dialect.key(connection, run_id), dialect.key(connection, run_id), *steps],
+            f"SELECT name, position, after FROM {STEP} WHERE run_id = %s AND (name IN ({dialect.marks(steps)}) OR after >="
+            f" (SELECT MIN(position) FROM {STEP} WHERE run_id = %s AND name IN ({dialect.marks(steps)})))",
+            [dialect.key(connection, run_id), *steps, dialect.key(connection, run_id), *steps],
         )
-        recorded = [name for name, _ in cursor.fetchall()]
-    check_unhandled(recorded, steps)
-    return [name for name in recorded if name in steps]
-
-
-def check_unhandled(recorded: Sequence[str], steps: Sequence[str]) -> None:
-    """Raise `FailureWasHandled` if others than the failed `steps` were recorded since the first of them failed."""
-    later = [name for name in recorded if name not in steps]
-    if later:
-        raise FailureWasHandled(recorded[0], later)
+        return order.failures(cursor.fetchall(), steps)
 
 
 # Making a run pending again comes first in the transaction of a retry: the UPDATE locks the row, so that no claim takes the
@@ -118,20 +128,30 @@ def check_unhandled(recorded: Sequence[str], steps: Sequence[str]) -> None:
 def _make_pending(connection: BaseDatabaseWrapper, run_id: UUID) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
-            # MySQL evaluates assignments from left to right: what the conditions read has to change last.
-            f"UPDATE {RUN} SET claim_token = CASE WHEN {_HELD} THEN claim_token END,"
-            # Since when it is ready, for whoever looks for what is overdue.
-            f" available_at_us = CASE WHEN {_HELD} THEN available_at_us ELSE {dialect.now(connection)} END,"
-            f" phase = CASE WHEN {_HELD} THEN phase ELSE {READY} END,"
-            f" worker_id = CASE WHEN phase = {TIMED} THEN worker_id END,"
-            " status = 'pending', attempts = 1, recoveries = 0, recovery_mark = 0, generation = generation + 1,"
-            " finished_at = NULL, output = NULL WHERE id = %s AND status IN ('failed', 'canceled')",
-            [dialect.key(connection, run_id)],
+            f"UPDATE {RUN} SET {moves.ready(dialect.now(connection))}, attempts = 1, recoveries = 0, recovery_mark = 0,"
+            " generation = generation + 1, finished_at = NULL, output = NULL, cancel_reason = '', canceled_by = ''"
+            f" WHERE id = %s AND status IN ({dialect.marks(RETRYABLE)})",
+            [dialect.key(connection, run_id), *RETRYABLE],
         )
         if cursor.rowcount:
             return
     status = _status(connection, run_id)
+    if status == Status.CANCELING:
+        raise InvalidState(_why_canceling(connection, run_id))
     raise InvalidState(f"Run {run_id} can't be retried: it is {status}. Only failed and canceled runs can.")
+
+
+def _why_canceling(connection: BaseDatabaseWrapper, run_id: UUID) -> str:
+    """What keeps a canceled run from being retried: a step of it that a worker still executes."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT r.current_step, w.host, w.pid FROM {RUN} r LEFT JOIN {WORKER} w ON w.id = r.worker_id WHERE r.id = %s",
+            [dialect.key(connection, run_id)],
+        )
+        step, host, pid = cursor.fetchone() or ("", None, None)
+    worker = f"worker {host}:{pid}" if host else "a worker"
+    what = f"step {step!r}" if step else "it"
+    return f"Run {run_id} can't be retried yet: it is canceling, and {worker} still executes {what}."
 
 
 def _status(connection: BaseDatabaseWrapper, run_id: UUID) -> str:
@@ -139,7 +159,3 @@ def _status(connection: BaseDatabaseWrapper, run_id: UUID) -> str:
         cursor.execute(f"SELECT status FROM {RUN} WHERE id = %s", [dialect.key(connection, run_id)])
         row = cursor.fetchone()
     return str(row[0]) if row else "gone"
-
-
-def _now_value(connection: BaseDatabaseWrapper) -> Any:
-    return dialect.date_value(connection, database.read_clock(connection))

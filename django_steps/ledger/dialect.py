@@ -70,7 +70,7 @@ def marks(values: Collection[Any]) -> str:
 
 
 def locking(connection: BaseDatabaseWrapper, *, wait: bool = False) -> str:
-    """Lock the rows that can be locked and pass over the others; `wait`: or wait for them. SQLite locks the whole file
+    """Lock the rows that can be locked and leave out the others; `wait`: or wait for them. SQLite locks the whole file
     instead."""
     if not connection.features.has_select_for_update:
         return ""
@@ -78,7 +78,7 @@ def locking(connection: BaseDatabaseWrapper, *, wait: bool = False) -> str:
 
 
 def sharing(connection: BaseDatabaseWrapper, *, skip: bool = False) -> str:
-    """Hold the run's row against a takeover until this transaction ends; `skip`: or pass over it."""
+    """Hold the run's row against a recovery until this transaction ends; `skip`: or leave it out."""
     return _sharing(connection.vendor, getattr(connection, "mysql_is_mariadb", False), skip)
 
 

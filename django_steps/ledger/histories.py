@@ -12,6 +12,7 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ..core.states import FINAL
 from . import database, dialect
 from .tables import STEP
 
@@ -25,6 +26,7 @@ class Recorded:
     name: str
     kind: str
     position: int
+    after: int
     status: str
     attempts: int
     output: str | None
@@ -35,8 +37,8 @@ class Recorded:
 
     @property
     def is_final(self) -> bool:
-        """Whether the step never executes again."""
-        return self.status != "retrying"
+        """Whether the step has an outcome, and never executes again."""
+        return self.status in FINAL
 
 
 def load(connection: BaseDatabaseWrapper, known: Mapping[UUID, int]) -> dict[UUID, list[Recorded]]:
@@ -80,7 +82,7 @@ def _select(connection: BaseDatabaseWrapper, known: Mapping[UUID, int], limit: i
             parameters += [dialect.key(connection, run_id), position]
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT run_id, name, kind, position, status, attempts,"
+            f"SELECT run_id, name, kind, position, after, status, attempts,"
             f" CASE WHEN LENGTH(output) <= {database.LONG_VALUE} THEN output END, error, attempt_log, wakes_at_us,"
             f" LENGTH(output) > {database.LONG_VALUE} FROM {STEP} WHERE {' OR '.join(conditions)} ORDER BY run_id, position"
             + (f" LIMIT {limit}" if limit else ""),
@@ -91,4 +93,4 @@ def _select(connection: BaseDatabaseWrapper, known: Mapping[UUID, int], limit: i
 
 
 def _recorded(row: tuple[Any, ...]) -> Recorded:
-    return Recorded(*row[1:10], is_long=bool(row[10]))  # type: ignore[misc]
+    return Recorded(*row[1:11], is_long=bool(row[11]))  # type: ignore[misc]

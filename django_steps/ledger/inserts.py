@@ -5,7 +5,7 @@ A key makes the INSERT a question: either the row is new, or the first run with 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,6 +18,7 @@ from django.db.models import Model
 
 from ..core.ids import uuid7
 from . import dialect, records
+from .order import IS_LATER
 from .postgresql import prepared
 from .postgresql.literals import execute_as_literals, literals
 from .postgresql.prepared import Statement
@@ -48,13 +49,31 @@ class NewRun:
         return self.delay is not None or self.due_at is not None
 
 
-_COLUMNS = (
-    "id, workflow, version, queue, priority, status, phase, key, input, input_search, created_at, available_at_us,"
-    " restart_of_id, attempts, recoveries, recovery_mark, generation, has_history, current_step, recovery_log"
-)
-# The types of the parameters in PostgreSQL.
-_TYPES = ("uuid", "text", "text", "text", "int", "int", "text", "text", "jsonb", "timestamptz", "uuid", "boolean")
-_VALUES = "(%s, %s, %s, %s, %s, 'pending', %s, %s, %s, %s, %s, {available_at_us}, %s, 1, 0, 0, 0, %s, '', '')"
+# The columns that an INSERT may name, and their types in PostgreSQL. It names those only that it sets: the others hold
+# what the database has for them, as do the columns of later versions.
+_TYPES = {
+    "id": "uuid",
+    "workflow": "text",
+    "version": "text",
+    "queue": "text",
+    "priority": "int",
+    "key": "text",
+    "phase": "int",
+    "input": "text",
+    "input_search": "jsonb",
+    "created_at": "timestamptz",
+    "restart_of_id": "uuid",
+}
+# What a column holds where nothing is set, as in `models/columns.py`.
+_DEFAULTS = {
+    "version": "",
+    "queue": "default",
+    "priority": 0,
+    "phase": READY,
+    "key": None,
+    "input_search": None,
+    "restart_of_id": None,
+}
 
 
 def insert(connection: BaseDatabaseWrapper, run: NewRun) -> bool:
@@ -70,22 +89,32 @@ def insert(connection: BaseDatabaseWrapper, run: NewRun) -> bool:
 
 def insert_many(connection: BaseDatabaseWrapper, runs: Sequence[NewRun]) -> None:
     """Insert runs without keys, with as few statements as the database takes: all or none of them."""
-    per_row = len(_parameters(connection, runs[0])) if runs else 1
+    if not runs:
+        return
+    rows = [_values(connection, run) for run in runs]
+    columns = [column for column in _TYPES if any(column in row for row in rows)]
     limit = connection.features.max_query_params
-    size = min(500, limit // per_row if limit else 500)
+    size = min(500, limit // len(columns) if limit else 500)
     with transaction.atomic(using=connection.alias) if len(runs) > size else nullcontext():
         for start in range(0, len(runs), size):
-            batch = runs[start : start + size]
-            rows = [(_values(connection, run), _parameters(connection, run)) for run in batch]
-            insertion = f"INSERT INTO {RUN} ({_columns(connection)}) VALUES "
-            text = insertion + ", ".join(marks for marks, _ in rows)
-            parameters = [value for _, values in rows for value in values]
-            with connection.cursor() as cursor:
-                if connection.vendor == "postgresql":
-                    literal_rows = [marks % tuple(literals(connection, values)) for marks, values in rows]
-                    execute_as_literals(cursor, text, parameters, insertion + ", ".join(literal_rows))
-                else:
-                    cursor.execute(text, parameters)
+            _insert_rows(connection, columns, runs[start : start + size], rows[start : start + size])
+
+
+def _insert_rows(
+    connection: BaseDatabaseWrapper, columns: Sequence[str], runs: Sequence[NewRun], rows: Sequence[dict[str, Any]]
+) -> None:
+    times = [_due_at(connection, run) for run in runs] if any(run.waits for run in runs) else None
+    insertion = f"INSERT INTO {RUN} ({_listed(connection, columns, times is not None)}) VALUES "
+    marks = [f"({dialect.marks(columns)}{f', {time}' if time else ''})" for time in times or [""] * len(runs)]
+    values = [[row.get(column, _DEFAULTS.get(column)) for column in columns] for row in rows]
+    text = insertion + ", ".join(marks)
+    parameters = [value for row in values for value in row]
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            literal_rows = [mark % tuple(literals(connection, row)) for mark, row in zip(marks, values, strict=True)]
+            execute_as_literals(cursor, text, parameters, insertion + ", ".join(literal_rows))
+        else:
+            cursor.execute(text, parameters)
 
 
 def find_by_key(connection: BaseDatabaseWrapper, model: type[M], workflow: str, key: str) -> M | None:
@@ -96,67 +125,68 @@ def find_by_key(connection: BaseDatabaseWrapper, model: type[M], workflow: str, 
     return next(iter(model._base_manager.using(connection.alias).raw(statement, [workflow, key])), None)
 
 
-def copy_steps(connection: BaseDatabaseWrapper, source: UUID, target: UUID, before: int) -> None:
-    """Give a new run what another one had recorded before a position."""
+def copy_steps(connection: BaseDatabaseWrapper, source: UUID, target: UUID, name: str, position: int) -> None:
+    """Give a new run what another one has recorded, but for the step `name`, which is at `position`, and what is later."""
+    columns = (*records.TYPES, "branch", "arguments")
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO {STEP} (run_id, {records.COLUMNS}) SELECT t.id, {', '.join(f's.{c}' for c in records.TYPES)}"
-            f" FROM {STEP} s, {RUN} t WHERE t.id = %s AND s.run_id = %s AND s.position < %s",
-            [dialect.key(connection, target), dialect.key(connection, source), before],
+            f"INSERT INTO {STEP} (run_id, {', '.join(columns)}) SELECT t.id, {', '.join(f's.{c}' for c in columns)}"
+            f" FROM {STEP} s, {RUN} t WHERE t.id = %s AND s.run_id = %s AND s.name <> %s AND NOT s.{IS_LATER}",
+            [dialect.key(connection, target), dialect.key(connection, source), name, position],
         )
         cursor.execute(f"UPDATE {RUN} SET has_history = %s WHERE id = %s", [True, dialect.key(connection, target)])
 
 
 def _insert(connection: BaseDatabaseWrapper, run: NewRun) -> bool:
     conflict = "" if run.key is None or connection.vendor == "mysql" else " ON CONFLICT DO NOTHING"
-    if not run.waits:
-        statement = _insertion(_columns(connection), conflict)
-        with connection.cursor() as cursor:
-            prepared.execute(connection, cursor, statement, _parameters(connection, run))
-            return bool(cursor.rowcount)
     values = _values(connection, run)
-    text = f"INSERT INTO {RUN} ({_columns(connection)}) VALUES {values}{conflict}"
-    return bool(_execute(connection, text, _parameters(connection, run)))
+    with connection.cursor() as cursor:
+        if run.waits:
+            text = (
+                f"INSERT INTO {RUN} ({_listed(connection, values, True)})"
+                f" VALUES ({dialect.marks(values)}, {_due_at(connection, run)}){conflict}"
+            )
+            cursor.execute(text, list(values.values()))
+        else:
+            columns = _listed(connection, values, False)
+            types = tuple(_TYPES[column] for column in values)
+            prepared.execute(connection, cursor, _insertion(columns, types, conflict), list(values.values()))
+        return bool(cursor.rowcount)
 
 
 @cache
-def _insertion(columns: str, conflict: str) -> Statement:
+def _insertion(columns: str, types: tuple[str, ...], conflict: str) -> Statement:
     """Inserts a run that is ready at once, which most are."""
-    return Statement(f"INSERT INTO {RUN} ({columns}) VALUES {_VALUES.format(available_at_us=0)}{conflict}", _TYPES)
+    return Statement(f"INSERT INTO {RUN} ({columns}) VALUES ({dialect.marks(types)}){conflict}", types)
+
+
+def _values(connection: BaseDatabaseWrapper, run: NewRun) -> dict[str, Any]:
+    """What the INSERT of a run has to say, by column: all but what the columns hold by themselves."""
+    values = {
+        "id": dialect.key(connection, run.id),
+        "workflow": run.workflow,
+        "version": run.version,
+        "queue": run.queue,
+        "priority": run.priority,
+        "key": run.key,
+        "phase": TIMED if run.waits else READY,
+        "input": run.input,
+        "input_search": run.input_search,
+        "created_at": dialect.date_value(connection, run.created_at),
+        "restart_of_id": dialect.key(connection, run.restart_of) if run.restart_of else None,
+    }
+    return {column: value for column, value in values.items() if column not in _DEFAULTS or value != _DEFAULTS[column]}
+
+
+def _due_at(connection: BaseDatabaseWrapper, run: NewRun) -> str:
+    """The expression for when a run is due; 0: at once."""
+    return f"{dialect.now(connection)} + {int(run.delay)}" if run.delay is not None else str(int(run.due_at or 0))
+
+
+def _listed(connection: BaseDatabaseWrapper, columns: Iterable[str], has_time: bool) -> str:
+    names = [_quoted_key(connection) if column == "key" else column for column in columns]
+    return ", ".join([*names, "available_at_us"] if has_time else names)
 
 
 def _quoted_key(connection: BaseDatabaseWrapper) -> str:
     return connection.ops.quote_name("key")  # a reserved word in MySQL
-
-
-def _columns(connection: BaseDatabaseWrapper) -> str:
-    return _COLUMNS.replace(" key,", f" {_quoted_key(connection)},")
-
-
-def _values(connection: BaseDatabaseWrapper, run: NewRun) -> str:
-    if run.delay is not None:
-        return _VALUES.format(available_at_us=f"{dialect.now(connection)} + {int(run.delay)}")
-    return _VALUES.format(available_at_us=int(run.due_at or 0))
-
-
-def _parameters(connection: BaseDatabaseWrapper, run: NewRun) -> list[Any]:
-    return [
-        dialect.key(connection, run.id),
-        run.workflow,
-        run.version,
-        run.queue,
-        run.priority,
-        TIMED if run.waits else READY,
-        run.key,
-        run.input,
-        run.input_search,
-        dialect.date_value(connection, run.created_at),
-        dialect.key(connection, run.restart_of) if run.restart_of else None,
-        False,
-    ]
-
-
-def _execute(connection: BaseDatabaseWrapper, statement: str, parameters: Sequence[Any]) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return int(cursor.rowcount)

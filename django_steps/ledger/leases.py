@@ -1,6 +1,6 @@
 """Keeping what a worker holds: renewing its leases, and learning of what it lost.
 
-Rows that somebody else has locked are passed over: one user's open transaction must not cost the others their lease.
+Rows that somebody else has locked are left out: one user's open transaction must not cost the others their lease.
 """
 
 from __future__ import annotations

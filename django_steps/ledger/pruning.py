@@ -7,11 +7,11 @@ from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ..core.states import FINISHED
 from . import database, dialect
-from .tables import ENDED, RUN, STEP
+from .tables import RUN, STEP
 
 BATCH = 200
-FINISHED = ("succeeded", "failed", "canceled")
 STEPS_AT_ONCE = 5000  # a batch whose runs have more steps than this is made smaller
 
 
@@ -68,6 +68,5 @@ def _few_enough(connection: BaseDatabaseWrapper, ids: list[Any]) -> list[Any]:
 
 
 def _condition(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str]) -> tuple[str, list[Any]]:
-    # A canceled run that a worker still holds has not ended yet: its phase says so.
-    condition = f"status IN ({dialect.marks(statuses)}) AND finished_at < %s AND phase = {ENDED}"
+    condition = f"status IN ({dialect.marks(statuses)}) AND finished_at < %s"
     return condition, [*statuses, dialect.date_value(connection, before)]

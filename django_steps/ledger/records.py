@@ -1,13 +1,13 @@
 """Recording the outcome of a step: one fenced statement, one commit.
 
-Every write checks the claim token *and locks the run's row*, so that a takeover in flight can't slip in between.
+Every write checks the claim token *and locks the run's row*, so that a recovery in flight can't slip in between.
 A write carries a `write_id` of its own: if the answer to it is lost, writing it again finds it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
@@ -20,17 +20,18 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from .. import failures
 from ..core import clock
 from ..core.ids import random_token
+from ..core.states import Status
 from . import database, dialect
 from .postgresql import prepared
 from .postgresql.prepared import Statement
-from .tables import RUN, STEP, TIMED
+from .tables import RUN, STEP
 
 
 class Outcome(Enum):
     """What became of a fenced write."""
 
     WRITTEN = "written"
-    # The run was canceled meanwhile: its pass has to let go. The record of a step is written all the same, nothing else.
+    # The run was canceled meanwhile: its pass has to release it. The record of a step is written all the same, nothing else.
     NOT_RUNNING = "not running"
     LOST = "lost"  # nothing written: the claim is another's by now, or the run is gone
     TAKEN = "taken"  # nothing written: that name holds another record already
@@ -45,6 +46,7 @@ class StepWrite:
     name: str
     kind: str
     position: int
+    after: int = -1  # the highest position whose outcome the body had been given when it called the step
     status: str
     attempts: int = 1
     output: str | None = None
@@ -53,15 +55,22 @@ class StepWrite:
     started_at: int
     finished_at: int | None = None
     wakes_at_us: int | None = None
+    context: str | None = None  # JSON of what only this kind and status has to say
     replaces: bool = False  # the row exists already (an earlier attempt failed) and is brought up to date
     write_id: int = field(default_factory=random_token)
 
+    @property
+    def error_type(self) -> str:
+        """The dotted path of the class of the exception; empty where there is none."""
+        return failures.columns(self.error)[0] if self.error else ""
 
-# The columns of a record, and their types in PostgreSQL.
+
+# The columns of a record that are written, and their types in PostgreSQL; the others hold what the database has for them.
 TYPES = {
     "name": "text",
     "kind": "text",
     "position": "int",
+    "after": "int",
     "status": "text",
     "attempts": "int",
     "output": "text",
@@ -71,15 +80,18 @@ TYPES = {
     "started_at": "timestamptz",
     "finished_at": "timestamptz",
     "wakes_at_us": "bigint",
+    "context": "text",
     "claim_token": "bigint",
     "write_id": "bigint",
 }
-COLUMNS = ", ".join(TYPES)
-_CHANGING = [column for column in TYPES if column not in ("name", "kind", "position")]
+_CHANGING = [column for column in TYPES if column not in ("name", "kind")]
+# What the record of a step says that succeeded at once, as most do: the other columns hold what the database has for them.
+_FEWER = {"attempts": 1, "error": None, "error_type": "", "attempt_log": "", "wakes_at_us": None, "context": None}
+_PLAIN = tuple(column for column in TYPES if column not in _FEWER)
+ALL = tuple(TYPES)
 FENCE = "id = %s AND claim_token = %s AND status = 'running'"
-# A canceled run's pass may still record the step it was in the middle of; not so once the run waits for a retry, which
-# may have forgotten what came before that step.
-_HELD = f"id = %s AND claim_token = %s AND phase = {TIMED} AND status IN ('running', 'canceled')"
+# The pass of a run that is canceling may still record the step that it was executing.
+HELD = "id = %s AND claim_token = %s AND status IN ('running', 'canceling')"
 
 
 def record(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
@@ -101,32 +113,51 @@ def insert_unlocked(connection: BaseDatabaseWrapper, write: StepWrite) -> bool:
 
 def insert_all(connection: BaseDatabaseWrapper, writes: Sequence[StepWrite]) -> int:
     """SQLite, whose client counts over all of them: write new records of several runs by one call; how many are written."""
-    statement = _insertion_of_one(FENCE, "", False)
+    columns = columns_of(writes)
+    statement = _insertion_of_one(FENCE, "", False, columns)
     with connection.cursor() as cursor:
-        cursor.executemany(statement.text, [_fenced_parameters(connection, write) for write in writes])
+        cursor.executemany(statement.text, [_fenced_parameters(connection, write, columns) for write in writes])
         return int(cursor.rowcount)
 
 
-# PostgreSQL: new records of several runs, given as one JSON text, which costs it and us less than that many parameters.
-INSERTION = Statement(
-    f"INSERT INTO {STEP} (run_id, {COLUMNS}) SELECT r.id, {', '.join(f'v.{column}' for column in TYPES)}"
-    f" FROM json_to_recordset(%s) AS v (run_id uuid, {', '.join(map(' '.join, TYPES.items()))})"
-    f" JOIN {RUN} r ON r.id = v.run_id AND r.claim_token = v.claim_token AND r.status = 'running'"
-    " FOR SHARE OF r SKIP LOCKED ON CONFLICT DO NOTHING RETURNING write_id",
-    ["json"],
-)
+def columns_of(writes: Iterable[StepWrite]) -> tuple[str, ...]:
+    """The columns that an INSERT of these records names: one of two lists, so that there are few statements."""
+    is_plain = all(getattr(write, column) == value for write in writes for column, value in _FEWER.items())
+    return _PLAIN if is_plain else ALL
 
 
-def insertion(writes: Sequence[StepWrite]) -> str:
-    """The parameter of `INSERTION`, which returns the `write_id`s that it has written.
+@cache
+def insertion(columns: tuple[str, ...]) -> Statement:
+    """PostgreSQL: new records of several runs, given as one JSON text, which costs it and us less than that many parameters.
 
-    Runs whose row is locked by somebody are passed over, so that one of them can't hold up the others.
+    It returns the `write_id`s that it has written. Runs whose row is locked by somebody are left out, so that one of them
+    can't hold up the others.
     """
+    types = ", ".join(f"{column} {TYPES[column]}" for column in columns)
+    return Statement(
+        f"INSERT INTO {STEP} (run_id, {', '.join(columns)}) SELECT r.id, {', '.join(f'v.{column}' for column in columns)}"
+        f" FROM json_to_recordset(%s) AS v (run_id uuid, {types})"
+        f" JOIN {RUN} r ON r.id = v.run_id AND r.claim_token = v.claim_token AND r.status = 'running'"
+        " FOR SHARE OF r SKIP LOCKED ON CONFLICT DO NOTHING RETURNING write_id",
+        ["json"],
+    )
+
+
+def as_json(writes: Sequence[StepWrite], columns: tuple[str, ...]) -> str:
+    """The parameter of `insertion`."""
     # In the order of the ids, as every statement that locks several runs takes them.
     ordered = sorted(writes, key=lambda write: write.run_id)
+    rows = [_values(write, _iso) for write in ordered]
     return json.dumps(
-        [{"run_id": write.run_id.hex, **dict(zip(TYPES, _values(write), strict=True))} for write in ordered]
+        [
+            {"run_id": write.run_id.hex, **{column: row[column] for column in columns}}
+            for write, row in zip(ordered, rows, strict=True)
+        ]
     )
+
+
+def _iso(microseconds: int | None) -> str | None:
+    return None if microseconds is None else clock.to_datetime(microseconds).isoformat()
 
 
 def explain(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
@@ -149,21 +180,21 @@ def explain(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
     # and the claim is lost.
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT s.write_id, r.claim_token, r.status, r.phase FROM {RUN} r"
+            f"SELECT s.write_id, r.claim_token, r.status FROM {RUN} r"
             f" LEFT JOIN {STEP} s ON s.run_id = r.id AND s.name = %s WHERE r.id = %s",
             [write.name, dialect.key(connection, write.run_id)],
         )
         row = cursor.fetchone()
     if row is None:
         return Outcome.LOST
-    write_id, token, status, phase = row
-    if token != write.token or phase != TIMED:
+    write_id, token, status = row
+    if token != write.token or status not in (Status.RUNNING, Status.CANCELING):
         return Outcome.LOST
     if write_id == write.write_id:
-        return Outcome.WRITTEN if status == "running" else Outcome.NOT_RUNNING
+        return Outcome.WRITTEN if status == Status.RUNNING else Outcome.NOT_RUNNING
     if write_id is not None:
         return Outcome.TAKEN
-    return Outcome.NOT_RUNNING if _insert(connection, write, _HELD) else Outcome.LOST
+    return Outcome.NOT_RUNNING if _insert(connection, write, HELD) else Outcome.LOST
 
 
 def is_recorded(connection: BaseDatabaseWrapper, write: StepWrite) -> bool:
@@ -183,69 +214,57 @@ def is_recorded(connection: BaseDatabaseWrapper, write: StepWrite) -> bool:
 
 
 def hold(connection: BaseDatabaseWrapper, run_id: UUID, token: int) -> str | None:
-    """Lock the run against a takeover until this transaction ends; its status, or None if the claim is lost.
+    """Lock the run against a recovery until this transaction ends; its status, or None if the claim is lost.
 
     SQLite locks by writing, which also makes the transaction a writer from its first statement on.
     """
     key = dialect.key(connection, run_id)
     with connection.cursor() as cursor:
         if connection.vendor == "sqlite":
-            cursor.execute(f"UPDATE {RUN} SET claim_token = claim_token WHERE {_HELD}", [key, token])
-        cursor.execute(f"SELECT status FROM {RUN} WHERE {_HELD}{dialect.sharing(connection)}", [key, token])
+            cursor.execute(f"UPDATE {RUN} SET claim_token = claim_token WHERE {HELD}", [key, token])
+        cursor.execute(f"SELECT status FROM {RUN} WHERE {HELD}{dialect.sharing(connection)}", [key, token])
         row = cursor.fetchone()
     return row[0] if row else None
 
 
-def _values(write: StepWrite) -> list[Any]:
-    """The values of the columns, in their order; times as text."""
-    return [
-        write.name,
-        write.kind,
-        write.position,
-        write.status,
-        write.attempts,
-        write.output,
-        write.error,
-        failures.columns(write.error)[0],
-        write.attempt_log,
-        clock.to_datetime(write.started_at).isoformat(),
-        None if write.finished_at is None else clock.to_datetime(write.finished_at).isoformat(),
-        write.wakes_at_us,
-        write.token,
-        write.write_id,
-    ]
+def _values(write: StepWrite, as_date: Callable[[int | None], Any]) -> dict[str, Any]:
+    """What a record says, by column."""
+    return {
+        "name": write.name,
+        "kind": write.kind,
+        "position": write.position,
+        "after": write.after,
+        "status": write.status,
+        "attempts": write.attempts,
+        "output": write.output,
+        "error": write.error,
+        "error_type": write.error_type,
+        "attempt_log": write.attempt_log,
+        "started_at": as_date(write.started_at),
+        "finished_at": as_date(write.finished_at),
+        "wakes_at_us": write.wakes_at_us,
+        "context": write.context,
+        "claim_token": write.token,
+        "write_id": write.write_id,
+    }
 
 
-def parameters(connection: BaseDatabaseWrapper, write: StepWrite) -> list[Any]:
-    """The values of `COLUMNS`."""
-    return [write.name, write.kind, write.position, *_changing_parameters(connection, write)]
+def parameters(connection: BaseDatabaseWrapper, write: StepWrite, columns: Iterable[str] = ALL) -> list[Any]:
+    """The values of these columns, as parameters of a statement."""
+    values = _values(write, lambda microseconds: dialect.date_value(connection, microseconds))
+    return [values[column] for column in columns]
 
 
-def _fenced_parameters(connection: BaseDatabaseWrapper, write: StepWrite) -> list[Any]:
-    return [*parameters(connection, write), dialect.key(connection, write.run_id), write.token]
-
-
-def _changing_parameters(connection: BaseDatabaseWrapper, write: StepWrite) -> list[Any]:
-    return [
-        write.status,
-        write.attempts,
-        write.output,
-        write.error,
-        failures.columns(write.error)[0],
-        write.attempt_log,
-        dialect.date_value(connection, write.started_at),
-        dialect.date_value(connection, write.finished_at),
-        write.wakes_at_us,
-        write.token,
-        write.write_id,
-    ]
+def _fenced_parameters(connection: BaseDatabaseWrapper, write: StepWrite, columns: Iterable[str]) -> list[Any]:
+    return [*parameters(connection, write, columns), dialect.key(connection, write.run_id), write.token]
 
 
 def _insert(connection: BaseDatabaseWrapper, write: StepWrite, fence: str, *, skip: bool = False) -> bool:
-    statement = _insertion_of_one(fence, dialect.sharing(connection, skip=skip), connection.vendor == "mysql")
+    columns, lock = columns_of([write]), dialect.sharing(connection, skip=skip)
+    statement = _insertion_of_one(fence, lock, connection.vendor == "mysql", columns)
     with connection.cursor() as cursor:
         try:
-            prepared.execute(connection, cursor, statement, _fenced_parameters(connection, write))
+            prepared.execute(connection, cursor, statement, _fenced_parameters(connection, write, columns))
         except IntegrityError:  # MySQL has no other way to say that the name is taken
             if connection.vendor != "mysql":
                 raise
@@ -254,18 +273,18 @@ def _insert(connection: BaseDatabaseWrapper, write: StepWrite, fence: str, *, sk
 
 
 @cache
-def _insertion_of_one(fence: str, lock: str, raises_on_conflict: bool) -> Statement:
-    values = ", ".join(["%s"] * len(TYPES))
+def _insertion_of_one(fence: str, lock: str, raises_on_conflict: bool, columns: tuple[str, ...]) -> Statement:
     conflict = "" if raises_on_conflict else " ON CONFLICT DO NOTHING"
     return Statement(
-        f"INSERT INTO {STEP} (run_id, {COLUMNS}) SELECT id, {values} FROM {RUN} WHERE {fence}{lock}{conflict}",
-        [*TYPES.values(), "uuid", "bigint"],
+        f"INSERT INTO {STEP} (run_id, {', '.join(columns)}) SELECT id, {dialect.marks(columns)} FROM {RUN}"
+        f" WHERE {fence}{lock}{conflict}",
+        [*[TYPES[column] for column in columns], "uuid", "bigint"],
     )
 
 
 # PostgreSQL: the row of a step that was tried before, by one statement.
 _REPLACEMENT = Statement(
-    f"WITH held AS (SELECT id, status FROM {RUN} WHERE {_HELD} FOR SHARE)"
+    f"WITH held AS (SELECT id, status FROM {RUN} WHERE {HELD} FOR SHARE)"
     f" UPDATE {STEP} s SET {', '.join(f'{column} = %s' for column in _CHANGING)}"
     " FROM held WHERE s.run_id = held.id AND s.name = %s RETURNING held.status",
     ["uuid", "bigint", *[TYPES[column] for column in _CHANGING], "text"],
@@ -274,19 +293,19 @@ _REPLACEMENT = Statement(
 
 def _replace(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
     if connection.vendor == "postgresql":
-        values = [write.run_id, write.token, *_changing_parameters(connection, write), write.name]
+        values = [write.run_id, write.token, *parameters(connection, write, _CHANGING), write.name]
         with connection.cursor() as cursor:
             prepared.execute(connection, cursor, _REPLACEMENT, values)
             row = cursor.fetchone()
         if row is None:
             return Outcome.LOST
-        return Outcome.WRITTEN if row[0] == "running" else Outcome.NOT_RUNNING
+        return Outcome.WRITTEN if row[0] == Status.RUNNING else Outcome.NOT_RUNNING
     with database.writing(connection):
         status = hold(connection, write.run_id, write.token)
         if status is None:
             return Outcome.LOST
         _replace_held(connection, write)
-    return Outcome.WRITTEN if status == "running" else Outcome.NOT_RUNNING
+    return Outcome.WRITTEN if status == Status.RUNNING else Outcome.NOT_RUNNING
 
 
 def _replace_held(connection: BaseDatabaseWrapper, write: StepWrite) -> None:
@@ -295,5 +314,5 @@ def _replace_held(connection: BaseDatabaseWrapper, write: StepWrite) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {STEP} SET {assignments} WHERE run_id = %s AND name = %s",
-            [*_changing_parameters(connection, write), dialect.key(connection, write.run_id), write.name],
+            [*parameters(connection, write, _CHANGING), dialect.key(connection, write.run_id), write.name],
         )

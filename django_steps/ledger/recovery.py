@@ -1,7 +1,7 @@
-"""What happens to a run whose lease ran out: first a suspicion, then the takeover.
+"""What happens to a run whose lease ran out: first a suspicion, then the recovery.
 
 An expired lease is no proof: a long SQLite transaction or a restarted database stops every renewal. So a run is marked
-first, and taken only if the mark still stands after more than a renewal interval; a renewal wipes it.
+first, and recovered only if the mark still stands after more than a renewal interval; a renewal wipes it.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ..core.states import Status
 from ..errors import WorkerDied
 from ..failures import FailureRecord
 from ..values.classes import shown_name
-from . import dialect
-from .tables import ENDED, READY, RUN, STEP, TIMED, WORKER
+from . import dialect, moves
+from .tables import RUN, STEP, WORKER
 from .terms import Terms
 
 # A holder renews three times in a lease; half a lease leaves it more than one renewal to answer the suspicion.
 RENEWALS_PER_LEASE = 3
-KEPT = 20  # entries of the log of recoveries
+KEPT = 20
 
 
 def suspect(connection: BaseDatabaseWrapper, ids: Sequence[Any], lease_us: int) -> None:
@@ -40,9 +41,8 @@ def suspect(connection: BaseDatabaseWrapper, ids: Sequence[Any], lease_us: int) 
 
 
 def recover(connection: BaseDatabaseWrapper, ids: Sequence[Any], terms: Terms) -> list[UUID]:
-    """Take runs from workers that did not object: ready again, or failed where that happened too often.
-
-    Returns those that ended: failed, or canceled while that worker held them.
+    """Take runs from workers that did not object: ready again, failed where that happened too often, canceled where
+    somebody has asked for that. Returns those that ended.
     """
     if not ids:
         return []
@@ -60,45 +60,34 @@ def recover(connection: BaseDatabaseWrapper, ids: Sequence[Any], terms: Terms) -
 def _recover_one(connection: BaseDatabaseWrapper, row: Sequence[Any], terms: Terms) -> bool:
     """Whether the run may go on."""
     run_id, status, recoveries, mark, current_step, recovery_log, host, pid, progress, now = row
-    if status != "running":  # canceled, or to be retried, and its worker died before it let go
-        _release(connection, run_id, status)
-        return bool(status != "canceled")
-    # Only a run whose history stands still counts its recoveries: one that gets on may be taken over any number of times.
+    # Only a run whose history stands still counts its recoveries: one that gets on may be recovered any number of times.
     recoveries = recoveries + 1 if mark == int(progress) else 1
     worker = f"{host}:{pid}" if host else "a worker"
     log = json.loads(recovery_log) if recovery_log else []
     log = [*log, {"at": int(now), "worker": worker, "step": current_step}][-KEPT:]
-    values = [recoveries, int(progress), json.dumps(log)]
+    counts = [recoveries, int(progress), json.dumps(log)]
+    finished_at = dialect.date_value(connection, int(now))
+    if status == Status.CANCELING:  # its body is not called again
+        _move(connection, run_id, _FINISHED, [Status.CANCELED, finished_at], counts)
+        return False
     if recoveries > terms.max_recoveries:
         error = _died_error(recoveries, current_step, worker)
-        _fail(connection, run_id, values, error, int(now))
+        _move(connection, run_id, _FAILED, [Status.FAILED, finished_at, error.text, *error.columns], counts)
         return False
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE {RUN} SET status = 'pending', phase = {READY}, recoveries = %s, recovery_mark = %s, recovery_log = %s,"
-            " worker_id = NULL, claim_token = NULL, suspect_since_us = NULL, current_step = '' WHERE id = %s",
-            [*values, run_id],
-        )
+    _move(connection, run_id, moves.ready(dialect.now(connection)), [], counts)
     return True
 
 
-def _release(connection: BaseDatabaseWrapper, run_id: Any, status: str) -> None:
-    phase = ENDED if status == "canceled" else READY
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE {RUN} SET phase = {phase}, worker_id = NULL, claim_token = NULL, suspect_since_us = NULL,"
-            f" current_step = '' WHERE id = %s AND phase = {TIMED}",
-            [run_id],
-        )
+# The token goes: what the worker that was lost still asks for is refused.
+_FINISHED = f"{moves.finishing()}, claim_token = NULL"
+_FAILED = f"{_FINISHED}, error = %s, error_type = %s, failed_step = %s"
 
 
-def _fail(connection: BaseDatabaseWrapper, run_id: Any, values: list[Any], error: FailureRecord, now: int) -> None:
+def _move(connection: BaseDatabaseWrapper, run_id: Any, move: str, values: list[Any], counts: list[Any]) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {RUN} SET status = 'failed', phase = {ENDED}, recoveries = %s, recovery_mark = %s, recovery_log = %s,"
-            " error = %s, error_type = %s, failed_step = %s, finished_at = %s, claim_token = NULL, suspect_since_us = NULL,"
-            " current_step = '' WHERE id = %s",
-            [*values, error.text, *error.columns, dialect.date_value(connection, now), run_id],
+            f"UPDATE {RUN} SET {move}, recoveries = %s, recovery_mark = %s, recovery_log = %s WHERE id = %s",
+            [*values, *counts, run_id],
         )
 
 

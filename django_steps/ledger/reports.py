@@ -11,10 +11,10 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ..core.states import ACTIVE, FINISHED
 from . import dialect
 from .tables import READY, RUN, TIMED, UNKNOWN
 
-_FINISHED = ("succeeded", "failed", "canceled")
 _READY_LOOKED_AT = 100_000
 
 
@@ -46,7 +46,7 @@ def find_by_key(connection: BaseDatabaseWrapper, key: str, limit: int = 200) -> 
 def count_by_status(connection: BaseDatabaseWrapper, cap: int) -> dict[str, int]:
     """How many runs have each status, and how many are `unknown`; each counted up to `cap`.
 
-    Parked runs count as pending, too.
+    Unknown runs count as pending, too.
     """
     statements = [
         f"SELECT 'ready', 'pending', COUNT(*) FROM (SELECT 1 AS one FROM {RUN} WHERE phase = {READY} LIMIT {int(cap)}) a",
@@ -55,7 +55,7 @@ def count_by_status(connection: BaseDatabaseWrapper, cap: int) -> dict[str, int]
         f"SELECT 'timed', status, COUNT(*) FROM (SELECT status FROM {RUN} WHERE phase = {TIMED}"
         f" ORDER BY available_at_us LIMIT {int(cap)}) c GROUP BY status",
     ]
-    for status in _FINISHED:
+    for status in FINISHED:
         statements.append(
             f"SELECT 'finished', '{status}', COUNT(*) FROM (SELECT 1 AS one FROM {RUN} WHERE status = '{status}'"
             f" AND finished_at IS NOT NULL LIMIT {int(cap)}) d"
@@ -63,10 +63,9 @@ def count_by_status(connection: BaseDatabaseWrapper, cap: int) -> dict[str, int]
     with connection.cursor() as cursor:
         cursor.execute(" UNION ALL ".join(statements))
         rows = cursor.fetchall()
-    found = dict.fromkeys(("pending", "running", "sleeping", "unknown", *_FINISHED), 0)
-    for place, status, count in rows:
-        if place != "timed" or status not in _FINISHED:  # canceled while held: counted among the finished ones
-            found[status] += count
+    found = dict.fromkeys((*ACTIVE, "unknown", *FINISHED), 0)
+    for _place, status, count in rows:
+        found[status] += count
     found["pending"] += found["unknown"]
     return found
 
@@ -75,14 +74,14 @@ def count_finished(connection: BaseDatabaseWrapper, bounds: Sequence[int], cap: 
     """How many runs ended in each status between one machine time and the next; each counted up to `cap`."""
     limits = [dialect.date_value(connection, bound) for bound in bounds]
     statements, parameters = [], []
-    for status in _FINISHED:
+    for status in FINISHED:
         for number in range(len(limits) - 1):
             statements.append(
                 f"SELECT '{status}', {number}, (SELECT COUNT(*) FROM (SELECT 1 AS one FROM {RUN} WHERE status = '{status}'"
                 f" AND finished_at >= %s AND finished_at < %s LIMIT {int(cap)}) c)"
             )
             parameters += limits[number : number + 2]
-    found = {status: [0] * (len(limits) - 1) for status in _FINISHED}
+    found = {status: [0] * (len(limits) - 1) for status in FINISHED}
     with connection.cursor() as cursor:
         cursor.execute(" UNION ALL ".join(statements), parameters)
         for status, number, count in cursor.fetchall():

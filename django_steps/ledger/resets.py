@@ -12,6 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..failures import append_attempt
 from . import dialect
+from .order import IS_LATER
 from .tables import STEP
 
 
@@ -31,15 +32,16 @@ def reset_failures(connection: BaseDatabaseWrapper, run_id: UUID, steps: Sequenc
             attempts, log, error, started_at, finished_at = row
             times = dialect.read_date(connection, started_at), dialect.read_date(connection, finished_at)
             cursor.execute(
-                f"UPDATE {STEP} SET status = 'retrying', attempts = 0, attempt_log = %s, error = NULL, error_type = '',"
-                " finished_at = NULL, wakes_at_us = NULL WHERE run_id = %s AND name = %s",
+                f"UPDATE {STEP} SET status = 'retrying', attempts = 0, attempt_log = %s, error = NULL,"
+                " error_type = '', finished_at = NULL, wakes_at_us = NULL, context = NULL WHERE run_id = %s AND name = %s",
                 [append_attempt(log, attempts, *times, error), key, name],
             )
 
 
-def reset_from(connection: BaseDatabaseWrapper, run_id: UUID, position: int) -> None:
-    """Delete the records from `position` on."""
+def reset_from(connection: BaseDatabaseWrapper, run_id: UUID, name: str, position: int) -> None:
+    """Delete the record of a step, which is at `position`, and all that are later."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"DELETE FROM {STEP} WHERE run_id = %s AND position >= %s", [dialect.key(connection, run_id), position]
+            f"DELETE FROM {STEP} WHERE run_id = %s AND (name = %s OR {IS_LATER})",
+            [dialect.key(connection, run_id), name, position],
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ..core.states import Phase
+
 RUN = "django_steps_workflowrun"
 STEP = "django_steps_steprecord"
 WORKER = "django_steps_worker"
 
 # The phases of a run, apart from its status: they alone decide where a claim looks for it.
-READY, TIMED, ENDED, UNKNOWN = 0, 1, 2, 3
+READY, TIMED, ENDED, UNKNOWN = Phase.READY, Phase.TIMED, Phase.ENDED, Phase.UNKNOWN

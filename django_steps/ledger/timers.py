@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from . import dialect, recovery
+from . import dialect, moves, recovery
 from .tables import READY, RUN, TIMED
 from .terms import Terms
 
@@ -36,7 +36,7 @@ def next_due(connection: BaseDatabaseWrapper) -> int | None:
 
 
 def wake(connection: BaseDatabaseWrapper, terms: Terms, found: Sequence[Due] | None = None) -> list[UUID]:
-    """Make the timed runs that are due ready; those held under an expired lease are suspected, then taken over.
+    """Make the timed runs that are due ready; those held under an expired lease are suspected, then recovered.
 
     Happens in the caller's transaction; `found` is what a look without a lock has just shown. Returns the runs that
     ended because their worker died.
@@ -46,8 +46,8 @@ def wake(connection: BaseDatabaseWrapper, terms: Terms, found: Sequence[Due] | N
     if asleep:
         with connection.cursor() as cursor:
             cursor.execute(
-                f"UPDATE {RUN} SET phase = {READY},"
-                " status = CASE WHEN status = 'sleeping' THEN 'pending' ELSE status END"
+                # Since when it was due, so that it shows if no worker looked for a while.
+                f"UPDATE {RUN} SET {moves.ready('available_at_us')}"
                 f" WHERE id IN ({dialect.marks(asleep)}) AND phase = {TIMED} AND worker_id IS NULL"
                 f" AND available_at_us <= {dialect.now(connection)}",
                 asleep,

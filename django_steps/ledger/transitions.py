@@ -1,4 +1,4 @@
-"""How a pass leaves its run: ended, put down until a time, due for another attempt, or given back.
+"""How a pass leaves its run: finished, suspended until a time, due for another attempt, or released.
 
 Each is fenced by the claim token, and each may be written twice: the second time finds the first.
 """
@@ -15,21 +15,19 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .. import failures
 from ..core import clock
-from . import database, dialect, records
+from ..core.states import Status
+from . import database, dialect, moves, records
 from .postgresql import prepared
 from .postgresql.prepared import Statement
 from .records import Outcome, StepWrite
 from .resets import reset_failures
-from .tables import ENDED, READY, RUN, STEP, TIMED
-
-# A run that nobody holds: no worker, no token, no mark of suspicion, no step it is in.
-_RELEASED = "worker_id = NULL, claim_token = NULL, suspect_since_us = NULL, current_step = ''"
-_SUSPENDED = f"status = 'sleeping', phase = {TIMED}, available_at_us = %s, {_RELEASED}"
+from .tables import ENDED, RUN, STEP
 
 
 @dataclass(slots=True, kw_only=True)
 class Finish:
-    """The end of a run: `status` succeeded or failed, the encoded output or error, the time in microseconds."""
+    """The end of a run as its pass wants it: `status` succeeded or failed, the encoded output or error, the time in
+    microseconds."""
 
     run_id: UUID
     token: int
@@ -39,63 +37,63 @@ class Finish:
     finished_at: int
 
 
-def finish(connection: BaseDatabaseWrapper, end: Finish) -> Outcome:
-    """End a run, by one statement. The token stays, so that a lost answer can be told from a lost claim."""
-    return Outcome.WRITTEN if close(connection, end) else _explain(connection, end)
+def finish(connection: BaseDatabaseWrapper, write: Finish) -> Outcome:
+    """Finish a run, by one statement."""
+    return Outcome.WRITTEN if finish_waiting(connection, write) else _explain(connection, write)
 
 
-def close(connection: BaseDatabaseWrapper, end: Finish) -> bool:
-    """End a run, waiting for whoever has locked it; whether it is ended."""
-    return bool(database.retrying(connection, lambda: _finish(connection, end)))
+def finish_waiting(connection: BaseDatabaseWrapper, write: Finish) -> bool:
+    """Finish a run, waiting for whoever has locked it; whether it is finished."""
+    return bool(database.retrying(connection, lambda: _finish(connection, write)))
 
 
-def close_unlocked(connection: BaseDatabaseWrapper, end: Finish) -> bool:
-    """End a run unless somebody has locked it, in the caller's transaction; whether it is ended."""
-    return _is_lockable(connection, end) and _finish(connection, end)
+def finish_unlocked(connection: BaseDatabaseWrapper, write: Finish) -> bool:
+    """Finish a run unless somebody has locked it, in the caller's transaction; whether it is finished."""
+    return _is_lockable(connection, write) and _finish(connection, write)
 
 
-def close_all(connection: BaseDatabaseWrapper, ends: Sequence[Finish]) -> int:
-    """SQLite, whose client counts over all of them: end several runs by one call; how many are ended."""
+def finish_all(connection: BaseDatabaseWrapper, writes: Sequence[Finish]) -> int:
+    """SQLite, whose client counts over all of them: finish several runs by one call; how many are finished."""
     with connection.cursor() as cursor:
-        cursor.executemany(_CLOSING_OF_ONE, [_parameters(connection, end) for end in ends])
+        cursor.executemany(_FINISHING_ONE, [_parameters(connection, write) for write in writes])
         return int(cursor.rowcount)
 
 
-# PostgreSQL: the ends of several runs, given as one JSON text.
-CLOSING = Statement(
+# PostgreSQL: the ends of several runs, given as one JSON text. Runs that are locked are left out; it returns the ids of
+# the finished ones.
+FINISHING = Statement(
     "WITH v AS (SELECT * FROM json_to_recordset(%s) AS v (id uuid, token bigint, status text, output text, error text,"
-    " error_type text, failed_step text, finished_at timestamptz)),"
-    f" held AS (SELECT r.id FROM {RUN} r JOIN v ON r.id = v.id AND r.claim_token = v.token"
+    " error_type text, failed_step text, finished_at timestamptz)), held AS (SELECT r.id FROM"
+    f" {RUN} r JOIN v ON r.id = v.id AND r.claim_token = v.token"
     " AND r.status = 'running' FOR UPDATE OF r SKIP LOCKED)"
-    f" UPDATE {RUN} r SET status = v.status, phase = {ENDED}, output = v.output, error = v.error,"
-    " error_type = v.error_type, failed_step = v.failed_step, finished_at = v.finished_at,"
-    " suspect_since_us = NULL, current_step = ''"
+    f" UPDATE {RUN} r SET {moves.finishing('v.status', 'v.finished_at')}, output = v.output, error = v.error,"
+    " error_type = v.error_type, failed_step = v.failed_step"
     " FROM v, held WHERE r.id = held.id AND v.id = held.id RETURNING r.id",
     ["json"],
 )
 
 
-def closing(ends: Sequence[Finish]) -> str:
-    """The parameter of `CLOSING`, which passes over runs that are locked and returns the ids of the ended ones."""
-    return json.dumps([_as_json(end) for end in sorted(ends, key=lambda end: end.run_id)])
+def as_json(writes: Sequence[Finish]) -> str:
+    """The parameter of `FINISHING`."""
+    return json.dumps([_row(write) for write in sorted(writes, key=lambda write: write.run_id)])
 
 
-def _as_json(end: Finish) -> dict[str, Any]:
-    error_type, failed_step = failures.columns(end.error)
+def _row(write: Finish) -> dict[str, Any]:
+    error_type, failed_step = failures.columns(write.error)
     return {
-        "id": end.run_id.hex,
-        "token": end.token,
-        "status": end.status,
-        "output": end.output,
-        "error": end.error,
+        "id": write.run_id.hex,
+        "token": write.token,
+        "status": write.status,
+        "output": write.output,
+        "error": write.error,
         "error_type": error_type,
         "failed_step": failed_step,
-        "finished_at": clock.to_datetime(end.finished_at).isoformat(),
+        "finished_at": clock.to_datetime(write.finished_at).isoformat(),
     }
 
 
 def suspend(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wakes_at_us: int, write: StepWrite) -> Outcome:
-    """Record why a run waits (a sleep, a failed attempt) and put it down until `wakes_at_us`, in one transaction."""
+    """Record why a run waits (a sleep, a failed attempt) and suspend it until `wakes_at_us`, in one transaction."""
     if connection.vendor == "postgresql" and not write.replaces and _suspend_at_once(connection, wakes_at_us, write):
         return Outcome.WRITTEN
     # By several statements, which also tell a lost claim, a cancel and a lost answer apart.
@@ -109,15 +107,16 @@ def suspend(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wakes_at_
 
     outcome: Outcome = database.retrying(connection, transaction)
     if outcome is Outcome.LOST and records.is_recorded(connection, write):
-        return Outcome.WRITTEN  # by the first time it was asked, which let go of the run as well
+        return Outcome.WRITTEN  # by the first time it was asked, which released the run as well
     return outcome
 
 
 # PostgreSQL: a new record and the end of the claim, by one statement.
 _SUSPENSION = Statement(
     f"WITH held AS (SELECT id FROM {RUN} WHERE {records.FENCE} FOR UPDATE),"
-    f" written AS (INSERT INTO {STEP} (run_id, {records.COLUMNS}) SELECT id, {dialect.marks(records.TYPES)} FROM held"
-    f" ON CONFLICT DO NOTHING RETURNING run_id) UPDATE {RUN} r SET {_SUSPENDED} FROM written WHERE r.id = written.run_id",
+    f" written AS (INSERT INTO {STEP} (run_id, {', '.join(records.ALL)}) SELECT id, {dialect.marks(records.TYPES)} FROM held"
+    f" ON CONFLICT DO NOTHING RETURNING run_id)"
+    f" UPDATE {RUN} r SET {moves.suspended()} FROM written WHERE r.id = written.run_id",
     ["uuid", "bigint", *records.TYPES.values(), "bigint"],
 )
 
@@ -134,7 +133,7 @@ def _suspend_at_once(connection: BaseDatabaseWrapper, wakes_at_us: int, write: S
 
 
 def suspend_again(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wakes_at_us: int) -> Outcome:
-    """Put a run down until `wakes_at_us` for something that is recorded already."""
+    """Suspend a run until `wakes_at_us` for something that is recorded already."""
     if database.retrying(connection, lambda: _mark_suspended(connection, run_id, token, wakes_at_us)):
         return Outcome.WRITTEN
     return _why_not(connection, run_id, token)
@@ -143,12 +142,12 @@ def suspend_again(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wak
 def attempt_again(
     connection: BaseDatabaseWrapper, run_id: UUID, token: int, due_at: int, error: str, steps: Sequence[str]
 ) -> Outcome:
-    """Let the run policy have its way: forget the failures that ended the run, and come back at `due_at`."""
+    """As the run's policy says: reset the failures that ended the run, and come back at `due_at`."""
 
     def transaction() -> Outcome:
         with database.writing(connection), connection.cursor() as cursor:
             cursor.execute(
-                f"UPDATE {RUN} SET {_SUSPENDED}, attempts = attempts + 1, generation = generation + 1,"
+                f"UPDATE {RUN} SET {moves.suspended()}, attempts = attempts + 1, generation = generation + 1,"
                 f" error = %s, error_type = %s, failed_step = %s WHERE {records.FENCE}",
                 [due_at, error, *failures.columns(error), dialect.key(connection, run_id), token],
             )
@@ -162,86 +161,89 @@ def attempt_again(
 
 
 def release(connection: BaseDatabaseWrapper, run_id: UUID, token: int, *, is_untouched: bool = False) -> bool:
-    """Let go of a run: a running one is ready for others at once, a canceled one has ended, and a retry that waited
-    for this goes ahead. Returns whether it has ended.
+    """Release a run: a running one is ready for others at once, a canceling one is canceled. Returns whether it is canceled.
 
     `is_untouched`: it was claimed for the first time, and its body was not called.
     """
     never_started = ", started_at = NULL" if is_untouched else ""
     key = dialect.key(connection, run_id)
 
-    def statement() -> bool:
+    def statements() -> bool:
         with connection.cursor() as cursor:
             cursor.execute(
-                # MySQL evaluates assignments from left to right: `phase` reads the status before it changes.
-                f"UPDATE {RUN} SET phase = CASE WHEN status = 'canceled' THEN {ENDED} ELSE {READY} END,"
-                " claim_token = CASE WHEN status = 'canceled' THEN claim_token END,"
-                " status = CASE WHEN status = 'running' THEN 'pending' ELSE status END,"
-                f" worker_id = NULL, suspect_since_us = NULL, current_step = ''{never_started}"
-                f" WHERE id = %s AND claim_token = %s AND phase = {TIMED}",
+                f"UPDATE {RUN} SET {moves.ready(dialect.now(connection))}{never_started} WHERE {records.FENCE}",
                 [key, token],
             )
-            if not cursor.rowcount:
+            if cursor.rowcount:
                 return False
-            # Only a canceled run keeps the token.
-            cursor.execute(f"SELECT 1 FROM {RUN} WHERE id = %s AND claim_token = %s", [key, token])
+            now = dialect.date_value(connection, database.read_clock(connection))
+            cursor.execute(
+                f"UPDATE {RUN} SET {moves.finishing()} WHERE id = %s AND claim_token = %s AND status = 'canceling'",
+                [Status.CANCELED, now, key, token],
+            )
+            if cursor.rowcount:
+                return True
+            # Only a run that finished keeps the token: by the first time that this was asked.
+            cursor.execute(
+                f"SELECT 1 FROM {RUN} WHERE id = %s AND claim_token = %s AND status = 'canceled'", [key, token]
+            )
             return cursor.fetchone() is not None
 
-    return database.retrying(connection, statement)
+    return database.retrying(connection, statements)
 
 
-_CLOSING_OF_ONE = (
-    f"UPDATE {RUN} SET status = %s, phase = {ENDED}, output = %s, error = %s, error_type = %s, failed_step = %s,"
-    f" finished_at = %s, suspect_since_us = NULL, current_step = '' WHERE {records.FENCE}"
+_FINISHING_ONE = (
+    f"UPDATE {RUN} SET {moves.finishing()}, output = %s, error = %s, error_type = %s, failed_step = %s"
+    f" WHERE {records.FENCE}"
 )
 
 
-def _finish(connection: BaseDatabaseWrapper, end: Finish) -> bool:
+def _finish(connection: BaseDatabaseWrapper, write: Finish) -> bool:
     with connection.cursor() as cursor:
-        cursor.execute(_CLOSING_OF_ONE, _parameters(connection, end))
+        cursor.execute(_FINISHING_ONE, _parameters(connection, write))
         return bool(cursor.rowcount)
 
 
-def _parameters(connection: BaseDatabaseWrapper, end: Finish) -> list[Any]:
+def _parameters(connection: BaseDatabaseWrapper, write: Finish) -> list[Any]:
     return [
-        end.status,
-        end.output,
-        end.error,
-        *failures.columns(end.error),
-        dialect.date_value(connection, end.finished_at),
-        dialect.key(connection, end.run_id),
-        end.token,
+        write.status,
+        dialect.date_value(connection, write.finished_at),
+        write.output,
+        write.error,
+        *failures.columns(write.error),
+        dialect.key(connection, write.run_id),
+        write.token,
     ]
 
 
-def _is_lockable(connection: BaseDatabaseWrapper, end: Finish) -> bool:
+def _is_lockable(connection: BaseDatabaseWrapper, write: Finish) -> bool:
     if connection.vendor == "sqlite":
         return True
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT 1 FROM {RUN} WHERE id = %s{dialect.locking(connection)}", [dialect.key(connection, end.run_id)]
+            f"SELECT 1 FROM {RUN} WHERE id = %s{dialect.locking(connection)}", [dialect.key(connection, write.run_id)]
         )
         return cursor.fetchone() is not None
 
 
-def _explain(connection: BaseDatabaseWrapper, end: Finish) -> Outcome:
+def _explain(connection: BaseDatabaseWrapper, write: Finish) -> Outcome:
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT claim_token, status, phase FROM {RUN} WHERE id = %s", [dialect.key(connection, end.run_id)]
+            f"SELECT claim_token, status, phase FROM {RUN} WHERE id = %s", [dialect.key(connection, write.run_id)]
         )
         row = cursor.fetchone()
-    if row is None or row[0] != end.token:
+    if row is None or row[0] != write.token:
         return Outcome.LOST
-    if row[1] == end.status and row[2] == ENDED:
+    if row[1] == write.status and row[2] == ENDED:
         return Outcome.WRITTEN
     return Outcome.NOT_RUNNING
 
 
 def _why_not(connection: BaseDatabaseWrapper, run_id: UUID, token: int) -> Outcome:
-    """Why a run that is to be let go of is not running: canceled meanwhile, or another's by now."""
+    """Why a run that is to be suspended is not running: canceled meanwhile, or another's by now."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT 1 FROM {RUN} WHERE id = %s AND claim_token = %s AND phase = {TIMED}",
+            f"SELECT 1 FROM {RUN} WHERE {records.HELD}",
             [dialect.key(connection, run_id), token],
         )
         return Outcome.LOST if cursor.fetchone() is None else Outcome.NOT_RUNNING
@@ -250,7 +252,7 @@ def _why_not(connection: BaseDatabaseWrapper, run_id: UUID, token: int) -> Outco
 def _mark_suspended(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wakes_at_us: int) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {RUN} SET {_SUSPENDED} WHERE {records.FENCE}",
+            f"UPDATE {RUN} SET {moves.suspended()} WHERE {records.FENCE}",
             [wakes_at_us, dialect.key(connection, run_id), token],
         )
         return bool(cursor.rowcount)

@@ -18,8 +18,8 @@ _KEPT_FOR = 7 * 24 * 3600 * 1_000_000  # microseconds that the row of a dead wor
 
 
 def known_kinds(connection: BaseDatabaseWrapper) -> set[Kind]:
-    """The workflows that live workers know. One that was quiet for a while still counts: to put its runs aside for
-    nothing costs more than to pass over them."""
+    """The workflows that live workers know. One that was quiet for a while still counts: to set its runs aside for
+    nothing costs more than to walk over them."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT workflows FROM {WORKER} WHERE stopped_at IS NULL"
@@ -42,7 +42,7 @@ def say_stopped(connection: BaseDatabaseWrapper, worker_id: int) -> None:
 
 
 def delete_old(connection: BaseDatabaseWrapper) -> None:
-    """Delete the rows of workers that were not heard of for a week; what they held is taken over without them, too."""
+    """Delete the rows of workers that were not heard of for a week; what they held is recovered without them, too."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"DELETE FROM {WORKER} WHERE last_seen_us < {dialect.now(connection)} - %s",
@@ -54,7 +54,7 @@ def is_anything_left(
     connection: BaseDatabaseWrapper, kinds: Collection[Kind], queues: Sequence[str], horizon: int
 ) -> bool:
     """Whether there is, or will be within `horizon` microseconds, a run that a worker of these terms could claim: ready,
-    due, or to be taken over from a worker that is gone."""
+    due, or to be recovered from a worker that is gone."""
     condition, parameters = kinds_condition(kinds)
     if queues:
         condition, parameters = f"queue IN ({dialect.marks(queues)}) AND {condition}", [*queues, *parameters]

@@ -21,6 +21,7 @@ def paint(style: Style) -> dict[str, output.Paint]:
         Status.SUCCEEDED: style.SUCCESS,
         Status.FAILED: style.ERROR,
         Status.CANCELED: style.WARNING,
+        Status.CANCELING: style.WARNING,
         Status.RUNNING: style.MIGRATE_HEADING,
     }
 
@@ -58,7 +59,8 @@ def _summary(run: WorkflowRun, width: int | None) -> list[str]:
             (_("queue"), run.queue),
             (_("priority"), str(run.priority or "")),
             (_("key"), run.key or ""),
-            (_("worker"), str(run.worker) if run.status == run.Status.RUNNING and run.worker else ""),
+            (_("worker"), str(run.worker) if run.phase == run.Phase.TIMED and run.worker else ""),
+            (_("canceled"), runs.canceled(run) if run.status == run.Status.CANCELING else ""),
             (_("attempts"), str(run.attempts) if run.attempts > 1 else ""),
             (_("recoveries"), runs.recoveries(run)),
             (_("restart of"), str(run.restart_of_id or "")),

@@ -10,49 +10,60 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from .. import failures, values
-from ..core import clock
+from ..core import clock, states
 from ..core.ids import uuid7
 from ..core.names import MAX_LENGTH
 from ..failures.codec import MAX_STEP_LENGTH, MAX_TYPE_LENGTH
-from ..ledger import tables
 from .fields import ExactCharField
 from .worker import Worker
 
 if TYPE_CHECKING:
     from uuid import UUID
 
+DEFAULT_QUEUE = "default"
+
 
 class RunColumns(models.Model):
-    """The columns of a run, and what people read of them."""
+    """The columns of a run, and what people read of them.
+
+    What an INSERT may leave out has a default in the database: so a process with older code goes on starting runs after
+    a migration has added a column.
+    """
 
     class Status(models.TextChoices):
-        PENDING = "pending", _("pending")
-        RUNNING = "running", _("running")
-        SLEEPING = "sleeping", _("sleeping")
-        SUCCEEDED = "succeeded", _("succeeded")
-        FAILED = "failed", _("failed")
-        CANCELED = "canceled", _("canceled")
+        PENDING = states.Status.PENDING, _("pending")
+        RUNNING = states.Status.RUNNING, _("running")
+        SLEEPING = states.Status.SLEEPING, _("sleeping")
+        CANCELING = states.Status.CANCELING, _("canceling")
+        SUCCEEDED = states.Status.SUCCEEDED, _("succeeded")
+        FAILED = states.Status.FAILED, _("failed")
+        CANCELED = states.Status.CANCELED, _("canceled")
 
     class Phase(models.IntegerChoices):
         """Where a claim finds the run: internal, and apart from the status."""
 
-        READY = tables.READY, _("ready")
-        TIMED = tables.TIMED, _("timed")
-        ENDED = tables.ENDED, _("ended")
-        UNKNOWN = tables.UNKNOWN, _("unknown")
+        READY = states.Phase.READY, _("ready")
+        TIMED = states.Phase.TIMED, _("timed")
+        ENDED = states.Phase.ENDED, _("ended")
+        UNKNOWN = states.Phase.UNKNOWN, _("unknown")
 
-    FINISHED = (Status.SUCCEEDED, Status.FAILED, Status.CANCELED)
-    ACTIVE = (Status.PENDING, Status.RUNNING, Status.SLEEPING)
-    RETRYABLE = (Status.FAILED, Status.CANCELED)
+    FINISHED = tuple(map(Status, states.FINISHED))
+    ACTIVE = tuple(map(Status, states.ACTIVE))
+    RETRYABLE = tuple(map(Status, states.RETRYABLE))
+    CANCELABLE = tuple(map(Status, states.CANCELABLE))
 
     id = models.UUIDField(_("id"), primary_key=True, default=uuid7, editable=False)
     workflow = ExactCharField(_("workflow"), max_length=MAX_LENGTH)
-    version = ExactCharField(_("version"), max_length=MAX_LENGTH, blank=True)
-    queue = ExactCharField(_("queue"), max_length=MAX_LENGTH, default="default")
-    priority = models.SmallIntegerField(_("priority"), default=0)
+    version = ExactCharField(_("version"), max_length=MAX_LENGTH, default="", db_default="", blank=True)
+    queue = ExactCharField(_("queue"), max_length=MAX_LENGTH, default=DEFAULT_QUEUE, db_default=DEFAULT_QUEUE)
+    priority = models.SmallIntegerField(_("priority"), default=0, db_default=0)
     key = ExactCharField(_("key"), max_length=MAX_LENGTH, null=True)
-    status = models.CharField(_("status"), max_length=16, choices=Status.choices, default=Status.PENDING)
-    phase = models.SmallIntegerField(choices=Phase.choices, default=Phase.READY, editable=False)
+    status = models.CharField(
+        _("status"), max_length=16, choices=Status.choices, default=Status.PENDING, db_default=states.Status.PENDING
+    )
+    phase = models.SmallIntegerField(
+        choices=Phase.choices, default=Phase.READY, db_default=states.Phase.READY, editable=False
+    )
     input_text = models.TextField(db_column="input")
     input_search = models.JSONField(null=True)
     output_text = models.TextField(db_column="output", null=True)
@@ -62,15 +73,15 @@ class RunColumns(models.Model):
     failed_step = ExactCharField(_("failed step"), max_length=MAX_STEP_LENGTH, default="", db_default="", blank=True)
 
     # Attempts of the whole run under its retry policy; what crashes cost is counted apart.
-    attempts = models.PositiveIntegerField(_("attempts"), default=1)
-    recoveries = models.PositiveIntegerField(_("recoveries"), default=0)
-    recovery_mark = models.BigIntegerField(default=0, editable=False)
-    recovery_log_text = models.TextField(db_column="recovery_log", default="", blank=True)
-    # How often something that was recorded was forgotten: a worker's own copy of a history is good for one generation.
-    generation = models.PositiveIntegerField(default=0, editable=False)
-    has_history = models.BooleanField(default=False, editable=False)
+    attempts = models.PositiveIntegerField(_("attempts"), default=1, db_default=1)
+    recoveries = models.PositiveIntegerField(_("recoveries"), default=0, db_default=0)
+    recovery_mark = models.BigIntegerField(default=0, db_default=0, editable=False)
+    recovery_log_text = models.TextField(db_column="recovery_log", default="", db_default="", blank=True)
+    # How often something that was recorded was reset: a worker's own copy of a history is good for one generation.
+    generation = models.PositiveIntegerField(default=0, db_default=0, editable=False)
+    has_history = models.BooleanField(default=False, db_default=False, editable=False)
 
-    current_step = ExactCharField(_("current step"), max_length=MAX_LENGTH + 20, blank=True)
+    current_step = ExactCharField(_("current step"), max_length=MAX_LENGTH + 20, default="", db_default="", blank=True)
     progress_done = models.BigIntegerField(_("progress"), null=True)
     progress_total = models.BigIntegerField(_("progress total"), null=True)
 
@@ -85,12 +96,14 @@ class RunColumns(models.Model):
         related_name="runs",
     )
     # When a timed run is due: the end of a sleep or a delay, the next attempt, the end of a lease. Microseconds.
-    available_at_us = models.BigIntegerField(default=0, editable=False)
+    available_at_us = models.BigIntegerField(default=0, db_default=0, editable=False)
     suspect_since_us = models.BigIntegerField(null=True, editable=False)
 
     created_at = models.DateTimeField(_("created at"))
     started_at = models.DateTimeField(_("started at"), null=True)
     finished_at = models.DateTimeField(_("finished at"), null=True)
+    cancel_reason = models.TextField(_("cancel reason"), default="", db_default="", blank=True)
+    canceled_by = models.CharField(_("canceled by"), max_length=MAX_LENGTH, default="", db_default="", blank=True)
     restart_of = models.ForeignKey(
         "self",
         models.SET_NULL,

@@ -55,7 +55,7 @@ class RunControls(RunColumns, _Generic[R]):
     def result(self, timeout: float | None = None) -> R:
         """Wait for the end of the run and return what its body returned.
 
-        `timeout` is in seconds; None waits for ever. Where no live worker would take the run, that is logged as a warning
+        `timeout` is in seconds; None waits without limit. Where no live worker would take the run, that is logged as a warning
         after 5 seconds. Raises `RunFailed`, `RunCanceled`, `TimeoutError`, and `ResultUnavailable` at once inside
         `atomic()` (no worker can see the run before the commit), a body or a step.
 
@@ -77,20 +77,23 @@ class RunControls(RunColumns, _Generic[R]):
     def retry(self, from_step: str | None = None) -> None:
         """Let a failed or canceled run go on from the step that failed, or from `from_step`.
 
-        With `from_step` that step and all recorded after it are forgotten and execute again. Raises `InvalidState` in any
-        other status, `FailureWasHandled` where the body had handled the failure, `UnknownStep` for a step not recorded.
+        With `from_step` that step and all that came later are reset and execute again. Raises `InvalidState` in any other
+        status, `FailureWasHandled` where the body had handled the failure, `UnknownStep` for a step not recorded. A run that
+        is canceling can be retried once it is canceled.
         """
         connection = _connection(self)
         ledger.retry(connection, self.pk, from_step)
         _changed(self, connection)
 
-    def cancel(self) -> None:
-        """Cancel the run; a body that is running stops at its next step. Canceling a canceled run does nothing.
+    def cancel(self, reason: str = "", by: str = "") -> None:
+        """Cancel the run. `reason` and `by` (who does it) are kept as `cancel_reason` and `canceled_by`, for people.
 
-        Raises `InvalidState` for a run that succeeded or failed.
+        While a worker executes a step of it the run is `canceling`: no further step begins, and it is canceled, and
+        finished, once that step has ended and is recorded. Canceling what is canceled or canceling does nothing. Raises
+        `InvalidState` for a run that succeeded or failed.
         """
         connection = _connection(self)
-        is_canceled_now = ledger.cancel(connection, self.pk)
+        is_canceled_now = ledger.cancel(connection, self.pk, reason, by)
         _changed(self, connection)
         if is_canceled_now:
             tell_canceled(self, connection.alias)
@@ -98,7 +101,8 @@ class RunControls(RunColumns, _Generic[R]):
     def restart(self, from_step: str | None = None) -> Self:
         """Start a new run of the same workflow with the same input, linked to this one by `restart_of`.
 
-        With `from_step` the steps recorded before it are copied. The key is not. Raises `UnknownStep`.
+        With `from_step` what was recorded is copied, but for that step and all that came later. The key is not copied.
+        Raises `UnknownStep`.
         """
         refuse_outside_step("restart")
         connection = _connection(self)
@@ -115,7 +119,8 @@ class RunControls(RunColumns, _Generic[R]):
         with transaction.atomic(using=connection.alias):
             inserts.insert(connection, new)
             if from_step is not None:
-                inserts.copy_steps(connection, self.pk, new.id, ledger.position_of(connection, self.pk, from_step))
+                position = ledger.position_of(connection, self.pk, from_step)
+                inserts.copy_steps(connection, self.pk, new.id, from_step, position)
         notify.workers(connection)
         return type(self)._default_manager.using(connection.alias).get(pk=new.id)
 
@@ -139,9 +144,9 @@ class RunControls(RunColumns, _Generic[R]):
         """`retry()` for async code."""
         await sync_to_async(self.retry)(from_step)
 
-    async def acancel(self) -> None:
+    async def acancel(self, reason: str = "", by: str = "") -> None:
         """`cancel()` for async code."""
-        await sync_to_async(self.cancel)()
+        await sync_to_async(self.cancel)(reason, by)
 
     async def arestart(self, from_step: str | None = None) -> Self:
         """`restart()` for async code."""
@@ -150,8 +155,8 @@ class RunControls(RunColumns, _Generic[R]):
 
 
 def tell_canceled(run: RunColumns, alias: str) -> None:
-    """Send the signal after the commit, unless a worker holds the run: that worker sends it when it has let go."""
-    if run.phase == run.Phase.ENDED:
+    """Send the signal after the commit, unless the run is canceling: its worker sends it when it has released the run."""
+    if run.is_finished:
         transaction.on_commit(
             lambda: signals.run_canceled.send_robust(sender=type(run), run=run), using=alias, robust=True
         )

@@ -1,6 +1,6 @@
 """Which workers are alive, whether one of them would take a run, and what to do if none would.
 
-It only looks. What becomes of the runs of a dead worker is in `ledger/recovery_log.py`.
+It only looks. What becomes of the runs of a dead worker is in `ledger/recovery.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LIVE_WITHIN_LEASES = 3
 
 
 class Unclaimed(NamedTuple):
-    """Why nobody takes a run, and what to do about it, a sentence each; what to type for that, or nothing."""
+    """Why no worker takes a run, and what to do about it, a sentence each; what to type for that, or nothing."""
 
     reason: str
     advice: str

@@ -55,12 +55,12 @@ class WorkflowRunQuerySet(models.QuerySet[M]):
         """Retry each of these runs, as `run.retry()` does; those that can't be are skipped with the reason."""
         return self._each(ledger.retry, from_step)
 
-    def cancel(self) -> BulkResult:
+    def cancel(self, reason: str = "", by: str = "") -> BulkResult:
         """Cancel each of these runs, as `run.cancel()` does; those that can't be are skipped with the reason."""
-        return self._each(self._cancel)
+        return self._each(self._cancel, reason, by)
 
-    def _cancel(self, connection: BaseDatabaseWrapper, run_id: UUID) -> None:
-        is_canceled_now = ledger.cancel(connection, run_id)
+    def _cancel(self, connection: BaseDatabaseWrapper, run_id: UUID, reason: str, by: str) -> None:
+        is_canceled_now = ledger.cancel(connection, run_id, reason, by)
         if is_canceled_now and signals.run_canceled.has_listeners(self.model):
             tell_canceled(self.model._default_manager.using(connection.alias).get(pk=run_id), connection.alias)
 

@@ -1,6 +1,6 @@
 """Waiting for the end of a run: its row is looked at until the end has come.
 
-Where nobody is there to execute the run, that is said, once: it would be a wait without an end.
+Where no worker would execute the run, that is said, once: it would be a wait without an end.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LOOK_FOR_WORKERS = 2.5
 
 
 def wait(run: RunColumns, timeout: float | None, say: Say) -> None:
-    """Wait until the run has ended, or raise `TimeoutError`; `say` is called with why nobody executes it."""
+    """Wait until the run has ended, or raise `TimeoutError`; `say` is called with why no worker executes it."""
     for pause in pauses(run, timeout, say):
         time.sleep(pause)
 
@@ -45,7 +45,7 @@ def pauses(run: RunColumns, timeout: float | None, say: Say) -> Iterator[float]:
     while not run.is_finished:
         if connection.in_atomic_block:
             raise ResultUnavailable(
-                "result() inside atomic() would wait for ever: workers see the run after the commit."
+                "result() inside atomic() would never return: workers see the run after the commit."
             )
         lookout.look()
         remaining = None if deadline is None else deadline - time.monotonic()
@@ -62,14 +62,14 @@ class _Lookout:
     def __init__(self, connection: BaseDatabaseWrapper, run: RunColumns, say: Say) -> None:
         self._connection, self._run, self._say = connection, run, say
         self._looks_at = time.monotonic() + LOOK_FOR_WORKERS
-        self._found_nobody = False
+        self._found_none = False
 
     def look(self) -> None:
         if time.monotonic() < self._looks_at:
             return
         self._looks_at = time.monotonic() + LOOK_FOR_WORKERS
         unclaimed = why_unclaimed(self._connection, self._run)
-        if unclaimed is not None and self._found_nobody:
+        if unclaimed is not None and self._found_none:
             self._looks_at = math.inf
             self._say(unclaimed)
-        self._found_nobody = unclaimed is not None
+        self._found_none = unclaimed is not None

@@ -38,7 +38,7 @@ class WorkflowRun(RunControls[R]):
         ]
         constraints = [models.UniqueConstraint(fields=["workflow", "key"], name="django_steps_run_key")]
         indexes = [
-            # Also for the parked runs, so that looking for one to bring back doesn't walk over all that have ended.
+            # Also for the unknown runs, so that looking for one to bring back doesn't walk over all that have ended.
             PartialIndex(fields=["phase", "-priority", "id"], where=Q(phase=0) | Q(phase=3), name="django_steps_ready"),
             PartialIndex(fields=["phase", "queue", "-priority", "id"], where=Q(phase=0), name="django_steps_queue"),
             PartialIndex(fields=["phase", "available_at_us"], where=Q(phase=1), name="django_steps_timed"),

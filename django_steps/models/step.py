@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -10,7 +11,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from .. import failures, values
-from ..core import clock
+from ..core import clock, states
 from ..core.names import MAX_LENGTH
 from ..failures.attempt_log import read_log
 from ..failures.codec import MAX_TYPE_LENGTH
@@ -25,9 +26,10 @@ class StepRecord(models.Model):
         SLEEP = "sleep", _("sleep")
 
     class Status(models.TextChoices):
-        SUCCEEDED = "succeeded", _("succeeded")
-        FAILED = "failed", _("failed")
-        RETRYING = "retrying", _("retrying")
+        SUCCEEDED = states.StepStatus.SUCCEEDED, _("succeeded")
+        FAILED = states.StepStatus.FAILED, _("failed")
+        RETRYING = states.StepStatus.RETRYING, _("retrying")
+        WAITING = states.StepStatus.WAITING, _("waiting")
 
     run = models.ForeignKey(
         "WorkflowRun",
@@ -40,17 +42,28 @@ class StepRecord(models.Model):
     )
     name = ExactCharField(_("name"), max_length=MAX_LENGTH + 20)
     kind = models.CharField(_("kind"), max_length=16, choices=Kind.choices)
+    # The branch of the body that the step was called in; empty for the body itself. Nothing parses names for it.
+    branch = ExactCharField(_("branch"), max_length=MAX_LENGTH + 20, default="", db_default="", blank=True)
+    # The order in which outcomes were recorded; a step that was tried before keeps the position of its first record.
     position = models.PositiveIntegerField(_("position"))
+    # The highest position whose outcome the body had been given when it called this step; -1: none. It alone says what
+    # came later than what: B is later than A if B.after >= A.position. Times are for people.
+    after = models.IntegerField(default=-1, db_default=-1, editable=False)
     status = models.CharField(_("status"), max_length=16, choices=Status.choices)
-    attempts = models.PositiveIntegerField(_("attempts"), default=1)
+    attempts = models.PositiveIntegerField(_("attempts"), default=1, db_default=1)
     output_text = models.TextField(db_column="output", null=True)
     error_text = models.TextField(db_column="error", null=True)
     # The dotted path of the exception's class; empty unless the step failed.
     error_type = ExactCharField(_("error type"), max_length=MAX_TYPE_LENGTH, default="", db_default="", blank=True)
-    attempt_log = models.TextField(default="", blank=True)
+    attempt_log = models.TextField(default="", db_default="", blank=True)
     started_at = models.DateTimeField(_("started at"))
     finished_at = models.DateTimeField(_("finished at"), null=True)
     wakes_at_us = models.BigIntegerField(null=True)  # machine time
+    # JSON of what only records of this kind and status have to say.
+    context_text = models.TextField(db_column="context", null=True)
+    # A fingerprint of the arguments that the step was called with. Not used yet: the column is here so that runs of this
+    # version have it.
+    arguments = models.BigIntegerField(null=True, editable=False)
     claim_token = models.BigIntegerField(editable=False)
     write_id = models.BigIntegerField(editable=False)
 
@@ -79,6 +92,15 @@ class StepRecord(models.Model):
     def error(self) -> dict[str, Any] | None:
         """Why the step failed: `{"type", "message", "traceback", "step"}`, or None."""
         return failures.summary(self.error_text)
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """What only records of this kind and status have to say.
+
+        Of a step that is tried again: `delay_us`, the planned wait before the next attempt in microseconds.
+        """
+        context: dict[str, Any] = json.loads(self.context_text) if self.context_text else {}
+        return context
 
     @property
     def wakes_at(self) -> datetime | None:

@@ -11,8 +11,8 @@ class Worker(models.Model):
 
     host = models.CharField(_("host"), max_length=255)
     pid = models.IntegerField(_("process id"))
-    queues = models.JSONField(_("queues"), default=list)
-    workflows = models.JSONField(_("workflows"), default=list)
+    queues = models.JSONField(_("queues"), default=list, db_default=[])
+    workflows = models.JSONField(_("workflows"), default=list, db_default=[])
     concurrency = models.PositiveIntegerField(_("concurrency"))
     lease_us = models.BigIntegerField(_("lease"))  # microseconds
     started_at = models.DateTimeField(_("started at"))

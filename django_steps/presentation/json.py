@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from ..models import StepRecord, WorkflowRun
-from . import runs
+from . import runs, steps
 from .text import portable
 from .values import UNREADABLE, Mask, plain, unreadable
 
@@ -43,6 +43,8 @@ def as_json(run: WorkflowRun) -> dict[str, Any]:
         "started_at": _iso(run.started_at),
         "finished_at": _iso(run.finished_at),
         "wakes_at": _iso(run.wakes_at),
+        "cancel_reason": run.cancel_reason or None,
+        "canceled_by": run.canceled_by or None,
         "restart_of": str(run.restart_of_id) if run.restart_of_id else None,
         "error": run.error,
     }
@@ -55,7 +57,7 @@ def as_detailed_json(run: WorkflowRun) -> dict[str, Any]:
         "input": value(run.input_text, mask),
         "output": value(run.output_text, mask),
         "recovery_log": _guarded(lambda: [entry | {"at": _iso(entry["at"])} for entry in run.recovery_log]),
-        "steps": [_step_as_json(record, mask) for record in run.steps.order_by("position")],
+        "steps": [_step_as_json(run, record, mask) for record in run.steps.order_by("position")],
     }
 
 
@@ -69,15 +71,15 @@ def value(text: str | None, mask: Mask) -> Any:
         return {_UNREADABLE_KEY: unreadable(text, mask)}
 
 
-def _step_as_json(record: StepRecord, mask: Mask) -> dict[str, Any]:
+def _step_as_json(run: WorkflowRun, record: StepRecord, mask: Mask) -> dict[str, Any]:
     return {
         "name": record.name,
         "kind": record.kind,
         "position": record.position,
-        "status": record.status,
+        "status": steps.status_of(run, record),
         "attempts": record.attempts,
         "started_at": _iso(record.started_at),
-        "finished_at": _iso(record.finished_at),
+        "finished_at": _iso(steps.finished_at(run, record)),
         "wakes_at": _iso(record.wakes_at),
         "output": value(record.output_text, mask),
         "error": record.error,

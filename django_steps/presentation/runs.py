@@ -21,6 +21,7 @@ from .values import UNREADABLE
 
 # What has been ready or due for longer than this is overdue: a worker should have taken it.
 OVERDUE_AFTER = timedelta(seconds=60)
+_LONGEST_REASON = 200  # characters of the reason of a cancel
 _LONGEST_NAME = 60  # characters of a step's name within a sentence
 
 
@@ -41,11 +42,17 @@ def where_now(run: WorkflowRun) -> str:
     """
     if is_unknown(run):
         return _("no worker knows this workflow")
-    if run.status == run.Status.RUNNING and run.current_step:
+    if run.status in (run.Status.RUNNING, run.Status.CANCELING) and run.current_step:
         return _("now: %(step)s") % {"step": clipped(run.current_step, _LONGEST_NAME)}
     if not run.is_finished and (due := run.wakes_at):
         return _("waits until %(moment)s") % {"moment": durations.moment(due)}
     return ""
+
+
+def canceled(run: WorkflowRun) -> str:
+    """By whom a run was canceled, and why: `by eve: sent twice`; empty if neither was said."""
+    by = _("by %(author)s") % {"author": run.canceled_by} if run.canceled_by else ""
+    return clipped(": ".join(filter(None, [by, run.cancel_reason])), _LONGEST_REASON)
 
 
 def progress(run: WorkflowRun) -> str:
@@ -59,6 +66,8 @@ def detail(run: WorkflowRun) -> str:
     """What one wants to know of a run in a list: why it failed, what it does now, how far it is."""
     if run.status == run.Status.FAILED:
         return errors.line(run.error)
+    if run.status == run.Status.CANCELED:
+        return canceled(run)
     parts = [where_now(run), "" if run.is_finished else progress(run)]
     return ", ".join(filter(None, parts))
 

@@ -1,7 +1,8 @@
 """How a recorded step stands: its status, how long it took, how often it was attempted, and what failed before.
 
-A sleep is recorded as succeeded when it begins, since its end is fixed then: the clock and its run say whether it is
-over. What is shown of a status is decided here and in `runs.py` only.
+A sleep is recorded as waiting when it is reached, with the time at which it ends; that it is over is not written, since
+that would be a statement more for each. So here the clock and the run decide. What is shown of a status is decided
+here and in `runs.py` only.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from ..core import clock
 from ..failures.attempt_log import count_before_retry
 from ..models import StepRecord, WorkflowRun
 from . import durations, errors
@@ -24,16 +25,25 @@ _LABELS: dict[str, Any] = {**dict(WorkflowRun.Status.choices), **dict(StepRecord
 
 def is_cut_short(run: WorkflowRun, record: StepRecord) -> bool:
     """Whether a sleep's time was not over when the run ended, or is not yet."""
-    if record.kind != StepRecord.Kind.SLEEP or record.wakes_at is None:
+    if record.status != StepRecord.Status.WAITING or record.wakes_at is None:
         return False
-    return record.wakes_at > (run.finished_at or timezone.now())
+    return record.wakes_at > (run.finished_at or clock.to_datetime(clock.host_time()))
 
 
 def status_of(run: WorkflowRun, record: StepRecord) -> str:
-    """The status of a step; until the time of a sleep is over, it says what the run says."""
-    if is_cut_short(run, record) and run.status in (run.Status.SLEEPING, run.Status.CANCELED):
-        return str(run.status)
-    return str(record.status)
+    """The status of a step. A sleep is waiting until its time is over, and canceled if the run ended before that."""
+    if record.status != StepRecord.Status.WAITING:
+        return str(record.status)
+    if not is_cut_short(run, record):
+        return str(StepRecord.Status.SUCCEEDED)
+    return str(run.Status.CANCELED if run.is_finished else record.status)
+
+
+def finished_at(run: WorkflowRun, record: StepRecord) -> datetime | None:
+    """When a step ended; None while it hasn't."""
+    if record.status != StepRecord.Status.WAITING:
+        return record.finished_at
+    return run.finished_at if is_cut_short(run, record) else record.wakes_at
 
 
 def label_of(status: str) -> str:
@@ -43,10 +53,7 @@ def label_of(status: str) -> str:
 
 def took(run: WorkflowRun, record: StepRecord) -> timedelta | None:
     """How long a step took, or how much of a sleep was slept; None while that isn't known yet."""
-    end = record.wakes_at if record.kind == StepRecord.Kind.SLEEP else record.finished_at
-    if is_cut_short(run, record):
-        end = run.finished_at
-    return durations.between(record.started_at, end)
+    return durations.between(record.started_at, finished_at(run, record))
 
 
 def until(record: StepRecord) -> str:

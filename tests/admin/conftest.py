@@ -38,7 +38,7 @@ def make_run(
     """A run in this state, as if a worker had brought it there."""
     is_finished = status in WorkflowRun.FINISHED
     phase = WorkflowRun.Phase.ENDED if is_finished else WorkflowRun.Phase.READY
-    if status in ("running", "sleeping"):
+    if status in ("running", "sleeping", "canceling"):
         phase = WorkflowRun.Phase.TIMED
     defaults: dict[str, Any] = {
         "status": status,
@@ -58,9 +58,12 @@ def add_step(
     """One more recorded step."""
     position = columns.pop("position", run.steps.count())
     started = START + timedelta(seconds=position)
+    if columns.get("kind") == "sleep":
+        columns = {"status": "waiting", "finished_at": None, **columns}
     defaults: dict[str, Any] = {
         "kind": "step",
         "position": position,
+        "after": position - 1,
         "status": status,
         "output_text": values.encode(result) if status == "succeeded" else None,
         "started_at": started,

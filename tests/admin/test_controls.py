@@ -168,15 +168,30 @@ def test_retry_of_a_run_that_did_not_fail_is_refused_with_its_status(root, statu
     assert not LogEntry.objects.exists()
 
 
-@pytest.mark.parametrize("status", ["pending", "sleeping", "running"])
-def test_cancel_ends_a_run_once(root, status):
+@pytest.mark.parametrize(
+    ("status", "then"), [("pending", "canceled"), ("sleeping", "canceled"), ("running", "canceling")]
+)
+def test_cancel_ends_a_run_once(root, status, then):
     run = make_run(status)
     assert root.get(url("cancel", run.pk)).status_code == 200
-    root.post(url("cancel", run.pk))
     response = root.post(url("cancel", run.pk))
-    assert messages_of(response)[-1] == "Nothing was done: the run is canceled already."
-    assert WorkflowRun.objects.get().status == "canceled"
+    assert messages_of(response)[-1].startswith("Canceled." if then == "canceled" else "Canceling: the step ")
+    response = root.post(url("cancel", run.pk))
+    assert messages_of(response)[-1] == f"Nothing was done: the run is {then} already."
+    run = WorkflowRun.objects.get()
+    assert (run.status, run.canceled_by) == (then, "root")
     assert logged(run) == ["Canceled."]
+
+
+def test_canceling_run_shows_by_whom_and_why_and_has_no_button_for_it(root):
+    run = make_run("canceling", cancel_reason="sent <twice>", canceled_by="eve", current_step="ship")
+    page = root.get(url("change", run.pk))
+    text = page.content.decode()
+    assert "steps-status-canceling" in text and "now: ship" in text and page.context["is_live"]
+    assert "<dd>eve</dd>" in text and "<dd>sent &lt;twice&gt;</dd>" in text
+    assert not {"Cancel", "Delete"} & {str(tool.label) for tool in page.context["tools"]}
+    assert not any("Retry" in str(tool.label) for tool in page.context["tools"])
+    assert messages_of(root.get(url("cancel", run.pk))) == ["A run that is canceling can't be canceled."]
 
 
 def test_cancel_of_a_finished_run_is_refused(root):

@@ -152,15 +152,24 @@ def test_steps_and_sleeps_are_counted_apart(root, text):
     assert "until 2026-03-01 03:00:03" in page
 
 
-@pytest.mark.parametrize(("status", "took"), [("succeeded", "2d 00h"), ("canceled", "1m 00s"), ("sleeping", "-")])
-def test_sleep_says_what_the_run_says_until_its_time_is_over(root, status, took):
+@pytest.mark.parametrize(
+    ("status", "of_sleep", "took"),
+    [
+        ("succeeded", "succeeded", "2d 00h"),
+        ("canceled", "canceled", "1m 00s"),
+        ("failed", "canceled", "1m 00s"),
+        ("sleeping", "waiting", "-"),
+        ("canceling", "waiting", "-"),
+    ],
+)
+def test_sleep_is_waiting_until_its_time_is_over_or_the_run_has_ended(root, status, of_sleep, took):
     wakes = {"succeeded": START + timedelta(days=2)}.get(status, now() + timedelta(days=30))
     run = make_run(status, **({"finished_at": wakes} if status == "succeeded" else {}))
     add_step(run, "nap", kind="sleep", started_at=START, wakes_at_us=clock.to_microseconds(wakes))
     (row,) = root.get(url("change", run.pk)).context["steps"]
-    assert f"steps-status-{status}" in row.status
+    assert f"steps-status-{of_sleep}" in row.status
     assert row.took == took
-    assert f"nap, {status}, " in drawing(root, run).rows[0].title
+    assert f"nap, {of_sleep}, " in drawing(root, run).rows[0].title
 
 
 def test_short_value_is_shown_in_a_line_and_a_long_one_unfolded_on_demand(text, known):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from django.core.management.base import CommandError
 from django.db import connection
 
 from django_steps import signals
+from django_steps.ledger import leases, transitions
 from django_steps.ledger.tables import RUN
 from django_steps.management import bulk
 from django_steps.models import StepRecord, WorkflowRun
 from tests.app.workflows import sleeper, three_steps
+from tests.staging import claim
 
 Status = WorkflowRun.Status
 
@@ -172,6 +176,32 @@ def test_cancel_ends_the_named_runs(run_command, db):
     run, other = three_steps.start({}), three_steps.start({})
     assert run_command("cancelworkflows", str(run.pk)).out == "1 run is canceled.\n"
     assert [WorkflowRun.objects.get(pk=some.pk).status for some in (run, other)] == ["canceled", "pending"]
+
+
+def test_reason_of_a_cancel_is_kept_and_shown(run_command, db):
+    run = three_steps.start({})
+    run_command("cancelworkflows", str(run.pk), "--reason", "wrong file")
+    assert WorkflowRun.objects.get().cancel_reason == "wrong file"
+    assert "canceled, wrong file" in run_command("showworkflows", str(run.pk)).out
+    assert json.loads(run_command("showworkflows", str(run.pk), "--json").out)["cancel_reason"] == "wrong file"
+
+
+def test_cancel_of_a_run_that_a_worker_executes_makes_it_canceling(run_command, transactional_db):
+    run = three_steps.start({})
+    claimed = claim(run)
+    leases.enter_step(connection, run.pk, claimed.token, "first")
+    for _ in range(2):
+        run_command("cancelworkflows", str(run.pk), "--reason", "wrong file")
+    assert WorkflowRun.objects.get().status == "canceling"
+    detail = run_command("showworkflows", str(run.pk)).out
+    assert "canceling, now: first" in detail and "wrong file" in detail and "a-host:4711" in detail
+    assert str(run.pk) in run_command("showworkflows", "--status", "canceling").out
+    with pytest.raises(CommandError, match="it is canceling, and worker a-host:4711 still executes step 'first'"):
+        run_command("retryworkflows", str(run.pk))
+    run_command("pruneworkflows", "--older-than", "0s")
+    assert WorkflowRun.objects.exists()
+    transitions.release(connection, run.pk, claimed.token)
+    assert json.loads(run_command("showworkflows", str(run.pk), "--json").out)["status"] == "canceled"
 
 
 def test_cancel_of_a_workflow_takes_only_runs_of_the_status(run_command, work):

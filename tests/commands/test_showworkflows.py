@@ -149,7 +149,7 @@ def test_a_sleep_has_no_attempts(run_command, work):
     run = sleeper.start({"duration": "1h"})
     work()
     line = next(line for line in run_command("showworkflows", str(run.pk)).out.splitlines() if "nap " in line)
-    assert line.split()[:3] == ["nap", "sleep", "sleeping"]
+    assert line.split()[:3] == ["nap", "sleep", "waiting"]
     assert ":" in line.split()[3]  # when it began
 
 
@@ -183,6 +183,20 @@ def test_json_of_one_run_holds_its_steps(run_command, work, shaky):
         ("second", "succeeded"),
     ]
     assert datetime.fromisoformat(shown["finished_at"]) == WorkflowRun.objects.get().finished_at
+
+
+def test_json_of_a_sleep_says_waiting_until_its_time_is_over(run_command, work, pass_time):
+    run = sleeper.start({"duration": "1h"})
+
+    def shown():
+        steps = json.loads(run_command("showworkflows", str(run.pk), "--json").out)["steps"]
+        return next(step for step in steps if step["name"] == "nap")
+
+    work()
+    assert (shown()["status"], shown()["finished_at"]) == ("waiting", None)
+    pass_time("2h")
+    work()
+    assert (shown()["status"], shown()["finished_at"]) == ("succeeded", shown()["wakes_at"])
 
 
 @pytest.mark.parametrize("arguments", [[], ["--json"]], ids=["plain", "json"])

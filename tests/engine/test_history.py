@@ -324,8 +324,15 @@ def test_record_that_is_forgotten_while_a_pass_is_to_read_it_ends_the_pass(work,
 
 
 def recorded(name: str, position: int = 0, kind: str = "step", status: str = "succeeded", **known: Any) -> Recorded:
-    fields = {"attempts": 1, "output": "1", "error": None, "attempt_log": "", "wakes_at_us": None, **known}
-    return Recorded(name, kind, position, status, **fields)
+    fields = {
+        "after": position - 1,
+        "attempts": 1,
+        "output": "1",
+        "error": None,
+        "attempt_log": "",
+        "wakes_at_us": None,
+    }
+    return Recorded(name=name, kind=kind, position=position, status=status, **{**fields, **known})
 
 
 def test_name_reserved_twice_is_refused():
@@ -378,10 +385,38 @@ def test_long_output_is_fetched_when_it_is_read():
     assert fetched == ["a"]
 
 
-def test_names_since_are_in_the_order_of_their_positions():
-    history = History([recorded("c", 2), recorded("a", 0), recorded("b", 1)])
-    history.add(recorded("d", 3))
-    assert history.names_since(["b"]) == ["b", "c", "d"]
-    assert history.names_since(["d", "c"]) == ["c", "d"]
-    assert history.names_since(["unknown"]) == []
-    assert history.names_since([]) == []
+def test_failure_is_handled_once_something_is_recorded_that_knew_of_it():
+    history = History([recorded("a", 0, after=-1), recorded("b", 1, after=0, status="failed")])
+    assert not history.is_handled(["b"])
+    history.add(recorded("added before b", 2, after=0))
+    assert not history.is_handled(["b"])
+    history.add(recorded("c", 3, after=2))
+    assert history.is_handled(["b"])
+    assert not history.is_handled(["c"])
+    assert not history.is_handled(["b", "c"])
+    assert history.is_handled(["unknown", "b"])
+    assert not history.is_handled(["unknown"]) and not history.is_handled([])
+
+
+def test_what_was_tried_before_ends_at_a_position_above_all_others():
+    history = History([recorded("a", 0), recorded("b", 1, status="retrying")])
+    assert history.final_position(1) == 1
+    history.add(recorded("added before b", history.next_position()))
+    assert history.final_position(1) == 3
+    assert history.final_position(3) == 3
+
+
+def test_delivered_is_the_highest_position_that_the_body_was_given():
+    history = History([recorded("a", 0), recorded("moved", 5), recorded("b", 3)])
+    assert history.delivered == -1
+    for name, delivered in (("a", 0), ("moved", 5), ("b", 5)):
+        history.deliver(history.look_up(name, "step"))
+        assert history.delivered == delivered
+
+
+def test_only_what_is_final_up_to_what_is_not_is_kept_for_the_next_pass():
+    nap = recorded("nap", 1, kind="sleep", status="waiting", wakes_at_us=9)
+    history = History([recorded("c", 3), recorded("a", 0), nap, recorded("b", 2), recorded("d", 4, status="retrying")])
+    assert [record.name for record in history.records()] == ["a"]
+    history.deliver(nap)
+    assert [record.name for record in history.records()] == ["a", "nap", "b", "c"]

@@ -70,7 +70,8 @@ def test_kept_histories_are_bounded_in_what_they_hold(transactional_db):
     tiny.start_many([{}] * 4)
     claimed = claims.claim(connection, make_terms(), 4).runs
     recorded = [
-        Recorded(f"s{number}", "step", number, "succeeded", 1, "x" * 40_000, None, "", None) for number in range(100)
+        Recorded(f"s{number}", "step", number, number - 1, "succeeded", 1, "x" * 40_000, None, "", None)
+        for number in range(100)
     ]
     for item in claimed:
         cache.keep(item, recorded)

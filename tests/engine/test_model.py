@@ -6,6 +6,7 @@ The passes are a worker's own, with its commits, but on this thread, so that the
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,6 +30,7 @@ from django_steps.core import clock
 from django_steps.engine.ending import Ended
 from django_steps.engine.history_cache import HistoryCache, load_histories
 from django_steps.engine.host import Limits
+from django_steps.errors import InvalidState
 from django_steps.ledger import claims, database, timers
 from django_steps.ledger.claims import Claim
 from django_steps.ledger.terms import Terms
@@ -38,6 +40,7 @@ from django_steps.worker.host import WorkerHost
 from django_steps.worker.task import Task
 from tests.app.models import Effect
 from tests.staging import make_terms
+from tests.states import check_state
 
 MINUTE = 60_000_000  # microseconds
 LEASE = MINUTE // 2
@@ -64,6 +67,10 @@ operations = st.one_of(
 programs = st.lists(operations, min_size=2, max_size=7)
 
 
+# The kind and status of what is recorded of an operation; a sequential body never writes that a sleep is over.
+_KINDS = {"sleep": ("sleep", "waiting"), "caught": ("step", "failed")}
+
+
 class Row(NamedTuple):
     """What is to be recorded of one operation."""
 
@@ -83,8 +90,7 @@ def history_of(program: list[tuple[str, int]], repaired: set[str]) -> tuple[list
         if operation == "uncaught" and name not in repaired:
             return [*rows, Row(name, "step", "failed", 1)], "failed"
         if operation != "raise":
-            kind = "sleep" if operation == "sleep" else "step"
-            rows.append(Row(name, kind, "failed" if operation == "caught" else "succeeded", times + 1))
+            rows.append(Row(name, *_KINDS.get(operation, ("step", "succeeded")), times + 1))
     return rows, "succeeded"
 
 
@@ -252,6 +258,44 @@ class Modelled(RuleBasedStateMachine):
         self._execute(peril)
         assert left in ([], [self._written()])  # the stale pass wrote nothing
 
+    @goes_on
+    @rule(by=st.sampled_from(["", "eve"]))
+    def cancel_at_rest(self, by: str) -> None:
+        self.run.cancel(reason="at rest", by=by)
+        assert (self.run.status, self.run.canceled_by) == ("canceled", by)
+
+    @goes_on
+    @rule(point=points)
+    def cancel_in_the_middle(self, point: int) -> None:
+        """The pass goes on until it notices, and then lets go."""
+        peril = Peril(point, self._cancel)
+        self._execute(peril)
+        assert self.status != "canceling"
+
+    @goes_on
+    @rule(point=points)
+    def cancel_and_die(self, point: int) -> None:
+        """The process ends when somebody has just canceled the run: whoever recovers the run only ends it."""
+
+        def cancel_and_kill() -> None:
+            self._cancel()
+            peril.kill()
+
+        peril = Peril(point, cancel_and_kill)
+        self._execute(peril)
+        if peril.is_dead:
+            passes = self.counts["passes"]
+            self._let_leases_run_out()
+            if self.status == "canceled":
+                self._execute()
+                assert self.counts["passes"] == passes
+
+    @precondition(lambda self: self.status == "canceled")
+    @rule()
+    def retry_what_was_canceled(self) -> None:
+        self.run.retry()
+        assert (self.run.status, self.run.cancel_reason, self.run.canceled_by) == ("pending", "", "")
+
     @precondition(lambda self: self.status == "failed")
     @rule()
     def repair_and_retry(self) -> None:
@@ -259,6 +303,7 @@ class Modelled(RuleBasedStateMachine):
 
     @invariant()
     def history_is_the_beginning_of_the_models(self) -> None:
+        check_state(self.run)
         rows, ending = history_of(self.program, self.repaired)
         recorded = [
             Row(record.name, record.kind, record.status, record.attempts)
@@ -294,6 +339,8 @@ class Modelled(RuleBasedStateMachine):
                 break
             if self.status == "failed":
                 self._repair()
+            if self.status == "canceled":
+                self.run.retry()
             self._execute()
             self.history_is_the_beginning_of_the_models()
         assert self.status == "succeeded"
@@ -307,6 +354,7 @@ class Modelled(RuleBasedStateMachine):
             self._pass_over(claim, peril or Peril())
 
     def _pass_over(self, claim: Claim, peril: Peril) -> None:
+        self.counts["passes"] += 1
         _Present.machine = self
         _Present.peril = peril
         records = load_histories(connection, [claim], self.histories).get(claim.run_id)
@@ -319,6 +367,12 @@ class Modelled(RuleBasedStateMachine):
             self.counts["interruptions"] += peril.is_over
         if ending.how is Ended.SUSPENDED:
             self.histories.keep(claim, job.recorded())
+
+    def _cancel(self) -> None:
+        """Somebody cancels the run; not in the transaction of a step, which is on the same connection here."""
+        if not connection.in_atomic_block:
+            with contextlib.suppress(InvalidState):  # it has just ended
+                WorkflowRun.objects.get(pk=self.run.pk).cancel()
 
     def _written(self) -> Any:
         """The run and its records, as they are in the tables."""

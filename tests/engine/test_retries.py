@@ -193,6 +193,17 @@ def test_step_is_tried_up_to_its_policy_and_only_the_last_failure_reaches_the_bo
     assert [entry["error"]["message"] for entry in record.earlier_attempts] == ["attempt 1", "attempt 2"]
 
 
+def test_planned_wait_before_the_next_attempt_is_kept(work):
+    @workflow
+    def trying(step):
+        step.define("flaky", flaky([], 9), retry=RetryPolicy(initial_interval="90s", jitter=False)).run()
+
+    run = trying.start()
+    work()
+    record = run.steps.get()
+    assert record.status == "retrying" and record.context == {"delay_us": 90_000_000}
+
+
 def test_step_that_succeeds_at_last_has_no_error(work):
     executed: list[int] = []
 

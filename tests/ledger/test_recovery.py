@@ -260,25 +260,23 @@ def test_a_pass_after_a_crash_says_which_step_it_enters(work, monkeypatch):
 # -- Runs that were not running ------------------------------------------------------------------
 
 
-def test_a_canceled_run_whose_worker_died_has_ended():
+def test_a_canceling_run_whose_worker_died_is_canceled_without_calling_its_body(work):
     run = three_steps.start({})
-    claim(run)
-    run.cancel()
-    assert run.phase == WorkflowRun.Phase.TIMED
+    claimed = claim(run)
+    run.cancel(reason="enough", by="eve")
+    assert (run.status, run.phase, run.finished_at) == ("canceling", WorkflowRun.Phase.TIMED, None)
     clock.offset_us += 31 * SECOND
     recover()
     assert status_of(run) == "canceled" and run.phase == WorkflowRun.Phase.ENDED
-
-
-def test_a_retry_that_waited_for_a_dead_worker_goes_ahead():
-    run = three_steps.start({})
-    claimed = claim(run)
-    run.cancel()
+    assert run.finished_at > clock.to_datetime(claimed.claimed_at + 31 * SECOND)
+    assert (run.cancel_reason, run.canceled_by) == ("enough", "eve")
+    assert [entry["worker"] for entry in run.recovery_log] == ["a-host:4711"]
+    work()
+    assert not run.steps.exists()
+    assert not transitions.release(connection, run.pk, claimed.token)  # the dead one comes back, and is told of nothing
     run.retry()
-    assert run.status == "pending" and run.phase == WorkflowRun.Phase.TIMED
-    clock.offset_us += 31 * SECOND
-    recover()
-    assert claim(run).token != claimed.token
+    work()
+    assert status_of(run) == "succeeded"
 
 
 def test_a_sleep_that_was_recorded_before_the_crash_is_still_slept():

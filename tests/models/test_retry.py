@@ -8,7 +8,7 @@ from django.db import connection
 
 from django_steps import RetryPolicy, workflow
 from django_steps.errors import FailureWasHandled, InvalidState, UnknownStep
-from django_steps.ledger import records
+from django_steps.ledger import records, transitions
 from django_steps.models import WorkflowRun
 from django_steps.worker import Worker
 from tests.app import effects
@@ -132,6 +132,106 @@ def test_a_retry_after_a_compensation_is_refused_and_says_what_to_choose(work):
     assert effects.names(run) == ["charge", "ship", "refund", "ship", "refund"]
 
 
+class Deploys:
+    """A body to whose beginning a later deploy adds a step; it fails at `ship`, which comes after `charge`."""
+
+    def __init__(self, failures=9, **options):
+        self.has_new_step = False
+
+        @workflow(name="grows", **options)
+        def grows(input, step):
+            step.define("charge", effects.leave).run("charge")
+            if self.has_new_step:
+                step.define("weigh", effects.leave).run("weigh")
+            step.define("ship", failing("ship", while_=failures)).run()
+            step.define("thank", effects.leave).run("thank")
+
+        self.workflow = grows
+
+
+def test_a_step_that_a_later_deploy_added_before_the_failing_one_does_not_handle_the_failure(work):
+    deploys = Deploys(failures=3)
+    run = deploys.workflow.start({})
+    work()
+    deploys.has_new_step = True
+    for _ in range(3):
+        assert status_of(run) == "failed" and run.error["step"] == "ship"
+        run.retry()
+        work()
+    assert status_of(run) == "succeeded"
+    assert effects.names(run) == ["charge", "ship", "weigh", "ship", "ship", "ship", "thank"]
+    # In the order in which the outcomes were recorded.
+    assert list(run.steps.values_list("name", flat=True)) == ["charge", "weigh", "ship", "thank"]
+
+
+def test_an_added_step_does_not_stop_automatic_retries_of_the_run(work, pass_time):
+    policy = RetryPolicy(max_attempts=4, initial_interval="1h", jitter=False, backoff_coefficient=1.0)
+    deploys = Deploys(failures=3, retry=policy)
+    run = deploys.workflow.start({})
+    work()
+    deploys.has_new_step = True
+    for _ in range(3):
+        assert status_of(run) == "sleeping"
+        pass_time("61m")
+        work()
+    assert status_of(run) == "succeeded"
+    assert effects.names(run) == ["charge", "ship", "weigh", "ship", "ship", "ship", "thank"]
+
+
+def test_retry_from_the_failed_step_keeps_a_step_that_was_added_before_it(work):
+    deploys = Deploys(failures=2)
+    run = deploys.workflow.start({})
+    work()
+    deploys.has_new_step = True
+    run.retry()
+    work()
+    run.retry(from_step="ship")
+    work()
+    assert status_of(run) == "succeeded"
+    assert effects.names(run) == ["charge", "ship", "weigh", "ship", "ship", "thank"]
+
+
+def test_retry_from_an_added_step_executes_what_came_after_it_only(work):
+    deploys = Deploys(failures=2)
+    run = deploys.workflow.start({})
+    work()
+    deploys.has_new_step = True
+    run.retry()
+    work()
+    run.retry(from_step="weigh")
+    work()
+    assert status_of(run) == "succeeded"
+    assert effects.names(run) == ["charge", "ship", "weigh", "ship", "weigh", "ship", "thank"]
+
+
+def test_restart_from_a_step_copies_what_did_not_come_later(work):
+    deploys = Deploys(failures=2)
+    run = deploys.workflow.start({})
+    work()
+    deploys.has_new_step = True
+    run.retry()
+    work()
+    assert status_of(run) == "failed"
+    assert sorted(run.restart(from_step="ship").steps.values_list("name", flat=True)) == ["charge", "weigh"]
+    assert list(run.restart(from_step="weigh").steps.values_list("name", flat=True)) == ["charge"]
+
+
+def test_each_record_says_what_the_body_knew_when_it_called_the_step(work, pass_time):
+    deploys = Deploys(failures=1, retry=RetryPolicy(max_attempts=2, initial_interval="1h", jitter=False))
+    run = deploys.workflow.start({})
+    work()
+    assert list(run.steps.values_list("name", "position", "after")) == [("charge", 0, -1), ("ship", 1, 0)]
+    deploys.has_new_step = True
+    pass_time("2h")
+    work()
+    assert list(run.steps.values_list("name", "position", "after")) == [
+        ("charge", 0, -1),
+        ("weigh", 2, 0),
+        ("ship", 3, 2),
+        ("thank", 4, 3),
+    ]
+
+
 @pytest.mark.parametrize("how", ["itself", "cause", "context", "group", "cause in a group"])
 def test_the_step_whose_failure_ended_the_run_is_found(work, how):
     def reraise(error):
@@ -251,6 +351,42 @@ def test_a_long_history_that_a_worker_keeps_is_forgotten_with_its_steps(transact
         working.result()
 
 
+def test_a_worker_keeps_long_histories_of_which_records_move(transactional_db, pass_time):
+    """A step that waits for its next attempt is overtaken by steps that a deploy puts before it."""
+    has_new_steps = False
+
+    @workflow(name="long_and_overtaken")
+    def long_and_overtaken(input, step):
+        for number in range(80):
+            step.define(f"step {number}", effects.leave).run(f"step {number}")
+        if has_new_steps:
+            step.define("weigh", effects.leave).run("weigh")
+            step.sleep("before", "1h")
+        policy = RetryPolicy(max_attempts=3, initial_interval="1h", backoff_coefficient=1.0, jitter=False)
+        step.define("ship", failing("ship", while_=2), retry=policy).run()
+        step.sleep("after", "1h")
+        step.define("last", effects.leave).run("last")
+
+    run = long_and_overtaken.start({})
+    worker = Worker(concurrency=1, poll_interval=0.05)
+    working = Background(worker.run)
+    try:
+        eventually(lambda: status_of(run) == "sleeping")
+        has_new_steps = True
+        for name, count in (("weigh", 1), ("ship", 2), ("ship", 3), ("last", 1)):
+            pass_time("61m")
+            worker._wakeups.wake()
+            eventually(lambda name=name, count=count: effects.count(name) == count)
+            eventually(lambda: status_of(run) in ("sleeping", "succeeded"))
+    finally:
+        worker.stop()
+        working.result()
+    assert status_of(run) == "succeeded"
+    assert effects.names(run)[80:] == ["ship", "weigh", "ship", "ship", "last"]
+    names = list(run.steps.values_list("name", flat=True))
+    assert names[80:] == ["weigh", "before", "ship", "after", "last"]
+
+
 @pytest.mark.parametrize("status", ["pending", "running", "sleeping", "succeeded"])
 def test_retry_is_refused_with_the_status_in_the_message(work, status):
     run = sleeper.start({"duration": "1h"}) if status == "sleeping" else three_steps.start({})
@@ -317,7 +453,7 @@ def test_many_runs_are_retried_at_once_and_the_others_are_named(work):
     assert "succeeded" in next(entry.reason for entry in skipped if entry.run_id == fine.pk)
 
 
-def test_retry_waits_until_the_old_pass_lets_go(transactional_db):
+def test_a_retry_has_to_wait_until_the_old_pass_lets_go(transactional_db):
     """Cancel, then retry, while the old worker is still inside the step: never two bodies at once."""
     inside, go_on = threading.Event(), threading.Event()
     bodies, most = [0], [0]
@@ -344,14 +480,15 @@ def test_retry_waits_until_the_old_pass_lets_go(transactional_db):
     try:
         assert inside.wait(10)
         run.cancel()
-        run.retry()
-        assert run.status == "pending"
+        with pytest.raises(InvalidState, match="still executes"):
+            run.retry()
         for worker in workers:
             worker._wakeups.wake()
         threads[0].join(0.5)
         assert effects.count("wait") == 1
-        inside.clear()
         go_on.set()
+        eventually(lambda: status_of(run) == "canceled")
+        run.retry()
         run.result(timeout=10)
     finally:
         go_on.set()
@@ -360,13 +497,14 @@ def test_retry_waits_until_the_old_pass_lets_go(transactional_db):
         for thread in threads:
             thread.result()
     assert most[0] == 1
-    assert effects.names(run) == ["wait", "wait", "after"]  # what the old pass did in between was not its to record
+    assert effects.names(run) == ["wait", "after"]  # the step in flight was recorded
 
 
 def test_an_atomic_step_of_a_pass_that_was_retried_away_leaves_nothing(transactional_db):
     run = three_steps.start({})
     claimed = claim(run)
     run.cancel()
+    transitions.release(connection, run.pk, claimed.token)
     run.retry()
     assert records.record(connection, step_write(claimed, "first")) is records.Outcome.LOST
     assert not run.steps.exists()

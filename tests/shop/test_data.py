@@ -106,9 +106,9 @@ def test_the_attempts_of_a_retry_loop_are_each_executed_once(api, settings, inli
     assert executions(run) == {"attempt_1": 1, "attempt_2": 1, "attempt_3": 1}
     assert recorded(run) == {
         "attempt_1": "failed",
-        "retry_delay": "succeeded",
+        "retry_delay": "waiting",  # that it is over is not written
         "attempt_2": "failed",
-        "retry_delay#2": "succeeded",
+        "retry_delay#2": "waiting",
         "attempt_3": "succeeded",
     }
 

@@ -155,7 +155,7 @@ def _apply_retry(model_admin: RunAdminBase, request: HttpRequest, runs: list[Wor
 
 
 def _apply_cancel(model_admin: RunAdminBase, request: HttpRequest, runs: list[WorkflowRun]) -> Applied:
-    done = WorkflowRun.objects.filter(pk__in=[run.pk for run in runs]).cancel().done
+    done = WorkflowRun.objects.filter(pk__in=[run.pk for run in runs]).cancel(by=str(request.user)).done
     _log(request, runs, done, CHANGE, _("Canceled."))
     return Applied(done)
 
@@ -208,7 +208,6 @@ def _reasons(reasons: Counter[str]) -> str:
 
 
 _FINISHED = frozenset(WorkflowRun.FINISHED)
-_ACTIVE = frozenset(WorkflowRun.ACTIVE)
 _RETRY = Control(
     "retry",
     gettext_lazy("Retry selected runs"),
@@ -223,7 +222,7 @@ _CANCEL = Control(
     "cancel",
     gettext_lazy("Cancel selected runs"),
     ngettext_lazy("Cancel %(count)d run", "Cancel %(count)d runs", "count"),
-    _ACTIVE,
+    frozenset(WorkflowRun.CANCELABLE),
     _apply_cancel,
     ngettext_lazy("%(count)d run will be canceled.", "%(count)d runs will be canceled.", "count"),
     ngettext_lazy("%(count)d canceled", "%(count)d canceled", "count"),

@@ -85,7 +85,8 @@ def _from_the_body(run: WorkflowRun, kept: list[str]) -> RetryChoice:
 
 def _from_step(run: WorkflowRun, name: str) -> RetryChoice:
     position = run.steps.filter(name=name).values_list("position", flat=True).first() or 0
-    later = _recorded(run.steps.filter(position__gt=position))
+    others = run.steps.exclude(name=name)
+    later = _recorded(others.filter(after__gte=position))
     lines = [_("Step “%(step)s” is reset and executed again.") % {"step": name}]
     if steps := later[StepRecord.Kind.STEP]:
         text = ngettext(
@@ -99,8 +100,8 @@ def _from_step(run: WorkflowRun, name: str) -> RetryChoice:
             "The %d sleep recorded after it begins again.", "The %d sleeps recorded after it begin again.", sleeps
         )
         lines.append(text % sleeps)
-    if position:
-        lines += _kept_lines(_recorded(run.steps.filter(position__lt=position)))
+    if kept := _recorded(others.filter(after__lt=position)):
+        lines += _kept_lines(kept)
     return RetryChoice(_button(name), lines, _("Retried from step “%(step)s”.") % {"step": name})
 
 
@@ -180,11 +181,11 @@ class Forecast:
 def forecast(runs: Collection[UUID]) -> Forecast:
     """Where these failed and canceled runs would continue: three queries.
 
-    Whether a failure had been handled is asked of the last recorded step; a retry looks at all that came after it.
+    Whether a failure had been handled is asked of the last step that was called; a retry looks at all that are later.
     """
     ends = WorkflowRun.objects.filter(pk__in=runs).values_list("pk", "workflow", Right("error_text", _ERROR_END))
     found = {pk: (workflow, *failures.steps_named_at_the_end(end or "")) for pk, workflow, end in ends}
-    last = dict(StepRecord.objects.filter(run__in=runs).order_by().values_list("run").annotate(Max("position")))
+    last = dict(StepRecord.objects.filter(run__in=runs).order_by().values_list("run").annotate(Max("after")))
     failed = StepRecord.objects.filter(run__in=runs, status=StepRecord.Status.FAILED)
     positions: dict[UUID, dict[str, int]] = defaultdict(dict)
     for pk, name, position in failed.order_by().values_list("run", "name", "position"):
@@ -192,7 +193,7 @@ def forecast(runs: Collection[UUID]) -> Forecast:
     handled = set()
     for pk, (_workflow, steps, _reached) in found.items():
         ended_at = [positions[pk][name] for name in steps if name in positions[pk]]
-        if ended_at and last.get(pk, 0) > max(ended_at):
+        if ended_at and last.get(pk, -1) >= max(ended_at):
             handled.add(pk)
     continues = {
         pk: (workflow, (steps or [reached or ""])[0])

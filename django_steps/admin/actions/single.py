@@ -49,7 +49,7 @@ def cancel_page(admin: RunAdminBase, request: HttpRequest, object_id: str) -> Ht
     run: WorkflowRun = admin.get_object(request, object_id)
     if request.method == "POST":
         return _cancel(admin, request, run)
-    if run.is_finished:
+    if run.status not in run.CANCELABLE:
         return _refuse(admin, request, run, _("A run that is %(status)s can't be canceled."))
     lines = [_("The run will be canceled. What its steps have done stays done, and it can be retried later.")]
     if run.status == run.Status.RUNNING:
@@ -104,14 +104,16 @@ def _retry(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun, from_ste
 
 
 def _cancel(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun) -> HttpResponse:
-    if run.status == run.Status.CANCELED:
+    if run.status not in run.CANCELABLE:
         return _refuse(admin, request, run, _("Nothing was done: the run is %(status)s already."))
     try:
-        run.cancel()
+        run.cancel(by=str(request.user))
     except InvalidState:
         return _refuse(admin, request, run, _("Nothing was done: the run is %(status)s already."))
+    admin.log_change(request, run, _("Canceled."))
     done = _("Canceled.")
-    admin.log_change(request, run, done)
+    if run.status == run.Status.CANCELING:
+        done = _("Canceling: the step that a worker executes now will end, and no further one begins.")
     return _back(admin, request, run, done, messages.SUCCESS)
 
 

@@ -36,7 +36,7 @@ class StatusFilter(admin.SimpleListFilter):
             return queryset.filter(phase=phase.UNKNOWN)
         if status in WorkflowRun.FINISHED:
             return queryset.filter(status=status, finished_at__isnull=False)
-        if status in (WorkflowRun.Status.RUNNING, WorkflowRun.Status.SLEEPING):
+        if status in (WorkflowRun.Status.RUNNING, WorkflowRun.Status.SLEEPING, WorkflowRun.Status.CANCELING):
             return queryset.filter(status=status, phase=phase.TIMED)
         return queryset.filter(status=status) if status else queryset
 

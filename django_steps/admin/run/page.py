@@ -67,7 +67,7 @@ def run_page(
         "original": run,
         "run": run,
         "changelist_url": admin.url_of("changelist"),
-        "is_live": not run.is_finished or run.phase != run.Phase.ENDED,
+        "is_live": not run.is_finished,
         "tools": list(_tools(admin, request, run, can_retry)),
         "summary": _summary(run, steps),
         "status": html.status_word(run.status),
@@ -129,7 +129,7 @@ def _tools(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun, can_retr
         choice = retrying.retry_choice(run)
         label = _("Retry…") if choice.choices else choice.button
         yield Tool(label, admin.url_of("retry", run.pk), "primary", " ".join(choice.lines))
-    if not run.is_finished and admin.has_cancel_permission(request):
+    if run.status in run.CANCELABLE and admin.has_cancel_permission(request):
         yield Tool(_("Cancel"), admin.url_of("cancel", run.pk))
     if admin.has_add_permission(request):
         yield Tool(_("Restart"), admin.url_of("restart", run.pk))
@@ -156,6 +156,8 @@ def _summary(run: WorkflowRun, steps: list[StepRecord]) -> list[tuple[Any, Any]]
         (_("Attempts"), run.attempts if run.attempts > 1 else ""),
         (_("Recoveries"), runs.recoveries(run)),
         (_("Worker"), _worker(run)),
+        (_("Canceled by"), run.canceled_by),
+        (_("Reason"), run.cancel_reason),
     ]
     return [(label, value) for label, value in lines if value not in ("", None)]
 

@@ -175,7 +175,7 @@ def _spans(step: StepRecord, failures: dict[int, list[Any]], end: float) -> Iter
 
 def _present(run: WorkflowRun, lines: list[Line], end: float) -> list[Line]:
     """The step that is executing now, of which nothing is recorded yet."""
-    if run.status != run.Status.RUNNING or not run.current_step:
+    if run.status not in (run.Status.RUNNING, run.Status.CANCELING) or not run.current_step:
         return []
     started = max([span.end for line in lines for span in line.spans] or [end])
     now = Span("now", min(started, end), end)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
 from ... import failures, values
 from ...core.retries import RetryPolicy
+from ...core.states import FINAL
 from ...definitions.requests import RunStep
 from ...errors import NestedStep, OwnRunChanged, StepInTransaction, UnserializableValue, ValueTooLarge, WrongThread
 from ...ledger.claims import Claim
 from ...ledger.histories import Recorded
 from ...ledger.records import Outcome, StepWrite
+from ..history import History
 
 # Mistakes in the code: trying again would only make the same one again.
 _MISTAKES = (NestedStep, OwnRunChanged, StepInTransaction, WrongThread, UnserializableValue, ValueTooLarge)
@@ -26,16 +29,18 @@ class Attempt:
         self,
         request: RunStep,
         claim: Claim,
+        history: History,
         max_value_bytes: int,
         policy: RetryPolicy,
-        position: int,
         recorded: Recorded | None,
     ) -> None:
-        self.request, self.claim, self.policy, self.position = request, claim, policy, position
-        self.max_value_bytes = max_value_bytes
+        self.request, self.claim, self.policy = request, claim, policy
+        self.max_value_bytes, self._history = max_value_bytes, history
         self.number = recorded.attempts + 1 if recorded else 1
         self.log = recorded.attempt_log if recorded else ""
         self.replaces = recorded is not None
+        self.position = recorded.position if recorded else history.next_position()
+        self.after = history.delivered
         self.started_at = 0
         self.outcome: Outcome | None = None  # of the record that an atomic step has committed itself
 
@@ -55,18 +60,22 @@ class Attempt:
             return self._write("failed", error=text)
         write = self._write("retrying")
         finished_at = write.finished_at or 0
-        write.wakes_at_us = finished_at + delay // timedelta(microseconds=1)
+        delay_us = delay // timedelta(microseconds=1)
+        write.wakes_at_us, write.context = finished_at + delay_us, json.dumps({"delay_us": delay_us})
         write.attempt_log = failures.append_attempt(self.log, self.number, self.started_at, finished_at, text)
         return write
 
     def _write(self, status: str, output: str | None = None, error: str | None = None) -> StepWrite:
         claim = self.claim
+        if status in FINAL:
+            self.position = self._history.final_position(self.position)
         return StepWrite(
             run_id=claim.run_id,
             token=claim.token,
             name=self.request.name,
             kind="step",
             position=self.position,
+            after=self.after,
             status=status,
             attempts=self.number,
             output=output,

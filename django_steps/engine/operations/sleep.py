@@ -33,9 +33,9 @@ class SleepOperation(Operation[Sleep]):
             name=name,
             kind=self.kind,
             position=frame.history.next_position(),
-            status="succeeded",
+            after=frame.history.delivered,
+            status="waiting",
             started_at=now,
-            finished_at=until_us,
             wakes_at_us=until_us,
         )
         yield from record_and_wait(frame, write, until_us)

@@ -29,9 +29,8 @@ class StepOperation(Operation[RunStep]):
     def core(self, frame: Frame, request: RunStep, name: str, recorded: Recorded | None) -> Core:
         if recorded is not None and recorded.wakes_at_us:
             yield from wait_until(frame, recorded.wakes_at_us)
-        position = recorded.position if recorded else frame.history.next_position()
         policy = request.options.retry or frame.default_retry
-        attempt = Attempt(request, frame.claim, frame.host.limits.max_value_bytes, policy, position, recorded)
+        attempt = Attempt(request, frame.claim, frame.history, frame.host.limits.max_value_bytes, policy, recorded)
         while True:
             frame.current_step = name
             if frame.is_careful:

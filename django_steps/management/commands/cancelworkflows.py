@@ -19,6 +19,7 @@ class Command(base.WorkflowCommand):
         "examples:\n"
         "  cancelworkflows 0198c2a4-7d1e-7cc3-98c4-dc0c0c07398f\n"
         "  cancelworkflows --workflow send_notifications --status sleeping --dry-run\n"
+        "  cancelworkflows --workflow import_orders --reason 'wrong file'\n"
         "\n"
         "exit codes: 0 canceled (with --workflow also when some were skipped, or none was there), 1 not canceled\n"
     )
@@ -30,15 +31,17 @@ class Command(base.WorkflowCommand):
         add(
             "--status",
             action="append",
-            choices=[str(status) for status in WorkflowRun.ACTIVE],
+            choices=[str(status) for status in WorkflowRun.CANCELABLE],
             help=_("With --workflow: only runs of this status; may be repeated."),
         )
+        add("--reason", default="", metavar="TEXT", help=_("Why, for whoever looks at the runs later."))
         add("--dry-run", action="store_true", help=_("Say what would happen, and change nothing."))
 
     def carry_out(self, **options: Any) -> None:
         runs = self.selected(options)
         is_rehearsal = options["dry_run"]
-        report = bulk.carry_out(lambda some: some.cancel(), runs, self.stdout, is_rehearsal=is_rehearsal)
+        reason = options["reason"]
+        report = bulk.carry_out(lambda some: some.cancel(reason=reason), runs, self.stdout, is_rehearsal=is_rehearsal)
         if is_rehearsal:
             text = ngettext("%(count)d run would be canceled.", "%(count)d runs would be canceled.", report.done)
         else:

@@ -16,7 +16,7 @@ from uuid import UUID
 from django.utils import timezone
 
 from django_steps import StepsError
-from django_steps.models import WorkflowRun
+from django_steps.models import StepRecord, WorkflowRun
 
 from .. import samples
 from ..flaky_api import FlakyApi
@@ -203,11 +203,11 @@ class Story:
             steps=[
                 StepView(
                     name=step.name,
-                    status="sleeping" if step.wakes_at and step.wakes_at > timezone.now() else step.status,
+                    status=_status(step),
                     kind=step.kind,
                     executed=executions[run.pk, step.name],
                     started=self._since_begin(step.started_at),
-                    took=_duration(step.started_at, step.finished_at),
+                    took=_duration(step.started_at, step.wakes_at if step.kind == "sleep" else step.finished_at),
                 )
                 for step in run.steps.all()
             ],
@@ -231,6 +231,13 @@ class Story:
 
 def _times(moments: Iterable[datetime] | None) -> str:
     return ", ".join(f"{moment:%H:%M:%S.%f}"[:-4] for moment in moments or [])
+
+
+def _status(step: StepRecord) -> str:
+    """A sleep is over when its time has passed; its record keeps saying that it waits."""
+    if step.status != "waiting" or step.wakes_at is None:
+        return step.status
+    return "sleeping" if step.wakes_at > timezone.now() else "succeeded"
 
 
 def _duration(start: datetime | None, end: datetime | None) -> str:

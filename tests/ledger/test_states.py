@@ -1,0 +1,117 @@
+"""Every line of the table of states is reached, and nothing else is; so it is by random histories (`engine/test_model`)."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import connection
+
+from django_steps import workflow
+from django_steps.core import states
+from django_steps.ledger import claims, transitions, unknown
+from django_steps.ledger.transitions import Finish
+from django_steps.models import StepRecord, WorkflowRun
+from tests.app.workflows import sleeper, three_steps
+from tests.engine.test_model import Modelled
+from tests.staging import claim, make_terms, recover, step_write
+from tests.states import check_state, table
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def _clock(pass_time):
+    """The clock is set back after each test."""
+
+
+def finish(run, status):
+    claimed = claim(run)
+    end = Finish(run_id=run.pk, token=claimed.token, status=status, output="1", finished_at=claimed.now())
+    transitions.finish(connection, end)
+
+
+def sleep(run):
+    claimed = claim(run)
+    write = step_write(claimed, "nap", kind="sleep", status="waiting", output=None, wakes_at_us=claimed.now() + 1)
+    transitions.suspend(connection, run.pk, claimed.token, claimed.now() + 10_000_000, write)
+
+
+def die(run, pass_time, max_recoveries):
+    claim(run)
+    pass_time("31s")
+    recover(make_terms(max_recoveries=max_recoveries))
+
+
+def cancel_held(run):
+    claimed = claim(run)
+    run.cancel()
+    return claimed
+
+
+def test_each_line_of_the_table_is_reached(pass_time):
+    def walk():
+        yield three_steps.start({})
+        yield three_steps.start({}, delay="1h")
+        yield (run := three_steps.start({}))
+        claim(run)
+        yield run
+        cancel_held(run := three_steps.start({}))
+        yield run
+        sleep(run := sleeper.start({}))
+        yield run
+        sleep(run := sleeper.start({}))
+        pass_time("1m")
+        assert claims.claim(connection, make_terms(), 0).runs == []  # awake, and not claimed
+        yield run
+        for status in ("succeeded", "failed"):
+            finish(run := three_steps.start({}), status)
+            yield run
+            if status == "failed":
+                run.retry()
+                yield run
+        die(run := three_steps.start({}), pass_time, 0)
+        yield run
+        die(run := three_steps.start({}), pass_time, 3)
+        yield run
+        (run := three_steps.start({})).cancel()
+        yield run
+        claimed = cancel_held(run := three_steps.start({}))
+        transitions.release(connection, run.pk, claimed.token)
+        yield run
+        cancel_held(run := three_steps.start({}))
+        pass_time("31s")
+        recover()
+        yield run
+        run = three_steps.start({})
+        unknown.set_aside(connection, [("another", "")])
+        yield run
+        unknown.bring_back(connection, [("three_steps", "")])
+        yield run
+
+    seen = {check_state(run) for run in walk()}
+    assert seen == set(table())
+
+
+def test_the_table_names_every_status_and_phase():
+    assert {row.status for row in table()} == {*states.ACTIVE, *states.FINISHED} == set(WorkflowRun.Status.values)
+    assert {row.phase.upper() for row in table()} == set(WorkflowRun.Phase.names)
+    assert {row.status for row in table() if row.phase == "ended"} == set(states.FINISHED)
+    assert set(StepRecord.Status.values) == {
+        value for name, value in vars(states.StepStatus).items() if not name.startswith("_")
+    }
+    assert set(states.RETRYABLE) | set(states.CANCELABLE) < {*states.ACTIVE, *states.FINISHED}
+
+
+@pytest.mark.parametrize(
+    "columns", [{"phase": 2}, {"claim_token": 7}, {"status": "canceling"}, {"current_step": "one"}], ids=str
+)
+def test_the_model_test_looks_at_the_table(columns):
+    @workflow(name="modelled")
+    def modelled(input, step):
+        pass
+
+    machine = type("Machine", (Modelled,), {"workflow": modelled, "counts": {"runs": 0}})()
+    machine.start([])
+    machine.history_is_the_beginning_of_the_models()
+    WorkflowRun.objects.filter(pk=machine.run.pk).update(**columns)
+    with pytest.raises(AssertionError):
+        machine.history_is_the_beginning_of_the_models()

@@ -1,6 +1,6 @@
 """The few writes that carry the promises. All SQL of django_steps is in this package (and in the wake-ups).
 
-It knows rows, tokens and times, and nothing of bodies, threads or models.
+It knows rows, tokens and times. Not here: bodies and passes (`engine`), threads (`worker`), models (`models`).
 
 Words that all statements share:
 - `tables`: the names of the tables, the phases; `dialect`: what differs between the databases

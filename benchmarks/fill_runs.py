@@ -20,14 +20,19 @@ import django
 ROOT = Path(__file__).resolve().parent.parent
 
 _COLUMNS = (
-    "id, workflow, version, queue, priority, status, phase, input, input_search, output, error, attempts, recoveries,"
-    " recovery_mark, recovery_log, generation, has_history, current_step, available_at_us, created_at, started_at, finished_at"
+    "id, workflow, version, queue, priority, status, phase, input, input_search, output, error, error_type, failed_step,"
+    " attempts, recoveries, recovery_mark, recovery_log, generation, has_history, current_step, available_at_us, created_at,"
+    " started_at, finished_at"
 )
 _STATUS = "CASE WHEN {n} % 100 = 7 THEN 'failed' WHEN {n} % 500 = 3 THEN 'canceled' ELSE 'succeeded' END"
-_ERROR = '{"type": "shop.CardDeclined", "message": "card declined", "traceback": "", "step": "charge", "nodes": [{}]}'
+_ERROR = (
+    '{"type": "shop.CardDeclined", "message": "card declined", "traceback": "", "nodes": [{}], "step": "charge",'
+    ' "steps": ["charge"]}'
+)
 _VALUES = """'workflow_' || ({n} % 12), '', CASE WHEN {n} % 10 = 1 THEN 'bulk' ELSE 'default' END, 0, {status}, 2,
     '{{"order_id": ' || {n} || ', "email": "ada@example.com"}}', NULL, CASE WHEN {n} % 100 <> 7 THEN '{{"ok": true}}' END,
-    CASE WHEN {n} % 100 = 7 THEN '{error}' END, 1, 0, 0, '', 0, {true}, '', 0"""
+    CASE WHEN {n} % 100 = 7 THEN '{error}' END, CASE WHEN {n} % 100 = 7 THEN 'shop.CardDeclined' ELSE '' END,
+    CASE WHEN {n} % 100 = 7 THEN 'charge' ELSE '' END, 1, 0, 0, '', 0, {true}, '', 0"""
 
 
 def main() -> None:

@@ -1,8 +1,12 @@
-"""Durable workflows for Django: plain functions whose steps are recorded in your own database."""
+"""Durable workflows for Django: plain functions whose steps are recorded in your own database.
+
+The public names are here. Not here: anything else; what lives in which package is in `docs/internals/architecture.md`.
+"""
 
 from .core.context import current_step
 from .core.retries import RetryPolicy
-from .definitions import Workflow, get_workflow, workflow
+from .definitions import Workflow, get_workflow
+from .definitions.decorator import workflow
 from .definitions.step import Step
 from .errors import (
     DuplicateStepName,
@@ -13,6 +17,7 @@ from .errors import (
     InvalidState,
     NestedStep,
     NonRetryableError,
+    OwnRunChanged,
     RecordedInstanceGone,
     ResultUnavailable,
     RetryAfter,
@@ -44,6 +49,7 @@ __all__ = [
     "InvalidState",
     "NestedStep",
     "NonRetryableError",
+    "OwnRunChanged",
     "RecordedInstanceGone",
     "ResultUnavailable",
     "RetryAfter",

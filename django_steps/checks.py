@@ -7,7 +7,8 @@ Only settings are read, and no database is touched, except with `manage.py check
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from django.apps import apps
@@ -24,8 +25,8 @@ from .models import StepRecord, Worker, WorkflowRun
 TAG = "django_steps"
 VENDORS = ("sqlite", "postgresql", "mysql")
 
-# Besides a worker's threads: the one that claims, the one that renews the leases, and the one for housekeeping.
-_MORE_THAN_THREADS = 3
+# Besides a worker's threads: the loop, which claims, the heartbeat, maintenance, and the two writers.
+_MORE_THAN_THREADS = 5
 # The size of psycopg's pool where none is given.
 _DEFAULT_POOL = 4
 # Python's own default for SQLite; less gives up while another process is only writing.
@@ -39,9 +40,23 @@ DATABASES[{alias!r}]["OPTIONS"] = {{
 }}"""
 
 
+_concurrency_here: int | None = None
+
+
+@contextmanager
+def for_worker(concurrency: int | None) -> Iterator[None]:
+    """Let the checks judge pools by this concurrency rather than the setting: a worker's command line may say another."""
+    global _concurrency_here
+    before, _concurrency_here = _concurrency_here, concurrency
+    try:
+        yield
+    finally:
+        _concurrency_here = before
+
+
 def register() -> None:
     """Register all checks; called once, when the app is ready."""
-    for check in (check_settings, check_database_settings, check_router, check_admin):
+    for check in (check_settings, check_database_settings, check_other_pools, check_router, check_admin):
         checks.register(check, TAG)
     checks.register(check_databases, Tags.database)
 
@@ -96,6 +111,29 @@ def check_database_settings(**options: Any) -> list[CheckMessage]:
         ]
     of_vendor = {"sqlite": _check_sqlite, "postgresql": _check_postgresql, "mysql": _check_mysql_isolation}
     return [*_check_autocommit(connection), *of_vendor[connection.vendor](connection)]
+
+
+def check_other_pools(**options: Any) -> list[CheckMessage]:
+    """W005: pools of other databases than that of the runs."""
+    concurrency = _concurrency()
+    if concurrency is None:
+        return []
+    runs = router.db_for_write(WorkflowRun)
+    sizes = {alias: _pool_size(connections[alias].settings_dict["OPTIONS"]) for alias in connections if alias != runs}
+    return [
+        Warning(
+            f"The connection pool of database {alias!r} has {size} connections, fewer than the {concurrency} threads of a "
+            "worker. Runs whose steps use it keep a connection until they end or are suspended; a step that finds none "
+            "left waits, and fails when the timeout of the pool is over (30 seconds by default).",
+            hint=(
+                f'Set DATABASES[{alias!r}]["OPTIONS"]["pool"] = {{"max_size": {concurrency}}}, or lower '
+                f"{_where_concurrency_is_set()}. If only few runs at a time use {alias!r}, silence this check."
+            ),
+            id="django_steps.W005",
+        )
+        for alias, size in sizes.items()
+        if size is not None and size < concurrency
+    ]
 
 
 def check_databases(*, databases: Sequence[str] | None = None, **options: Any) -> list[CheckMessage]:
@@ -197,28 +235,47 @@ def _check_postgresql_isolation(connection: BaseDatabaseWrapper, levels: Any) ->
 
 
 def _check_pool(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
-    pool = connection.settings_dict["OPTIONS"].get("pool")
-    if not pool:
+    size, concurrency = _pool_size(connection.settings_dict["OPTIONS"]), _concurrency()
+    if size is None or concurrency is None:
         return []
-    try:
-        needed = conf.concurrency + _MORE_THAN_THREADS
-    except ImproperlyConfigured:  # E001 tells
-        return []
-    sizes = pool if isinstance(pool, dict) else {}
-    size = sizes.get("max_size") or sizes.get("min_size", _DEFAULT_POOL)
+    needed = concurrency + _MORE_THAN_THREADS
     if size >= needed:
         return []
     return [
         Error(
             f"The connection pool of database {connection.alias!r} has {size} connections; "
-            f"a worker with a concurrency of {conf.concurrency} needs {needed}.",
+            f"a worker with a concurrency of {concurrency} may need {needed}.",
             hint=(
                 f'Set DATABASES[{connection.alias!r}]["OPTIONS"]["pool"] = {{"max_size": {needed}}}, or lower '
-                'DJANGO_STEPS["CONCURRENCY"].'
+                f"{_where_concurrency_is_set()}."
             ),
             id="django_steps.E003",
         )
     ]
+
+
+def _concurrency() -> int | None:
+    """How many threads a worker has; None if the setting is wrong, which E001 tells."""
+    if _concurrency_here is not None:
+        return _concurrency_here
+    try:
+        return conf.concurrency
+    except ImproperlyConfigured:
+        return None
+
+
+def _where_concurrency_is_set() -> str:
+    return 'DJANGO_STEPS["CONCURRENCY"]' if _concurrency_here is None else "--concurrency"
+
+
+def _pool_size(options: dict[str, Any]) -> int | None:
+    """How many connections psycopg's pool has at most; None if there is no pool. Oracle's names its sizes otherwise."""
+    pool = options.get("pool")
+    if not pool:
+        return None
+    sizes = pool if isinstance(pool, dict) else {}
+    size: int = sizes.get("max_size") or sizes.get("max") or sizes.get("min_size", _DEFAULT_POOL)
+    return size
 
 
 # -- The database itself -------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Every exception a user of django_steps can meet.
 
 All of them share the base `StepsError`. The message says what to do about it. What is not here:
-the record of a failure in the database (`failures.py`).
+the record of a failure in the database (`failures`).
 """
 
 from __future__ import annotations
@@ -99,6 +99,20 @@ class NestedStep(StepsError):
 
 class StepInTransaction(StepsError):
     """A step was called inside an `atomic()` block that the body opened."""
+
+
+class OwnRunChanged(StepsError):
+    """An atomic step deleted its own run, or changed it, so that its record can't be written."""
+
+    def __init__(self, step: str) -> None:
+        self.step = step
+        super().__init__(step)
+
+    def __str__(self) -> str:
+        return (
+            f"Step {self.step!r} deleted or changed the run that it belongs to, so that it can't be recorded; what it wrote "
+            "is rolled back. A run can be deleted after it has ended."
+        )
 
 
 class WrongThread(StepsError):

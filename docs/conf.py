@@ -31,7 +31,6 @@ default_role = "literal"
 autodoc_member_order = "bysource"
 # Types are in the docstrings, where they matter; the overloads are for type checkers.
 autodoc_typehints = "none"
-autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True}
 python_use_unqualified_type_names = True
 add_module_names = False

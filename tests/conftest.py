@@ -17,16 +17,18 @@ from django.utils import timezone
 from django_steps.core import clock
 from django_steps.definitions import registry as workflows
 from django_steps.durations import to_microseconds
-from django_steps.ledger import database
+from django_steps.engine.drivers import execute
+from django_steps.ledger import database, notify
 from django_steps.models import Worker as WorkerRow
 from django_steps.worker import Worker
 from django_steps.worker.host import WorkerHost
 
 ROOT = Path(__file__).resolve().parent.parent
 
+collect_ignore = []
 # What no database can change is tested once.
 if os.environ.get("DATABASE", "sqlite") != "sqlite":
-    collect_ignore = [
+    collect_ignore += [
         "docs",
         "e2e",
         "typing",
@@ -35,6 +37,9 @@ if os.environ.get("DATABASE", "sqlite") != "sqlite":
         "test_packaging.py",
         "test_translations.py",
     ]
+# Django has pools for PostgreSQL only.
+if os.environ.get("DATABASE", "sqlite") != "postgresql":
+    collect_ignore += ["worker/test_pools.py"]
 
 
 # The tests of steps are executed a second time, with the run put down after every step and its body replayed.
@@ -189,6 +194,13 @@ def pass_time() -> Iterator[Callable[[str], None]]:
 
     yield forward
     clock.offset_us = 0
+
+
+@pytest.fixture(autouse=True)
+def nothing_warned_of() -> None:
+    """What one test was warned of is news in the next one."""
+    notify.repeated.forget()
+    execute.repeated.forget()
 
 
 @pytest.fixture(autouse=True, scope="session")

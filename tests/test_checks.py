@@ -8,6 +8,7 @@ import pytest
 from django.apps import apps
 from django.core.checks import ERROR, WARNING, Tags, run_checks
 from django.core.management import call_command
+from django.core.management.base import SystemCheckError
 from django.db import connection, connections
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.utils import ConnectionHandler
@@ -146,13 +147,31 @@ class TestDatabaseSettings:
         use_database(POSTGRESQL, OPTIONS={"pool": pool or {"min_size": 1}})
         (message,) = found()
         assert message.id == "django_steps.E003"
-        assert '{"max_size": 11}' in message.hint
+        assert '{"max_size": 13}' in message.hint
+        assert message.hint.endswith('or lower DJANGO_STEPS["CONCURRENCY"].')
 
-    @pytest.mark.parametrize("pool", [False, None, {"max_size": 11}, {"min_size": 11}])
+    @pytest.mark.parametrize("pool", [False, None, {"max_size": 13}, {"min_size": 13}])
     def test_pool_that_is_large_enough_or_none(self, use_database, settings, pool):
         settings.DJANGO_STEPS = {"CONCURRENCY": 8}
         use_database(POSTGRESQL, OPTIONS={"pool": pool})
         assert ids() == []
+
+    def test_pool_is_judged_by_what_the_command_line_of_a_worker_says(self, use_database, settings):
+        settings.DJANGO_STEPS = {"CONCURRENCY": 8}
+        use_database(POSTGRESQL, OPTIONS={"pool": {"max_size": 13}})
+        with checks.for_worker(9):
+            (message,) = found()
+        assert message.id == "django_steps.E003" and "a concurrency of 9 may need 14" in message.msg
+        assert message.hint.endswith("or lower --concurrency.")
+        use_database(POSTGRESQL, OPTIONS={"pool": {"max_size": 7}})
+        with checks.for_worker(2):
+            assert ids() == []
+
+    def test_command_line_with_more_threads_than_its_pool_has_connections_is_refused(self, use_database, settings):
+        settings.DJANGO_STEPS = {"CONCURRENCY": 2}
+        use_database(POSTGRESQL, OPTIONS={"pool": {"max_size": 7}})
+        with pytest.raises(SystemCheckError, match=r"django_steps\.E003"):
+            call_command("runworkflows", concurrency=3, skip_checks=False)
 
     @pytest.mark.parametrize("level", [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE, "serializable"])
     def test_postgresql_isolation_level_under_which_long_atomic_steps_never_commit(self, use_database, level):
@@ -188,6 +207,24 @@ class TestProject:
         (message,) = found()
         assert (message.id, message.level) == ("django_steps.W003", WARNING)
         assert "'runs'" in message.msg
+
+    @pytest.mark.parametrize(("pool", "size"), [(True, 4), ({"max_size": 7}, 7), ({"min_size": 2}, 2)])
+    def test_pool_of_another_database_that_is_smaller_than_the_concurrency(self, settings, monkeypatch, pool, size):
+        settings.DJANGO_STEPS = {"CONCURRENCY": 8}
+        databases = {"default": SQLITE, "reports": {**POSTGRESQL, "OPTIONS": {"pool": pool}}}
+        monkeypatch.setattr(checks, "connections", ConnectionHandler(databases))
+        (message,) = found()
+        assert (message.id, message.level) == ("django_steps.W005", WARNING)
+        assert f"database 'reports' has {size} connections, fewer than the 8 threads" in message.msg
+        assert '{"max_size": 8}' in message.hint
+        with checks.for_worker(size):
+            assert ids() == []
+
+    def test_pool_of_another_database_with_room_for_all_threads(self, settings, monkeypatch):
+        settings.DJANGO_STEPS = {"CONCURRENCY": 8}
+        databases = {"default": SQLITE, "reports": {**POSTGRESQL, "OPTIONS": {"pool": {"max_size": 8}}}}
+        monkeypatch.setattr(checks, "connections", ConnectionHandler(databases))
+        assert ids() == []
 
     def test_rangefilter_not_installed(self, settings):
         settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != "rangefilter"]

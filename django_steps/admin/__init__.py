@@ -1,7 +1,16 @@
-"""The admin pages: the list of runs, the page of a run, what can be done to them, and the overview.
+"""The admin pages: the list of runs, the page of a run, what can be done to them, starting them, and the overview.
 
 Imported by the admin's autodiscovery only, so that the app works without `django.contrib.admin`. `WorkflowRunAdmin` is
 made to be subclassed, and to be registered on any admin site.
+
+Imports go one way:
+
+- `base`: what every page needs of the ModelAdmin; the pages are typed against it
+- `html`, `csp`, `own_keys`: small things that several pages share
+- `list`, then `actions`, then `run`; beside them `start` and `overview`: the pages, a package each
+- `site`: `WorkflowRunAdmin`, which puts them together
+
+Not here: how runs, steps and values read (`presentation`), and what a control does to the rows (`models`, `ledger`).
 """
 
 from __future__ import annotations
@@ -9,7 +18,7 @@ from __future__ import annotations
 from django.contrib import admin
 
 from ..models import WorkflowRun
-from .runs import WorkflowRunAdmin
+from .site import WorkflowRunAdmin
 
 __all__ = ["WorkflowRunAdmin"]
 

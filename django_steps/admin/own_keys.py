@@ -1,6 +1,6 @@
 """The keys that the admin's pages give to runs themselves, so that pressing a button twice starts one run.
 
-They say nothing of what a run is about: whoever shows keys leaves them out.
+They say nothing of what a run is about, so they are left out where keys are shown.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from uuid import UUID
 
-_RESTART, _PRESS = "run-again", "start"
+_RESTART, _PRESS = "restart", "start"
 _OWN = re.compile(rf"(?:{_RESTART}|{_PRESS})-[0-9a-f]{{8}}(?:-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}")
 
 
 def of_restart(last_run: UUID) -> str:
-    """The key of the run that starts again what this one did."""
+    """The key of the restart that follows this run."""
     return f"{_RESTART}-{last_run}"
 
 

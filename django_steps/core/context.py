@@ -49,10 +49,10 @@ def current_step() -> StepContext:
     return step
 
 
-def refuse_outside_step(verb: str) -> None:
-    """Raise `StartOutsideStep` in a body outside a step: every pass over it would start another run."""
+def refuse_outside_step(method: str) -> None:
+    """Raise `StartOutsideStep` in a body outside a step: every pass would start another run."""
     if active_pass.get() is not None and active_step.get() is None:
         raise StartOutsideStep(
-            f"{verb}() in a body starts a run on every pass over it. Wrap it in a step: "
-            f'step.define("start_other", lambda: str(other.{verb}(…).pk)).run()'
+            f"{method}() in a body starts another run on every pass. Wrap it in a step: "
+            f'step.define("start_other", lambda: str(other.{method}(…).pk)).run()'
         )

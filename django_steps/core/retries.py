@@ -113,7 +113,7 @@ def _holds(condition: Condition, error: BaseException) -> bool:
 def _is_excluded(policy: RetryPolicy, error: BaseException) -> bool:
     try:
         return _holds(policy.give_up_on, error) or not _holds(policy.retry_on, error)
-    except Exception:  # the failure that is being judged must be recorded all the same
+    except BaseException:  # the failure that is being judged must be recorded all the same, also after a SystemExit
         logger.exception("A function of a RetryPolicy raised, so that there is no further attempt.")
         return True
 

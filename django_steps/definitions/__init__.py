@@ -1,23 +1,28 @@
-"""What users write and type: `@workflow`, the registry, inputs, starting runs, and the `step` of a body.
+"""What users write and type: workflows and the registry, their inputs and options, starts, and the `step` of a body.
 
-Importable before Django's apps are ready: the models are imported when a run is started. Not here: what a step call does
-(`engine`).
+From below: `targets`, `inputs`, `logger`, `options` < `step`, `workflow` < `registry`, `starting`, `bodies` < `decorator`.
+
+All of it can be imported before Django's apps are ready: the models are imported when a run is started.
+
+Not here: what a step call does (`engine`), how a run becomes a row (`ledger.inserts`), and the decorator `workflow`
+among the names below, since it would hide the module `workflow`: it is in `decorator`, for users in `django_steps`.
 """
 
-from .decorator import workflow
+from .options import PRIORITIES, StartOptions, StartOptionsWithKey, StepOptions, WorkflowOptions, check_priority
 from .registry import get_workflow, register, registered, registered_kinds
-from .workflow import INJECTED, PRIORITIES, StartOptions, StartOptionsWithKey, Workflow, check_priority
+from .workflow import INJECTED, Workflow
 
 __all__ = [
     "INJECTED",
     "PRIORITIES",
     "StartOptions",
     "StartOptionsWithKey",
+    "StepOptions",
     "Workflow",
+    "WorkflowOptions",
     "check_priority",
     "get_workflow",
     "register",
     "registered",
     "registered_kinds",
-    "workflow",
 ]

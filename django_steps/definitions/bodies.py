@@ -6,12 +6,11 @@ these would not be solved for them, hence one overload each. Nothing of this is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, Protocol, TypeVar, Unpack, overload
 
-from ..core.retries import RetryPolicy
 from ..models import WorkflowRun
 from .logger import WorkflowLogger
+from .options import WorkflowOptions
 from .step import Step
 from .workflow import Workflow
 
@@ -119,14 +118,4 @@ class Decorator(Protocol):
     @overload
     def __call__(self, function: TakesNothing[R], /) -> Workflow[None, R]: ...
     @overload
-    def __call__(
-        self,
-        *,
-        name: str | None = None,
-        version: str = "",
-        queue: str = "default",
-        priority: int = 0,
-        retry: RetryPolicy | int | None = None,
-        step_retry: RetryPolicy | int | None = None,
-        mask: Iterable[str] = (),
-    ) -> Decorator: ...
+    def __call__(self, **options: Unpack[WorkflowOptions]) -> Decorator: ...

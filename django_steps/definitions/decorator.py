@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .options import WORKFLOW_DEFAULTS, WorkflowOptions, shows_options
 from .registry import register
 from .workflow import Workflow
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from .bodies import Decorator
 
 
@@ -18,14 +21,15 @@ def _typed(function: Callable[..., Any]) -> Decorator:
 
 
 @_typed
-def workflow(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+@shows_options(WorkflowOptions, **WORKFLOW_DEFAULTS)
+def workflow(function: Callable[..., Any] | None = None, /, **options: Unpack[WorkflowOptions]) -> Any:
     """Make a function a workflow: `@workflow`, or `@workflow(name="nightly", queue="reports", retry=3)`.
 
-    - `name`: the function's name by default; with `version` it identifies the workflow.
-    - `queue`, `priority` (-100 to 100, larger first): the defaults of its runs.
+    - `name`: text, default: the function's name; with `version` (text, default: empty) it identifies the workflow.
+    - `queue` (text, default: `"default"`), `priority` (-100 to 100, larger first; default: 0): the defaults of its runs.
     - `retry`: automatic retries of the whole run; `step_retry`: the default policy of its steps. Each a `RetryPolicy`
-      or a number of attempts, the first included.
-    - `mask`: keys whose values no page and no log shows.
+      or a number of attempts, the first included; default: one attempt.
+    - `mask`: a collection of keys whose values no page and no log shows; default: none.
 
     Raises `TypeError` for a function that can't be a body, `InvalidName`, and `ImproperlyConfigured` if the name and
     version are taken.

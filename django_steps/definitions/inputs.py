@@ -114,7 +114,7 @@ def _with_nested(
 
 
 def _type_errors(hints: dict[str, Any], value: dict[str, Any], mask: Collection[str]) -> list[str]:
-    """What is plainly of another type; what can't be told from the annotation alone is let through."""
+    """What is clearly of another type; a value is accepted where the annotation alone can't decide."""
     errors = []
     for name, item in value.items():
         expected = hints.get(name)

@@ -1,6 +1,6 @@
-"""The `logger` argument of a body: a standard adapter that says nothing twice.
+"""The `logger` argument of a body: a standard adapter that writes no line twice.
 
-While a pass only passes over steps that earlier passes recorded, their log lines were written already.
+While a pass only replays steps, earlier passes have written the log lines already.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
-from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -18,14 +17,12 @@ from .. import values
 from ..conf import conf
 from ..core import clock
 from ..core.context import refuse_outside_step
-from ..core.names import check_name
-from ..durations import Duration, to_microseconds
 from ..errors import InvalidInput, UnserializableValue
 from ..ledger import database, inserts, notify
 from ..ledger.inserts import NewRun
 from ..models import WorkflowRun
-from .step import check_datetime
-from .workflow import Workflow, check_priority
+from .options import RunOptions
+from .workflow import Workflow
 
 logger = logging.getLogger("django_steps")
 
@@ -33,21 +30,10 @@ logger = logging.getLogger("django_steps")
 _KEY_ATTEMPTS = 5
 
 
-def start(
-    workflow: Workflow[Any, Any],
-    input: Any,
-    *,
-    key: str | None,
-    priority: int | None,
-    queue: str | None,
-    delay: Duration | None,
-    start_at: datetime | None,
-) -> WorkflowRun:
+def start(workflow: Workflow[Any, Any], input: Any, options: RunOptions) -> WorkflowRun:
     """See `Workflow.start`."""
     refuse_outside_step("start")
-    if key is not None:
-        key = check_name(key, "key")
-    new = _new_run(workflow, input, *_options(workflow, priority, queue, delay, start_at), key=key)
+    new = _new_run(workflow, input, options)
     connection = database.connection_for(router.db_for_write(WorkflowRun))
     for _ in range(_KEY_ATTEMPTS):
         if inserts.insert(connection, new):
@@ -56,25 +42,19 @@ def start(
         first = _first_with_key(new, connection)
         if first is not None:
             return first
-    raise DatabaseError(f"Workflow {workflow.name!r} could not be started with key {key!r}: its row comes and goes.")
+    raise DatabaseError(
+        f"Workflow {workflow.name!r} could not be started with key {new.key!r}: {_KEY_ATTEMPTS} times another run had the"
+        " key and was deleted before it could be read."
+    )
 
 
-def start_many(
-    workflow: Workflow[Any, Any],
-    inputs: Iterable[Any],
-    *,
-    priority: int | None,
-    queue: str | None,
-    delay: Duration | None,
-    start_at: datetime | None,
-) -> list[WorkflowRun]:
+def start_many(workflow: Workflow[Any, Any], inputs: Iterable[Any], options: RunOptions) -> list[WorkflowRun]:
     """See `Workflow.start_many`."""
     refuse_outside_step("start_many")
-    options = _options(workflow, priority, queue, delay, start_at)
     runs = []
     for number, input in enumerate(inputs):
         try:
-            runs.append(_new_run(workflow, input, *options))
+            runs.append(_new_run(workflow, input, options))
         except InvalidInput as error:
             raise InvalidInput(f"Input {number}: {error}", error.errors) from None
     if not runs:
@@ -85,32 +65,7 @@ def start_many(
     return [_instance(new, connection.alias) for new in runs]
 
 
-def _options(
-    workflow: Workflow[Any, Any],
-    priority: int | None,
-    queue: str | None,
-    delay: Duration | None,
-    start_at: datetime | None,
-) -> tuple[int, str, int | None, int | None]:
-    if delay is not None and start_at is not None:
-        raise ValueError("Give delay= or start_at=, not both.")
-    return (
-        workflow.priority if priority is None else check_priority(priority),
-        workflow.queue if queue is None else check_name(queue, "queue name"),
-        None if delay is None else to_microseconds(delay),
-        None if start_at is None else clock.to_microseconds(check_datetime(start_at, "start_at=")),
-    )
-
-
-def _new_run(
-    workflow: Workflow[Any, Any],
-    input: Any,
-    priority: int,
-    queue: str,
-    delay: int | None,
-    due_at: int | None,
-    key: str | None = None,
-) -> NewRun:
+def _new_run(workflow: Workflow[Any, Any], input: Any, options: RunOptions) -> NewRun:
     if "input" in workflow.parameters:
         input = workflow.to_input(input)
     try:
@@ -121,14 +76,14 @@ def _new_run(
     return NewRun(
         workflow=workflow.name,
         version=workflow.version,
-        queue=queue,
-        priority=priority,
+        queue=workflow.queue if options.queue is None else options.queue,
+        priority=workflow.priority if options.priority is None else options.priority,
         input=text,
         input_search=None if search is None else json.dumps(search),
-        key=key,
+        key=options.key,
         created_at=clock.host_time(),
-        delay=delay,
-        due_at=due_at,
+        delay=options.delay_us,
+        due_at=options.due_at_us,
     )
 
 
@@ -154,13 +109,13 @@ def _instance(new: NewRun, alias: str) -> WorkflowRun:
 
 @cache
 def _defaults() -> dict[str, Any]:
-    """What the columns of a run hold that nobody gave a value, in the order of the fields."""
+    """The values of the columns that a start does not set, in the order of the fields."""
     fields = WorkflowRun._meta.concrete_fields
     return {field.attname: None if field.primary_key else field.get_default() for field in fields}
 
 
 def _first_with_key(new: NewRun, connection: Any) -> WorkflowRun | None:
-    """The run that has the key; None if it is gone since."""
+    """The run that has the key; None if it was deleted since."""
     assert new.key is not None
     run = inserts.find_by_key(connection, WorkflowRun, new.workflow, new.key)
     if run is None:

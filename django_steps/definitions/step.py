@@ -1,7 +1,7 @@
 """What a body sees: `step.define`, `step.get`, `step.sleep`, `step.sleep_until`.
 
-Here is only what users type, checked where they type it. What running a step means is the pass's affair
-(`execution.py`), which this module knows as a protocol.
+Here is only what users type, checked where they type it. What a step does is in `engine/`, which this module knows as a
+`Performer`.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 from uuid import UUID
 
-from django.conf import settings
-from django.utils import timezone
-
 from ..core import clock
 from ..core.names import check_name
-from ..core.retries import RetryPolicy, to_policy
 from ..durations import Duration, to_microseconds
+from .options import CallOptions, StepOptions, check_datetime, shows_options, step_options
+from .requests import Performer, RunStep, Sleep
 from .targets import resolve
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     import typing_extensions
     from django.db.models import Model, QuerySet
     from django.db.models.manager import BaseManager
@@ -33,32 +33,17 @@ else:
 PrimaryKey = int | str | UUID
 
 
-class Performer(Protocol):
-    """What carries steps out: a pass over a run."""
-
-    def define(self, call: Call[..., Any]) -> None: ...
-
-    def perform(self, call: Call[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
-
-    def sleep(self, name: str, duration: int | None, until: int | None) -> None: ...
-
-
 class Call(Generic[P, R]):
     """A defined step. `run()` executes it, or returns what is recorded of it."""
 
-    __slots__ = ("_performer", "atomic", "function", "name", "retry")
+    __slots__ = ("_performer", "function", "name", "options")
 
     def __init__(
-        self,
-        performer: Performer,
-        name: str,
-        function: Callable[..., Any] | None,
-        retry: RetryPolicy | None,
-        atomic: bool,
+        self, performer: Performer, name: str, function: Callable[..., Any] | None, options: CallOptions
     ) -> None:
         self._performer = performer
-        self.name, self.function, self.retry, self.atomic = name, function, retry, atomic
-        performer.define(self)
+        self.name, self.function, self.options = name, function, options
+        performer.define(name)
 
     def __repr__(self) -> str:
         return f"<step {self.name!r}>"
@@ -77,7 +62,8 @@ class Call(Generic[P, R]):
         """
         if self.function is None:
             raise TypeError(f"Step {self.name!r} has no function: write step.define({self.name!r}, function).run(…).")
-        result: R = self._performer.perform(self, args, kwargs)
+        request = RunStep(self.name, self.function, args, kwargs, self.options)
+        result: R = self._performer.perform(request)
         return result
 
 
@@ -99,53 +85,25 @@ class Step:
         self._performer = performer
 
     @overload
-    def define(
-        self,
-        name: str,
-        function: Callable[P, Awaitable[R]],
-        *,
-        retry: RetryPolicy | int | None = None,
-        atomic: bool = False,
-    ) -> Call[P, R]: ...
+    def define(self, name: str, function: Callable[P, Awaitable[R]], **options: Unpack[StepOptions]) -> Call[P, R]: ...
     @overload
-    def define(
-        self,
-        name: str,
-        function: Callable[P, R],
-        *,
-        retry: RetryPolicy | int | None = None,
-        atomic: bool = False,
-    ) -> Call[P, R]: ...
+    def define(self, name: str, function: Callable[P, R], **options: Unpack[StepOptions]) -> Call[P, R]: ...
     @overload
-    def define(
-        self,
-        name: str,
-        function: None = None,
-        *,
-        retry: RetryPolicy | int | None = None,
-        atomic: bool = False,
-    ) -> StepDecorator: ...
-    def define(
-        self,
-        name: str,
-        function: Callable[..., Any] | None = None,
-        *,
-        retry: RetryPolicy | int | None = None,
-        atomic: bool = False,
-    ) -> Any:
+    def define(self, name: str, function: None = None, **options: Unpack[StepOptions]) -> StepDecorator: ...
+    @shows_options(StepOptions, atomic=False)
+    def define(self, name: str, function: Callable[..., Any] | None = None, **options: Unpack[StepOptions]) -> Any:
         """Define a step: `step.define("fetch", fetch).run(user_id)`, or `@step.define("fetch")` above a function.
 
         - `name`: at most 255 characters without `#`, unique within the run.
-        - `retry`: a `RetryPolicy`, or the number of attempts, the first included.
-        - `atomic`: the function's database writes and the record commit together: exactly once.
+        - `retry`: a `RetryPolicy`, or the number of attempts, the first included; default: the workflow's `step_retry`.
+        - `atomic`: True: the function's database writes and the record commit together, exactly once; default: False.
 
-        Raises `InvalidName`, `DuplicateStepName`, `TypeError`.
+        Raises `InvalidName`, `DuplicateStepName`, `TypeError`, `ValueError`.
         """
         name = check_name(name, "step name", forbidden="#")
         if function is not None and not callable(function):
             raise TypeError(f"Step {name!r} takes a function, got {function!r}. Call it by .run(…), not in define().")
-        policy = None if retry is None else to_policy(retry, f"retry of step {name!r}")
-        return Call(self._performer, name, function, policy, _flag(atomic, name))
+        return Call(self._performer, name, function, step_options(name, options))
 
     @overload
     def get(
@@ -154,8 +112,7 @@ class Step:
         method: str,
         *,
         name: str | None = None,
-        retry: RetryPolicy | int | None = None,
-        atomic: bool = False,
+        **options: Unpack[StepOptions],
     ) -> Call[..., Any]: ...
     @overload
     def get(
@@ -164,8 +121,7 @@ class Step:
         method: Callable[Concatenate[M, P], Awaitable[R]],
         *,
         name: str | None = None,
-        retry: RetryPolicy | int | None = None,
-        atomic: bool = False,
+        **options: Unpack[StepOptions],
     ) -> Call[Concatenate[M | PrimaryKey, P], R]: ...
     @overload
     def get(
@@ -174,8 +130,7 @@ class Step:
         method: Callable[Concatenate[M, P], R],
         *,
         name: str | None = None,
-        retry: RetryPolicy | int | None = None,
-        atomic: bool = False,
+        **options: Unpack[StepOptions],
     ) -> Call[Concatenate[M | PrimaryKey, P], R]: ...
     @overload
     def get(
@@ -184,8 +139,7 @@ class Step:
         method: Callable[P, Awaitable[R]],
         *,
         name: str | None = None,
-        retry: RetryPolicy | int | None = None,
-        atomic: bool = False,
+        **options: Unpack[StepOptions],
     ) -> Call[P, R]: ...
     @overload
     def get(
@@ -194,8 +148,7 @@ class Step:
         method: Callable[P, R],
         *,
         name: str | None = None,
-        retry: RetryPolicy | int | None = None,
-        atomic: bool = False,
+        **options: Unpack[StepOptions],
     ) -> Call[P, R]: ...
     @overload
     def get(
@@ -204,8 +157,7 @@ class Step:
         method: None = None,
         *,
         name: str | None = None,
-        retry: RetryPolicy | int | None = None,
-        atomic: bool = False,
+        **options: Unpack[StepOptions],
     ) -> Call[P, R]: ...
     @overload
     def get(
@@ -214,26 +166,22 @@ class Step:
         method: None = None,
         *,
         name: str | None = None,
-        retry: RetryPolicy | int | None = None,
-        atomic: bool = False,
+        **options: Unpack[StepOptions],
     ) -> Call[P, R]: ...
-    def get(
-        self,
-        target: Any,
-        method: Any = None,
-        *,
-        name: str | None = None,
-        retry: RetryPolicy | int | None = None,
-        atomic: bool = False,
-    ) -> Any:
+    @shows_options(StepOptions, atomic=False)
+    def get(self, target: Any, method: Any = None, *, name: str | None = None, **options: Unpack[StepOptions]) -> Any:
         """A model's method as a step: `step.get(User, "send_welcome_email").run(user_id)`.
 
         An instance method takes the instance or its primary key as first argument. Also takes any bound method:
-        `step.get(User.objects.get).run(pk=user_id)`. The name is `User.send_welcome_email` unless given.
-        Raises `AttributeError` for a method that does not exist, and what `define` raises.
+        `step.get(User.objects.get).run(pk=user_id)`.
+
+        - `name`: the name of the step; `User.send_welcome_email` by default.
+        - `retry`, `atomic`: as for `define()`.
+
+        Raises `AttributeError` for a method that does not exist, and what `define()` raises.
         """
         function, default = resolve(target, method)
-        return self.define(default if name is None else name, function, retry=retry, atomic=atomic)
+        return self.define(default if name is None else name, function, **options)
 
     def sleep(self, name: str, duration: Duration) -> None:
         """Wait for a duration: `"100ms"`, `"5s"`, `"10m"`, `"2h"`, `"30d"`, `"1h30m"`, a timedelta, or seconds.
@@ -241,26 +189,9 @@ class Step:
         Holds no thread and no connection while it waits. A name may be used again: that is a sleep of its own.
         """
         name = check_name(name, "sleep name", forbidden="#")
-        self._performer.sleep(name, to_microseconds(duration), None)
+        self._performer.perform(Sleep(name, duration_us=to_microseconds(duration)))
 
     def sleep_until(self, name: str, moment: datetime) -> None:
         """Wait until a datetime, which must be aware where `USE_TZ` is on and naive where it is off."""
         name = check_name(name, "sleep name", forbidden="#")
-        self._performer.sleep(name, None, clock.to_microseconds(check_datetime(moment, "sleep_until()")))
-
-
-def check_datetime(moment: Any, what: str) -> datetime:
-    """Return `moment` if it is a datetime that fits `USE_TZ`, else raise `TypeError` or `ValueError`."""
-    if not isinstance(moment, datetime):
-        raise TypeError(f"{what} takes a datetime, got {moment!r}.")
-    if timezone.is_naive(moment) and settings.USE_TZ:
-        raise ValueError(f"{what} takes an aware datetime where USE_TZ is on, got the naive {moment!r}.")
-    if timezone.is_aware(moment) and not settings.USE_TZ:
-        raise ValueError(f"{what} takes a naive datetime where USE_TZ is off, got the aware {moment!r}.")
-    return moment
-
-
-def _flag(atomic: Any, name: str) -> bool:
-    if not isinstance(atomic, bool):
-        raise TypeError(f"atomic of step {name!r} takes True or False, got {atomic!r}.")
-    return atomic
+        self._performer.perform(Sleep(name, until_us=clock.to_microseconds(check_datetime(moment, "sleep_until()"))))

@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from asgiref.sync import sync_to_async
 
 from ..core.names import check_name
-from ..core.retries import RetryPolicy, to_policy
-from ..durations import Duration
+from ..core.retries import to_policy
 from .inputs import InputType, input_type_of
+from .options import (
+    StartOptions,
+    StartOptionsWithKey,
+    WorkflowOptions,
+    check_priority,
+    run_options,
+    shows_options,
+    workflow_options,
+)
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -30,23 +37,7 @@ else:
     I, R = TypeVar("I"), TypeVar("R")  # noqa: E741
 
 
-class StartOptions(TypedDict, total=False):
-    """What `start_many()` takes beside the inputs; see `Workflow.start()`."""
-
-    priority: int | None
-    queue: str | None
-    delay: Duration | None
-    start_at: datetime | None
-
-
-class StartOptionsWithKey(StartOptions, total=False):
-    """What `start()` takes beside the input."""
-
-    key: str | None
-
-
 INJECTED = ("input", "step", "logger", "run")
-PRIORITIES = range(-100, 101)
 
 
 class Workflow(Generic[I, R]):
@@ -54,27 +45,18 @@ class Workflow(Generic[I, R]):
 
     do_not_call_in_templates = True  # Django's templates call what can be called
 
-    def __init__(
-        self,
-        function: Callable[..., R],
-        *,
-        name: str | None = None,
-        version: str = "",
-        queue: str = "default",
-        priority: int = 0,
-        retry: RetryPolicy | int | None = None,
-        step_retry: RetryPolicy | int | None = None,
-        mask: Iterable[str] = (),
-    ) -> None:
+    def __init__(self, function: Callable[..., R], **options: Unpack[WorkflowOptions]) -> None:
+        given = workflow_options(options)
         self.parameters = _check_function(function)
         self.function = function
-        self.name = check_name(function.__name__ if name is None else name, "workflow name")
-        self.version = check_name(version, "workflow version", empty=True)
-        self.queue = check_name(queue, "queue name")
-        self.priority = check_priority(priority)
-        self.retry = to_policy(retry, "retry")
-        self.step_retry = to_policy(step_retry, "step_retry")
-        self.mask = _check_mask(mask)
+        name = function.__name__ if given["name"] is None else given["name"]
+        self.name = check_name(name, "workflow name")
+        self.version = check_name(given["version"], "workflow version", empty=True)
+        self.queue = check_name(given["queue"], "queue name")
+        self.priority = check_priority(given["priority"])
+        self.retry = to_policy(given["retry"], "retry")
+        self.step_retry = to_policy(given["step_retry"], "step_retry")
+        self.mask = _check_mask(given["mask"])
         self._input_type: InputType | None = None
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
@@ -115,21 +97,14 @@ class Workflow(Generic[I, R]):
     ) -> WorkflowRun[R]: ...
     @overload
     def start(self, input: I | Mapping[str, Any], **options: Unpack[StartOptionsWithKey]) -> WorkflowRun[R]: ...
-    def start(
-        self,
-        input: Any = None,
-        *,
-        key: str | None = None,
-        priority: int | None = None,
-        queue: str | None = None,
-        delay: Duration | None = None,
-        start_at: datetime | None = None,
-    ) -> WorkflowRun[R]:
+    @shows_options(StartOptionsWithKey)
+    def start(self, input: Any = None, **options: Unpack[StartOptionsWithKey]) -> WorkflowRun[R]:
         """Start a run, by one INSERT on the caller's connection: inside `atomic()` it exists only if that commits.
 
-        - `key`: starting this workflow again with the same key returns the first run; `run.created` says which.
-        - `priority`: -100 to 100, larger first. `queue`: which workers take it.
-        - `delay`: a duration; `start_at`: a datetime; not before that.
+        - `key`: text; starting this workflow again with the same key returns the first run; `run.created` says which.
+        - `priority`: a whole number from -100 to 100, larger first; `queue`: text, which workers take it; defaults: the
+          workflow's.
+        - `delay`: a duration, or `start_at`: a datetime; the run does not begin before that.
 
         Raises `InvalidInput`, `UnserializableValue`, `ValueTooLarge`, `InvalidName`, `TypeError`, `ValueError`; and
         `StartOutsideStep` in a body outside a step.
@@ -138,21 +113,19 @@ class Workflow(Generic[I, R]):
         """
         from .starting import start
 
-        return start(self, input, key=key, priority=priority, queue=queue, delay=delay, start_at=start_at)
+        return start(self, input, run_options(options))
 
+    @shows_options(StartOptions)
     def start_many(
-        self,
-        inputs: Iterable[I | Mapping[str, Any]],
-        *,
-        priority: int | None = None,
-        queue: str | None = None,
-        delay: Duration | None = None,
-        start_at: datetime | None = None,
+        self, inputs: Iterable[I | Mapping[str, Any]], **options: Unpack[StartOptions]
     ) -> list[WorkflowRun[R]]:
-        """Start a run for each input by one bulk INSERT; all of them or none. Raises what `start()` raises."""
+        """Start a run for each input by one bulk INSERT; all of them or none.
+
+        Takes the options of `start()` but `key`, for all runs. Raises what `start()` raises.
+        """
         from .starting import start_many
 
-        return start_many(self, inputs, priority=priority, queue=queue, delay=delay, start_at=start_at)
+        return start_many(self, inputs, run_options(options, StartOptions, "start_many()"))
 
     @overload
     async def astart(
@@ -160,24 +133,17 @@ class Workflow(Generic[I, R]):
     ) -> WorkflowRun[R]: ...
     @overload
     async def astart(self, input: I | Mapping[str, Any], **options: Unpack[StartOptionsWithKey]) -> WorkflowRun[R]: ...
+    @shows_options(StartOptionsWithKey)
     async def astart(self, input: Any = None, **options: Unpack[StartOptionsWithKey]) -> WorkflowRun[R]:
         """`start()` for async code."""
         return await sync_to_async(self.start)(input, **options)
 
+    @shows_options(StartOptions)
     async def astart_many(
         self, inputs: Iterable[I | Mapping[str, Any]], **options: Unpack[StartOptions]
     ) -> list[WorkflowRun[R]]:
         """`start_many()` for async code."""
         return await sync_to_async(self.start_many)(inputs, **options)
-
-
-def check_priority(value: Any) -> int:
-    """Return a priority from -100 to 100, or raise `TypeError` or `ValueError`."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"priority takes a whole number from -100 to 100, got {value!r}.")
-    if value not in PRIORITIES:
-        raise ValueError(f"priority takes a whole number from -100 to 100, got {value!r}.")
-    return int(value)  # of an enum's member, the number
 
 
 def _check_mask(mask: Any) -> frozenset[str]:

@@ -71,7 +71,7 @@ class _Tidied:
                 connection.execute_wrappers.append(watch)
                 self._watched.append((connection, watch))
             if connection.connection is not None and not connection.in_atomic_block:
-                _drop_if_dead(connection)
+                drop_if_dead(connection)
 
     def __exit__(self, *raised: object) -> None:
         try:
@@ -83,9 +83,9 @@ class _Tidied:
                 connection.execute_wrappers.remove(watch)
 
 
-def _drop_if_dead(connection: Any) -> None:
+def drop_if_dead(connection: Any) -> None:
     """Close an idle connection that the server has closed, after a restart for example: nothing begins on it."""
-    with suppress(Exception):  # whoever uses it next is told
+    with suppress(Exception):  # the next use of it raises
         # Nothing was asked, so all that there can be to read is that the connection is over (or a notice).
         waiting = select.poll()
         waiting.register(connection.connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
@@ -156,7 +156,7 @@ def _reset(connection: BaseDatabaseWrapper) -> None:
         if isinstance(watch, _Watch):
             watch.is_open = False
     # After an abandoned atomic() only connecting anew brings the wrapper's own bookkeeping back. Where the database is
-    # away, whoever uses the connection next is told.
+    # away, the next use of the connection raises.
     with suppress(DatabaseError, InterfaceError), connection.wrap_database_errors:
         connection.connect()
 

@@ -1,126 +1,167 @@
-"""One pass over one run: call the body against its history, and say how it ended. Knows no threads.
+"""One pass over one run: call the body against its history, and bring the run to where the call leaves it.
 
-The pass itself remembers how it is ending, and that decides: what a body returns or raises after it was told to end
-doesn't matter, because bodies turn the signal into return values and other exceptions.
+Knows no threads. `run_claim()` is the way in, for workers, the testing kit and whoever else executes runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
+from collections.abc import Callable, Sequence
+from contextvars import Context
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any
+
+from django.conf import settings
+from django.urls import set_script_prefix
 
 from .. import failures, values
 from ..core.context import active_pass
 from ..core.retries import ONE_ATTEMPT, RetryPolicy
-from ..definitions import Workflow
+from ..definitions import Workflow, get_workflow
 from ..definitions.logger import WorkflowLogger
-from ..definitions.step import Call, Step
-from ..errors import ClaimLost, PassEnded, RecordedInstanceGone, StepNotRun, UnserializableValue, ValueTooLarge
-from ..failures.attribution import Attribution
-from ..ledger import leases, transitions
+from ..definitions.requests import Request
+from ..definitions.step import Step
+from ..errors import ClaimLost, StepNotRun
+from ..ledger import histories, transitions
 from ..ledger.claims import Claim
 from ..ledger.histories import Recorded
-from ..ledger.records import Outcome, StepWrite
+from ..ledger.records import Outcome
 from ..ledger.transitions import Finish
 from . import hooks
-from .connections import Connections
+from .drivers import threads
 from .ending import Ended, Ending
-from .guard import Guard
-from .history import History, as_recorded
+from .frame import MISTAKES, Frame, ended_by
+from .history import History
 from .host import Host
-from .operations.attempts import Attempt, execute
+from .interceptors import Interceptor, around_pass
+from .operations.table import OPERATIONS
 
-CANCELED, LOST, STOPPING = Ended.CANCELED, Ended.LOST, Ended.RELEASED
+logger = logging.getLogger("django_steps")
+
+_LET_GO = (Ended.CANCELED, Ended.RELEASED, Ended.LOST)
+
+
+def run_claim(
+    claim: Claim,
+    host: Host,
+    recorded: Sequence[Recorded] | None = None,
+    *,
+    interceptors: Sequence[Interceptor] = (),
+    begun: Callable[[Pass], None] = lambda current: None,
+) -> Ending:
+    """Execute a claimed run once, and return how the pass ended. What goes wrong here is the run's failure.
+
+    Every pass begins in the same clean context: it sees nothing that another run, or the caller, has set in context variables
+    (a tenant, a language, a time zone, the precision of decimals).
+
+    - `recorded`: its history where it is known; otherwise it is loaded.
+    - `interceptors`: what stands around the pass, besides the signals.
+    - `begun`: called with the pass before its body is, for whoever wants to interrupt it.
+    """
+    around = [*hooks.listening(), *interceptors]
+
+    def proceed() -> Ending:
+        try:
+            history = _history(claim, host, recorded)
+            current = Pass(get_workflow(claim.workflow, claim.version), claim, history, host, around)
+            begun(current)
+            return current.run()
+        except ClaimLost:
+            return Ending(Ended.LOST)
+        except Exception as error:
+            return _fail(claim, host, error)
+
+    context = Context()
+    context.run(_set_script_prefix)
+    try:
+        return context.run(around_pass, around, claim, proceed)
+    except Exception as error:  # of an interceptor
+        return _fail(claim, host, error)
+
+
+def _set_script_prefix() -> None:
+    """As `django.setup()` does, so that `reverse()` gives the same as in a command."""
+    set_script_prefix("/" if settings.FORCE_SCRIPT_NAME is None else settings.FORCE_SCRIPT_NAME)
+
+
+def _history(claim: Claim, host: Host, recorded: Sequence[Recorded] | None) -> History:
+    if recorded is None:
+        loaded = host.write(lambda: histories.load(host.connection(), {claim.run_id: -1}))
+        recorded = loaded[claim.run_id]
+    return History(
+        recorded, lambda name: host.write(lambda: histories.long_output(host.connection(), claim.run_id, name))
+    )
 
 
 class Pass:
-    """One call of a body. `interrupt` may be set from outside, and ends the pass at its next step."""
+    """One call of a body; what it needs of its run is in the frame."""
 
-    def __init__(self, workflow: Workflow[Any, Any], claim: Claim, history: History, host: Host) -> None:
+    def __init__(
+        self,
+        workflow: Workflow[Any, Any],
+        claim: Claim,
+        history: History,
+        host: Host,
+        interceptors: Sequence[Interceptor] = (),
+    ) -> None:
         self.workflow, self.claim, self.history, self.host = workflow, claim, history, host
-        self.run_id = claim.run_id
-        self.interrupt: Ended | None = None
-        self.current_step = ""
-        self.progress: tuple[int, int] | None = None
-        self.ending: Ending | None = None
-        self.connections = Connections()
-        self.guard = Guard(self.connections)
-        self._unrun: dict[str, Call] = {}
-        self._attribution = Attribution()
-        self._is_careful = claim.recoveries > 0
-        self._default_retry = workflow.step_retry or ONE_ATTEMPT
+        self.frame = Frame(claim, history, host, workflow.step_retry or ONE_ATTEMPT, interceptors)
 
     # -- The story ------------------------------------------------------------------------------
 
     def run(self) -> Ending:
         """Call the body, and bring the run to where the call leaves it."""
         value, error = self._call_body()
-        if self.ending is not None:
-            return self._settled()
+        if self.frame.ending is not None:
+            return self._settled(self.frame.ending)
+        if self.frame.mistake is not None:  # whatever the body made of it
+            return self._raised(self.frame.mistake)
         return self._returned(value) if error is None else self._raised(error)
 
-    def define(self, call: Call) -> None:
+    def define(self, name: str) -> None:
         """A step is defined: its name is taken, and it has to be run."""
-        self._check(call.name)
-        self.history.reserve(call.name)
-        self._unrun[call.name] = call
+        try:
+            self.frame.define(name)
+        except MISTAKES as mistake:
+            self.frame.mistake = mistake
+            raise
 
-    def perform(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Pass over a recorded step, or execute it and record its outcome."""
-        self._check(call.name)
-        if self._unrun.pop(call.name, None) is None:
-            self.history.reserve(call.name)  # run a second time: raises
-        recorded = self.history.look_up(call.name, "step")
-        if recorded is not None and recorded.is_final:
-            return self._replay(recorded)
-        self.guard.check_transaction(call.name)
-        with self._ending_if_lost():
-            return self._execute(call, args, kwargs, recorded)
+    def perform(self, request: Request) -> Any:
+        """Replay a recorded operation, or carry it out and record its outcome; what the body gets."""
+        try:
+            return self._perform(request)
+        except MISTAKES as mistake:  # of the last one, which may be the record of the one before
+            self.frame.mistake = mistake
+            raise
 
-    def sleep(self, name: str, duration: int | None, until: int | None) -> None:
-        """Wait until a recorded time; short waits in place, long ones by putting the run down."""
-        self._check(name)
-        with self._ending_if_lost():
-            self._sleep(self.history.reserve_sleep(name), duration, until)
-
-    def _sleep(self, name: str, duration: int | None, until: int | None) -> None:
-        recorded = self.history.look_up(name, "sleep")
-        if recorded is not None:
-            self._wait_for(recorded.wakes_at_us or 0)
-            self.history.deliver(recorded)
-            return
-        self.guard.check_transaction(name)
-        now = self.claim.now()
-        wakes_at_us = until if until is not None else now + (duration or 0)
-        write = StepWrite(
-            run_id=self.run_id,
-            token=self.claim.token,
-            name=name,
-            kind="sleep",
-            position=self.history.next_position(),
-            after=self.history.delivered,
-            status="waiting",
-            started_at=now,
-            wakes_at_us=wakes_at_us,
-        )
-        if wakes_at_us - now > self.host.limits.inline_wait:
-            self._suspend(write, wakes_at_us)
-            self._end(Ending(Ended.SUSPENDED, wakes_at_us))
-        recorded = self._record(write)
-        self._wait_for(wakes_at_us)
+    def _perform(self, request: Request) -> Any:
+        frame = self.frame
+        frame.check(request.name)
+        for interceptor in frame.interceptors:
+            interceptor.reached(self.claim, request.name)
+        operation = OPERATIONS[type(request)]
+        name = operation.recorded_as(frame, request)
+        recorded = self.history.look_up(name, operation.kind)
+        if recorded is None or not operation.is_over(frame, recorded):
+            frame.guard.check_transaction(name)
+            try:
+                recorded = threads.drive(operation.core(frame, request, name, recorded), frame)
+            except ClaimLost:
+                frame.end(Ending(Ended.LOST))
         self.history.deliver(recorded)
+        return operation.outcome(frame, recorded)
 
     # -- How a body ends ------------------------------------------------------------------------
 
     def _call_body(self) -> tuple[Any, BaseException | None]:
         """What the body returned or raised; its connections are in order by then."""
-        token = active_pass.set(self)
+        token = active_pass.set(self.frame)
         try:
-            with self.connections.tidied(f"The body of run {self.run_id}"):
+            with self.frame.connections.tidied(f"The body of run {self.claim.run_id}"):
                 return self.workflow.call_body(self._arguments()), None
         except BaseException as error:
+            if isinstance(error, self.host.lets_through):
+                raise
             return None, error
         finally:
             active_pass.reset(token)
@@ -133,69 +174,42 @@ class Pass:
         if "step" in wanted:
             arguments["step"] = Step(self)
         if "logger" in wanted:
-            arguments["logger"] = WorkflowLogger(self.workflow.name, self.run_id, lambda: self.history.is_replaying)
+            arguments["logger"] = WorkflowLogger(
+                self.workflow.name, self.claim.run_id, lambda: self.history.is_replaying
+            )
         if "run" in wanted:
             arguments["run"] = hooks.run_instance(self.claim, self.host.connection().alias)
         return arguments
 
     def _returned(self, value: Any) -> Ending:
-        misuse = self.guard.take_misuse()
+        misuse = self.frame.guard.take_misuse()
         if misuse is not None:
             return self._raised(misuse)
-        if self._unrun:
-            names = ", ".join(repr(name) for name in self._unrun)
+        if names := ", ".join(map(repr, self.frame.never_run())):
             return self._raised(StepNotRun(f"Defined and never run: {names}. Call .run() on it, or don't define it."))
         try:
             output = values.encode(value, max_bytes=self.host.limits.max_value_bytes)
         except Exception as error:
             return self._raised(error)
-        return self._finish("succeeded", output, None)
+        return self._ended(*_finish(self.claim, self.host, Ended.SUCCEEDED, output=output))
 
     def _raised(self, error: BaseException) -> Ending:
-        steps = self._attribution.steps_of(error)
+        steps = self.frame.attribution.steps_of(error)
         text = failures.with_steps(self._error_text(error, steps), steps)
         policy: RetryPolicy | None = self.workflow.retry
         delay = policy.delay_after(self.claim.attempts, error) if policy and failures.is_retryable(text) else None
-        if delay is not None and self._may_reset(steps):
-            due_at = self.claim.now() + delay // timedelta(microseconds=1)
-            outcome = self.host.write(
-                lambda: transitions.attempt_again(
-                    self.host.connection(), self.run_id, self.claim.token, due_at, text, steps
-                )
-            )
-            return self._left(outcome, Ending(Ended.SUSPENDED, due_at, reset=steps))
-        return self._finish("failed", None, text)
-
-    def _finish(self, status: str, output: str | None, error: str | None) -> Ending:
-        end = Finish(
-            run_id=self.run_id,
-            token=self.claim.token,
-            status=status,
-            output=output,
-            error=error,
-            finished_at=self.claim.now(),
+        if delay is None or not self._may_reset(steps):
+            return self._ended(*_finish(self.claim, self.host, Ended.FAILED, error=text))
+        claim, host = self.claim, self.host
+        due_us = claim.now() + delay // timedelta(microseconds=1)
+        outcome = host.write(
+            lambda: transitions.attempt_again(host.connection(), claim.run_id, claim.token, due_us, text, steps)
         )
-        how = Ended.SUCCEEDED if status == "succeeded" else Ended.FAILED
-        return self._left(self.host.finish(end), Ending(how, finish=end))
-
-    def _left(self, outcome: Outcome, ending: Ending) -> Ending:
-        """The ending that was asked for, or what came between."""
-        if outcome is Outcome.WRITTEN:
-            return ending
-        self.ending = Ending(CANCELED if outcome is Outcome.NOT_RUNNING else LOST)
-        return self._settled()
-
-    def _settled(self) -> Ending:
-        """Let go of the run, if it is still this pass's to let go of."""
-        ending = self.ending or Ending(LOST)
-        if ending.how not in (CANCELED, STOPPING, LOST):
-            return ending
-        has_ended = self.host.write(lambda: transitions.release(self.host.connection(), self.run_id, self.claim.token))
-        return Ending(CANCELED) if has_ended else ending
+        return self._ended(outcome, Ending(Ended.SUSPENDED, due_us, reset=steps))
 
     def _error_text(self, error: BaseException, steps: list[str]) -> str:
         """The record of the error; where it is a step's own, the step's record, which has the whole traceback."""
-        if self._attribution.step_of(error) is not None:
+        if self.frame.attribution.step_of(error) is not None:
             recorded = self.history.look_up(steps[0], "step")
             if recorded is not None and recorded.error:
                 return recorded.error
@@ -205,117 +219,44 @@ class Pass:
         """Whether the body has not handled the failures of these steps."""
         return not self.history.is_handled(steps)
 
-    # -- Steps ----------------------------------------------------------------------------------
+    def _ended(self, outcome: Outcome, ending: Ending) -> Ending:
+        """The ending that was asked for, or what came between."""
+        return ending if outcome is Outcome.WRITTEN else self._settled(Ending(ended_by(outcome)))
 
-    def _check(self, name: str) -> None:
-        """Whether a step may be called here and now."""
-        self.guard.check(name)
-        if self.ending is not None:
-            raise PassEnded(self.ending.how.value)
-        self.end_if_interrupted()
+    def _settled(self, ending: Ending) -> Ending:
+        """Release the run, if it is still this pass's to release."""
+        if ending.how not in _LET_GO:
+            return ending
+        claim, host = self.claim, self.host
+        has_ended = host.write(lambda: transitions.release(host.connection(), claim.run_id, claim.token))
+        return Ending(Ended.CANCELED) if has_ended else ending
 
-    def end_if_interrupted(self) -> None:
-        """End the pass here if it was told to from outside."""
-        if self.interrupt is not None:
-            self._end(Ending(self.interrupt))
 
-    @contextmanager
-    def _ending_if_lost(self) -> Iterator[None]:
-        try:
-            yield
-        except ClaimLost:
-            self._end(Ending(LOST))
+# -- The end of a run, in one place ------------------------------------------------------------------
 
-    def _end(self, ending: Ending) -> NoReturn:
-        self.ending = ending
-        raise PassEnded(ending.how.value)
 
-    def _replay(self, recorded: Recorded) -> Any:
-        self.history.deliver(recorded)
-        if recorded.status == "failed":
-            self._raise_recorded(recorded)
-        output = self.history.output_of(recorded)
-        if output is None:
-            self._end(Ending(LOST))
-        try:
-            return values.decode(output)
-        except RecordedInstanceGone as error:
-            raise RecordedInstanceGone(error.model, error.pk, recorded.name) from None
+def _finish(
+    claim: Claim, host: Host, how: Ended, *, output: str | None = None, error: str | None = None
+) -> tuple[Outcome, Ending]:
+    """End the run, unless it is no longer this claim's."""
+    end = Finish(
+        run_id=claim.run_id,
+        token=claim.token,
+        status=how.value,
+        output=output,
+        error=error,
+        finished_at=claim.now(),
+    )
+    return host.finish(end), Ending(how, finish=end)
 
-    def _raise_recorded(self, recorded: Recorded) -> NoReturn:
-        error = failures.rebuild(recorded.error or "")
-        self._attribution.remember(error, recorded.name)
-        raise error
 
-    def _execute(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], tried: Recorded | None) -> Any:
-        if tried is not None and tried.wakes_at_us:
-            self._wait_for(tried.wakes_at_us)
-        attempt = Attempt(self, call, args, kwargs, call.retry or self._default_retry, tried)
-        while True:
-            self.current_step = call.name
-            if self._is_careful:
-                self._enter(call.name)
-            write, error = execute(attempt)
-            if write.status == "retrying":
-                self._try_later(write, error)
-                attempt.count(write)
-                continue
-            try:
-                recorded = self._record(write, attempt.outcome)
-            except (UnserializableValue, ValueTooLarge) as refused:  # by the database, which takes the failure instead
-                write, error = attempt.failed(refused), refused
-                recorded = self._record(write)
-            self.current_step = ""
-            hooks.step_ended(self.claim, write, error)
-            if self.host.suspends_always:
-                self._end(Ending(STOPPING))
-            return self._replay(recorded)
-
-    def _try_later(self, write: StepWrite, error: BaseException | None) -> None:
-        """Record an attempt that failed, and wait for the next one."""
-        due_at = write.wakes_at_us or 0
-        if due_at - self.claim.now() > self.host.limits.inline_wait:
-            self._suspend(write, due_at)
-            hooks.step_ended(self.claim, write, error)
-            self._end(Ending(Ended.SUSPENDED, due_at))
-        self._record(write)
-        hooks.step_ended(self.claim, write, error)
-        self._wait_for(due_at)
-
-    def _enter(self, name: str) -> None:
-        """After a crash, say which step comes next before executing it: if it kills the worker, it can be named."""
-        if not self.host.write(lambda: leases.enter_step(self.host.connection(), self.run_id, self.claim.token, name)):
-            self._end(Ending(LOST))
-
-    def _record(self, write: StepWrite, outcome: Outcome | None = None) -> Recorded:
-        """Commit a record, unless an outcome says that it is; the pass ends here if the run is no longer its own."""
-        outcome = outcome or self.host.record(write)
-        self._ensure_ours(outcome)
-        self._is_careful = False
-        recorded = as_recorded(write)
-        self.history.add(recorded)
-        return recorded
-
-    def _suspend(self, write: StepWrite, wakes_at_us: int) -> None:
-        outcome = self.host.write(
-            lambda: transitions.suspend(self.host.connection(), self.run_id, self.claim.token, wakes_at_us, write)
-        )
-        self._ensure_ours(outcome)
-        self.history.add(as_recorded(write))
-
-    def _ensure_ours(self, outcome: Outcome) -> None:
-        """End the pass here if a write found that the run is no longer its own."""
-        if outcome is not Outcome.WRITTEN:
-            self._end(Ending(CANCELED if outcome is Outcome.NOT_RUNNING else LOST))
-
-    def _wait_for(self, wakes_at_us: int) -> None:
-        """Wait in place for a short time, or put the run down."""
-        while (remaining := wakes_at_us - self.claim.now()) > 0:
-            self.end_if_interrupted()
-            if remaining > self.host.limits.inline_wait:
-                outcome = self.host.write(
-                    lambda: transitions.wait_again(self.host.connection(), self.run_id, self.claim.token, wakes_at_us)
-                )
-                self._ensure_ours(outcome)
-                self._end(Ending(Ended.SUSPENDED, wakes_at_us))
-            self.host.wait(remaining / 1_000_000)
+def _fail(claim: Claim, host: Host, error: Exception) -> Ending:
+    """End a run whose pass raised an error that is neither the body's nor a step's."""
+    logger.error("The pass over run %s raised an error of its own.", claim.run_id, exc_info=error)
+    text = failures.with_steps(failures.record(error), [])
+    try:
+        outcome, ending = _finish(claim, host, Ended.FAILED, error=text)
+    except (Exception, ClaimLost):
+        logger.exception("Run %s could not be ended; it is recovered when its lease runs out.", claim.run_id)
+        return Ending(Ended.LOST)
+    return ending if outcome is Outcome.WRITTEN else Ending(Ended.LOST)

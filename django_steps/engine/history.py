@@ -1,4 +1,4 @@
-"""What one run has recorded, as one pass over its body reads it: look up, notice duplicates and mismatches.
+"""What one run has recorded, as a pass over its body reads it: look up, notice duplicates and mismatches.
 
 Nothing is written here. The database's part of reading is in `ledger/histories.py`.
 """
@@ -65,8 +65,12 @@ class History:
             )
         return record
 
+    def recorded(self, name: str) -> Recorded:
+        """What is recorded under a name that this pass has reached."""
+        return self._records[name]
+
     def output_of(self, record: Recorded) -> str | None:
-        """The recorded output, as encoded text; None if the record was forgotten since it was loaded."""
+        """The recorded output, as encoded text; None if the record was reset since it was loaded."""
         if record.is_long and self._load_long is not None:
             return self._load_long(record.name)
         return record.output if record.output is not None else "null"
@@ -98,7 +102,7 @@ class History:
         return False
 
     def add(self, record: Recorded) -> None:
-        """Remember what this pass has just recorded; a long output only by name, since nobody asks for it again."""
+        """Remember what this pass has just recorded; a long output only by name, since a pass asks for it once."""
         if len(record.output or "") > database.LONG_VALUE:
             record = replace(record, output=None, is_long=True)
         self._records[record.name] = record

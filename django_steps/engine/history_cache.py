@@ -12,6 +12,7 @@ from uuid import UUID
 from django.db import DatabaseError, InterfaceError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ..core.repeated import Repeated
 from ..ledger import database, histories
 from ..ledger.claims import Claim
 from ..ledger.histories import Recorded
@@ -32,6 +33,7 @@ class HistoryCache:
         self._kept: OrderedDict[UUID, tuple[int, list[Recorded], int]] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
+        self.repeated = Repeated(logger)
 
     def keep(self, claim: Claim, recorded: list[Recorded], reset: Collection[str] | None = None) -> None:
         """Keep what a run had recorded when it was suspended, up to what was `reset` for another attempt."""
@@ -86,7 +88,8 @@ def load_histories(
     try:
         loaded = histories.load(connection, known)
     except (DatabaseError, InterfaceError) as error:  # the runs are claimed, so each has to get its turn
-        logger.warning("Histories could not be loaded together: %s", error)
+        cache.repeated.warning("histories", "Histories could not be loaded together: %s", error)
         database.drop(connection)
         return found
+    cache.repeated.over("histories", "Histories can be loaded together again.")
     return found | {run_id: kept.get(run_id, []) + newer for run_id, newer in loaded.items()}

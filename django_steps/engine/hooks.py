@@ -1,12 +1,14 @@
-"""Turning what happens to runs and steps into signals; costs nothing where nobody listens."""
+"""Turning what happens to runs and steps into signals: an interceptor that is there only where somebody listens."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 from uuid import UUID
 
 from django.db import router
+from django.dispatch import Signal
 
 from .. import signals
 from ..core import clock
@@ -15,9 +17,8 @@ from ..ledger.claims import Claim
 from ..ledger.records import StepWrite
 from ..models import WorkflowRun
 from .ending import Ended, Ending
-
-if TYPE_CHECKING:
-    from django.dispatch import Signal
+from .interceptors import Interceptor
+from .operations.attempts import Attempt, Executed
 
 logger = logging.getLogger("django_steps")
 
@@ -48,14 +49,40 @@ def run_instance(claim: Claim, alias: str, **known: Any) -> WorkflowRun:
     return WorkflowRun.from_db(alias, names, [fields[name] for name in names])
 
 
-def run_claimed(claim: Claim) -> None:
-    """The body of a run is about to be called; told the first time."""
-    if claim.is_first:
-        _send(signals.run_first_claimed, claim)
+class Signals(Interceptor):
+    """Sends the signals of passes, attempts and runs."""
+
+    def around_pass(self, claim: Claim, proceed: Callable[[], Ending]) -> Ending:
+        if claim.is_first:
+            _send(signals.run_first_claimed, claim)
+        _send(signals.pass_started, claim)
+        ending = proceed()
+        if ending.how is Ended.SUSPENDED and ending.wakes_at_us is not None:
+            _send(signals.run_suspended, claim, {"status": "sleeping"}, until=clock.to_datetime(ending.wakes_at_us))
+        _send(signals.pass_ended, claim, how=ending.how.value)
+        run_left(claim, ending)
+        return ending
+
+    def around_attempt(self, attempt: Attempt, proceed: Callable[[], Executed]) -> Executed:
+        _send(signals.step_started, attempt.claim, step=attempt.request.name, attempt=attempt.number)
+        return proceed()
+
+    def recorded(self, claim: Claim, write: StepWrite, error: BaseException | None) -> None:
+        if write.kind == "step":
+            _send(signals.step_succeeded if error is None else signals.step_failed, claim, step=write.name)
 
 
-def pass_ended(claim: Claim, ending: Ending) -> None:
-    """A pass over a run has ended; only a final ending is told."""
+_SIGNALS = (Signals(),)
+_ALL = [signal for signal in vars(signals).values() if isinstance(signal, Signal)]
+
+
+def listening() -> Sequence[Interceptor]:
+    """What sends the signals, or nothing where no receiver is connected: read when a pass begins."""
+    return _SIGNALS if any(signal.receivers for signal in _ALL) else ()
+
+
+def run_left(claim: Claim, ending: Ending) -> None:
+    """A pass has left its run, or the run was released without one: only the end of a run is sent."""
     signal = _OF_ENDING.get(ending.how)
     if signal is None:
         return
@@ -69,14 +96,8 @@ def pass_ended(claim: Claim, ending: Ending) -> None:
     _send(signal, claim, known)
 
 
-def step_ended(claim: Claim, write: StepWrite, error: BaseException | None) -> None:
-    """An attempt of a step has succeeded or failed, and is recorded."""
-    signal = signals.step_failed if error is not None else signals.step_succeeded
-    _send(signal, claim, step=write.name)
-
-
 def run_ended(run_id: UUID) -> None:
-    """A run ended without a pass: its workers kept dying, or the one that should have let go of it did."""
+    """A run ended without a pass: its workers died too often, or the one that should have released it died."""
     alias = router.db_for_write(WorkflowRun)
     run = WorkflowRun.objects.using(alias).filter(pk=run_id).first()
     if run is not None:

@@ -25,7 +25,7 @@ T = TypeVar("T")
 class Limits:
     """What passes need of the settings, read once: reading them costs as much as half a step."""
 
-    inline_wait: int  # up to how many microseconds are waited out in place
+    inline_wait_us: int  # up to how many microseconds are waited out in place
     max_value_bytes: int
 
     @classmethod
@@ -37,7 +37,8 @@ class Host(Protocol):
     """Where a pass runs: who writes for it, and who can wait."""
 
     def connection(self) -> BaseDatabaseWrapper:
-        """The connection of the calling thread to the database of the runs."""
+        """The connection to the database of the runs: in a statement of `write`, the one to carry it out on; else the
+        calling thread's own."""
         ...
 
     def record(self, write: StepWrite) -> Outcome:
@@ -52,13 +53,22 @@ class Host(Protocol):
         """Carry out another write, through an outage of the database if need be."""
         ...
 
+    def connect(self) -> None:
+        """Connect the calling thread to the database of the runs, unless it is; through an outage if need be."""
+        ...
+
     def wait(self, seconds: float) -> None:
         """Wait; less when there is a reason to look up."""
         ...
 
     @property
     def suspends_always(self) -> bool:
-        """Whether the run is put down after every step that executed, so that the body is replayed each time."""
+        """Whether the run is released after every step that was executed, so that the body is replayed each time."""
+        ...
+
+    @property
+    def lets_through(self) -> tuple[type[BaseException], ...]:
+        """What a body raises that is no failure of the run but goes to whoever called."""
         ...
 
     @property
@@ -71,6 +81,7 @@ class Direct:
     """Writes on the calling thread's own connection, and lets errors of the database through."""
 
     suspends_always = False
+    lets_through: tuple[type[BaseException], ...] = ()
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
@@ -87,6 +98,9 @@ class Direct:
 
     def write(self, statement: Callable[[], T]) -> T:
         return statement()
+
+    def connect(self) -> None:
+        self.connection().ensure_connection()
 
     def wait(self, seconds: float) -> None:
         time.sleep(seconds)

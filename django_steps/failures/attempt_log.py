@@ -1,7 +1,6 @@
-"""The attempts of a step that failed, as its record has logged them, for people to read.
+"""The attempts of a step that failed, as the log in its record holds them, for people to read.
 
-A retry of the run counts a step's attempts from 1 again, and the log goes on: here the two are told apart. What writes
-the log is `ledger/forgetting.py`.
+A retry of the run counts a step's attempts from 1 again, and the log goes on: here the two are distinguished.
 """
 
 from __future__ import annotations
@@ -12,9 +11,23 @@ from itertools import zip_longest
 from typing import Any
 
 from ..core import clock
-from . import codec
+from .codec import FailureRecord, summary
 
 Entry = dict[str, Any]
+
+_LATEST_KEPT = 29
+_LONGEST_MESSAGE, _LONGEST_TRACEBACK = 2000, 8000
+
+
+def append_attempt(log: str, number: int, started_at: int | None, finished_at: int | None, error: str | None) -> str:
+    """The text of an attempt log with one more entry; times in microseconds, `error` as the record of the failure.
+
+    Of many attempts the log keeps the first and the latest, of an error what people are shown.
+    """
+    entries: list[dict[str, Any]] = json.loads(log) if log else []
+    shown = None if error is None else FailureRecord.read(error).shortened(_LONGEST_MESSAGE, _LONGEST_TRACEBACK)
+    entries.append({"attempt": number, "started_at": started_at, "finished_at": finished_at, "error": shown})
+    return json.dumps([*entries[:1], *entries[1:][-_LATEST_KEPT:]])
 
 
 def read_log(log: str, next_attempt: int) -> list[Entry]:
@@ -31,7 +44,7 @@ def read_log(log: str, next_attempt: int) -> list[Entry]:
                 "before_retry": following == 0,
                 "started_at": entry["started_at"] and clock.to_datetime(entry["started_at"]),
                 "finished_at": entry["finished_at"] and clock.to_datetime(entry["finished_at"]),
-                "error": codec.summary(entry["error"]),
+                "error": summary(entry["error"]),
             }
         )
     return entries[::-1]

@@ -1,50 +1,23 @@
-"""Exceptions made anew from the nodes that `exception_nodes.py` describes them with.
+"""Exceptions made anew from the nodes that `nodes.py` describes them with.
 
-Nothing of a class is called: its `__init__` may want what nobody has any more. An instance is made as its built-in
+Nothing of a class is called: its `__init__` may want what is gone by then. An instance is made as its built-in
 base class makes it, and then given its arguments and attributes.
 """
 
 from __future__ import annotations
 
-import pathlib
-from dataclasses import dataclass
 from types import MemberDescriptorType
 from typing import Any
 
-from .. import values
 from ..errors import StepFailed
 from ..values.classes import built_in_base, find_class
+from .arguments import Reference, decode
 
 Node = dict[str, Any]
 
 
 class NotKept(Exception):
     """A value that is no part of a record."""
-
-
-# -- What stands in recorded arguments and attributes for what `values.py` can't encode -----------
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Stands for another exception in recorded arguments and attributes."""
-
-    index: int
-
-
-@dataclass(frozen=True)
-class PathTo:
-    """Stands for a path, which errors of the operating system often carry."""
-
-    kind: str
-    text: str
-
-
-@dataclass(frozen=True)
-class ClassNamed:
-    """Stands for a class: the errors of `decimal` carry some."""
-
-    name: str
 
 
 def build(nodes: list[Node]) -> list[BaseException]:
@@ -126,15 +99,11 @@ class _Builder:
         BaseException.__setattr__(exc, "__suppress_context__", node.get("suppress", False))
 
     def _read(self, text: str) -> Any:
-        return self._resolved(values.decode(text))
+        return self._resolved(decode(text))
 
     def _resolved(self, value: Any) -> Any:
         if type(value) is Reference:
             return self._exception(value.index)
-        if type(value) is PathTo:
-            return getattr(pathlib, value.kind)(value.text)
-        if type(value) is ClassNamed:
-            return find_class(value.name)
         if type(value) in (list, tuple):
             return type(value)(self._resolved(item) for item in value)
         if type(value) is dict:

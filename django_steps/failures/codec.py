@@ -1,7 +1,7 @@
 """Exceptions ⇄ records, faithfully: what a body catches is the same exception on every pass.
 
-A record is JSON text: type, message and traceback for people, and nodes to rebuild the exception from (see
-`exception_nodes.py`). An exception that can't be rebuilt is a `StepFailed` from the first pass on. No function here
+A record is JSON text: type, message and traceback for people, nodes to rebuild the exception from (see `nodes.py`), and the
+steps whose failures it holds. An exception that can't be rebuilt is a `StepFailed` from the first pass on. Nothing here
 raises, whatever an exception object does: a failure that can't be recorded would leave a run without an end.
 """
 
@@ -11,43 +11,132 @@ import json
 import os
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..core.names import MAX_LENGTH
 from ..errors import NonRetryableError, StepFailed
-from .builder import build
-from .nodes import describe, text_of, type_name
+from ..values.classes import shown_name
+from .builder import Node, build
+from .nodes import describe, text_of
 
 MAX_RECORD_BYTES = 256 * 1024
 _MAX_TRACEBACK_BYTES = 64 * 1024
 _MAX_MESSAGE_BYTES = 32 * 1024
 _MAX_NESTED_MESSAGE_BYTES = 4 * 1024
-_NOTHING_SHOWN = {"type": "", "message": "", "traceback": "", "step": None}
-_NAMED = re.compile(r'"step": (?:null|"(?:[^"\\]|\\.)*"), "steps": \[(?:[^"\\\]]|"(?:[^"\\]|\\.)*")*\]\}\Z')
+# What the columns beside a record hold, in characters.
+MAX_TYPE_LENGTH, MAX_STEP_LENGTH = 255, MAX_LENGTH + 20
+_NAMED = re.compile(r'"step":\s*(?:null|"(?:[^"\\]|\\.)*"),\s*"steps":\s*\[(?:[^"\\\]]|"(?:[^"\\]|\\.)*")*\]\}\Z')
 _OWN_FILES = f"{Path(__file__).parent.parent}{os.sep}"
 
 
-def record(exc: BaseException) -> str:
-    """The exception as JSON text of at most 256 KiB: `type`, `message`, `traceback`, and what rebuilding needs."""
-    shown: dict[str, Any] = {
-        "type": _type(exc),
-        "message": _message(exc, _MAX_MESSAGE_BYTES),
-        "traceback": _traceback(exc),
-    }
-    if issubclass(type(exc), NonRetryableError):  # what takes its place where it can't be rebuilt is none
-        shown["retryable"] = False
-    for chain in (True, False):
+@dataclass(frozen=True)
+class FailureRecord:
+    """A failure as a row holds it; `text` is the JSON.
+
+    - `type`: `module.Qualname` of the exception's class; `message`, `traceback`: text for people, cut where it is long.
+    - `step`: the one that is shown as having failed; `steps`: all those whose failures it is, as a group may hold several.
+    - `is_retryable`: whether a retry policy is to be asked at all; false for a `NonRetryableError`.
+    - `nodes`: what the exception is rebuilt from; of the first one, type and message are those of the record.
+    """
+
+    type: str
+    message: str = ""
+    traceback: str = ""
+    step: str | None = None
+    steps: tuple[str, ...] = ()
+    is_retryable: bool = True
+    nodes: Sequence[Node] = ({},)
+
+    @classmethod
+    def of(cls, exc: BaseException, steps: Sequence[str] = ()) -> FailureRecord:
+        """The record of an exception, of at most 256 KiB without the names of the steps."""
+        shown = cls(
+            type=_printable(_type(exc)),
+            message=_message(exc, _MAX_MESSAGE_BYTES),
+            traceback=_traceback(exc),
+            # What takes its place where it can't be rebuilt is none.
+            is_retryable=not issubclass(type(exc), NonRetryableError),
+        )
+        for chain in (True, False):
+            try:
+                nodes = describe(exc, lambda nested: _message(nested, _MAX_NESTED_MESSAGE_BYTES), chain=chain)
+            except BaseException:
+                continue
+            del nodes[0]["type"], nodes[0]["message"]
+            record = replace(shown, nodes=nodes)
+            if len(record.text) <= MAX_RECORD_BYTES:
+                return record.with_steps(steps) if steps else record
+        return shown.with_steps(steps)
+
+    @classmethod
+    def read(cls, text: str) -> FailureRecord:
+        """What `text` holds; of a damaged record, what is left of it."""
         try:
-            nodes = describe(exc, lambda nested: _message(nested, _MAX_NESTED_MESSAGE_BYTES), chain=chain)
-        except BaseException:
-            continue
-        # Of the first node the record itself says these.
-        del nodes[0]["type"], nodes[0]["message"]
-        text = json.dumps(shown | {"nodes": nodes}, separators=(",", ":"))
-        if len(text) <= MAX_RECORD_BYTES:
-            return text
-    return json.dumps(shown | {"nodes": [{}]})
+            return cls._read(json.loads(text))
+        except Exception:
+            return cls("unreadable record", _clipped(str(text), _MAX_NESTED_MESSAGE_BYTES))
+
+    @classmethod
+    def _read(cls, data: dict[str, Any]) -> FailureRecord:
+        steps, nodes, step = data.get("steps"), data.get("nodes"), data.get("step")
+        return cls(
+            type=str(data.get("type", "")),
+            message=str(data.get("message", "")),
+            traceback=str(data.get("traceback", "")),
+            step=None if step is None else str(step),
+            steps=tuple(map(str, steps)) if isinstance(steps, list) else (),
+            is_retryable=data.get("retryable") is not False,
+            nodes=nodes if isinstance(nodes, list) else ({},),
+        )
+
+    @cached_property
+    def text(self) -> str:
+        """The record as JSON."""
+        data: dict[str, Any] = {"type": self.type, "message": self.message, "traceback": self.traceback}
+        if not self.is_retryable:
+            data["retryable"] = False
+        # The steps come last, where `steps_named_at_the_end` finds them.
+        data |= {"nodes": self.nodes, "step": self.step, "steps": self.steps}
+        return json.dumps(data, separators=(",", ":"))
+
+    @property
+    def columns(self) -> tuple[str, str]:
+        """The type and the shown step, as the columns beside the record hold them: empty where there is none."""
+        # Of a long type the end says more: the name of the class.
+        return _printable(self.type)[-MAX_TYPE_LENGTH:], _printable(self.step or "")[:MAX_STEP_LENGTH]
+
+    def with_steps(self, steps: Sequence[str]) -> FailureRecord:
+        """The same record, of the failures of these steps. The first is shown."""
+        return replace(self, step=steps[0] if steps else None, steps=tuple(steps))
+
+    def rebuild(self) -> BaseException:
+        """A new exception like the recorded one, or `StepFailed` with its type and message."""
+        try:
+            first, *others = self.nodes
+            return build([{**first, "type": self.type, "message": self.message}, *others])[0]
+        except Exception:
+            return StepFailed(self.type, self.message)
+
+    def summary(self) -> dict[str, Any]:
+        """What to show of it: `type`, `message`, `traceback` and `step` (a name, or None)."""
+        return {"type": self.type, "message": self.message, "traceback": self.traceback, "step": self.step}
+
+    def shortened(self, message: int, traceback: int) -> str:
+        """What to show of it as JSON, with so many characters of the message and the end of the traceback."""
+        shown = {"message": self.message[:message], "traceback": self.traceback[-traceback:]}
+        return json.dumps({"type": self.type, "step": self.step, **shown})
+
+
+# -- The texts in the columns --------------------------------------------------------------------
+
+
+def record(exc: BaseException) -> str:
+    """The exception as JSON text of at most 256 KiB."""
+    return FailureRecord.of(exc).text
 
 
 def rebuild(text: str) -> BaseException:
@@ -56,43 +145,27 @@ def rebuild(text: str) -> BaseException:
     >>> rebuild(record(KeyError("user")))
     KeyError('user')
     """
-    shown = summary(text) or {}
-    try:
-        first, *others = json.loads(text)["nodes"]
-        return build([first | shown, *others])[0]
-    except Exception:
-        return StepFailed(shown["type"], shown["message"])
+    return FailureRecord.read(text).rebuild()
 
 
 def is_retryable(text: str) -> bool:
     """Whether a retry policy is to be asked at all: not about the record of a `NonRetryableError`."""
-    try:
-        return json.loads(text).get("retryable") is not False
-    except Exception:
-        return True
+    return FailureRecord.read(text).is_retryable
 
 
 def summary(text: str | None) -> dict[str, Any] | None:
     """What to show of a record: its `type`, `message`, `traceback` and `step` (a name, or None)."""
-    if text is None:
-        return None
-    try:
-        data = json.loads(text)
-        return {key: data.get(key, default) for key, default in _NOTHING_SHOWN.items()}
-    except Exception:
-        return _NOTHING_SHOWN | {"type": "unreadable record", "message": _clipped(str(text), _MAX_NESTED_MESSAGE_BYTES)}
+    return None if text is None else FailureRecord.read(text).summary()
 
 
-def with_steps(text: str, steps: list[str]) -> str:
+def columns(text: str | None) -> tuple[str, str]:
+    """What the columns `error_type` and `failed_step` say of a record; empty without one."""
+    return ("", "") if text is None else FailureRecord.read(text).columns
+
+
+def with_steps(text: str, steps: Sequence[str]) -> str:
     """The same record, naming the steps whose failures it holds: a group may hold several. The first is shown."""
-    try:
-        data = dict(json.loads(text).items())
-    except Exception:
-        data = (summary(text) or {}) | {"nodes": [{}]}
-    # They come last, where `steps_named_at_the_end` finds them.
-    for name in ("step", "steps"):
-        data.pop(name, None)
-    return json.dumps({**data, "step": steps[0] if steps else None, "steps": steps})
+    return FailureRecord.read(text).with_steps(steps).text
 
 
 def steps_named_at_the_end(text: str) -> tuple[list[str], str | None]:
@@ -116,7 +189,7 @@ def steps_named_at_the_end(text: str) -> tuple[list[str], str | None]:
 
 def _type(exc: BaseException) -> str:
     try:
-        return type_name(type(exc))
+        return shown_name(type(exc))
     except BaseException:
         return "Exception"
 
@@ -152,10 +225,15 @@ def _parts(report: traceback.TracebackException) -> Iterator[traceback.Traceback
 
 def _clipped(text: str, max_bytes: int) -> str:
     """The text as it can be shown anywhere, without its middle if it is too long as JSON."""
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
+    text = _printable(text)
     keep = len(text)
     shown = text
     while len(json.dumps(shown)) > max_bytes:
         keep = keep * 3 // 4
         shown = f"{text[: keep // 2]}\n… {len(text) - keep:,} characters left out …\n{text[-(keep - keep // 2) :]}"
     return shown
+
+
+def _printable(text: str) -> str:
+    """The text without what no database and no response takes: lone surrogates and NULs."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")

@@ -1,22 +1,21 @@
 """An exception, and the others that it refers to, as a flat list of JSON objects: the nodes.
 
 A node holds the class, the arguments and the attributes of one exception; causes, contexts, members of groups and
-exceptions among arguments have nodes of their own and are referred to by index. Whether what `exception_builder.py`
-makes of the nodes is the same exception is judged here, when it is recorded.
+exceptions among arguments have nodes of their own and are referred to by index. Whether what `builder.py` makes of
+the nodes is the same exception is judged here, when it is recorded.
 """
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
 from django.utils.functional import Promise
 
-from .. import values
 from ..errors import StepsError
-from ..values.classes import built_in_base, class_name
-from .builder import ClassNamed, Node, NotKept, PathTo, Reference, build, own, slots_of
+from ..values.classes import built_in_base, class_name, shown_name
+from .arguments import Reference, encode
+from .builder import Node, NotKept, build, own, slots_of
 
 _MAX_NODES = 250
 _MAX_ARGUMENTS_BYTES = 128 * 1024
@@ -38,12 +37,9 @@ def describe(root: BaseException, message: Callable[[BaseException], str], *, ch
         # Again, since a node that became simpler can show in the text of another.
         pairs = zip(exceptions.found, build(nodes), strict=True)
         changed = sum(_correct(node, *pair) for node, pair in zip(nodes, pairs, strict=True)) > 0
+    for node in nodes:
+        node.pop("lost_attrs", None)  # only for correcting
     return nodes
-
-
-def type_name(cls: type) -> str:
-    """`module.Qualname`, and of what is built in only the name."""
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def text_of(exc: BaseException) -> str:
@@ -74,15 +70,11 @@ class _Exceptions:
         return self._indices[id(exc)]
 
     def referred(self, value: Any, depth: int = _MAX_DEPTH) -> Any:
-        """The value with stand-ins for exceptions and paths, and text for lazy translations."""
+        """The value with references to exceptions, and text for lazy translations."""
         # Not isinstance(), which would evaluate a lazy object.
         cls = type(value)
         if issubclass(cls, BaseException):
             return Reference(self.index(value))
-        if cls.__module__.startswith("pathlib") and issubclass(cls, pathlib.PurePath):
-            return PathTo(cls.__name__, str(value))
-        if issubclass(cls, type):
-            return ClassNamed(class_name(value))
         if issubclass(cls, Promise):
             return str(value)
         if depth and cls in (list, tuple):
@@ -93,18 +85,14 @@ class _Exceptions:
 
     def keep(self, value: Any, max_bytes: int) -> str:
         try:
-            text = values.encode(self.referred(value), max_bytes=max_bytes)
+            return encode(self.referred(value), max_bytes)
         except Exception as error:
             raise NotKept from error
-        if values.holds_instances(text):
-            # Rebuilding must not depend on rows.
-            raise NotKept
-        return text
 
 
 def _node(exc: BaseException, exceptions: _Exceptions, message: Callable[[BaseException], str], chain: bool) -> Node:
     cls: Any = type(exc)
-    node: Node = {"type": type_name(cls), "message": message(exc)}
+    node: Node = {"type": shown_name(cls), "message": message(exc)}
     if chain:
         node |= _chain(exc, exceptions)
     try:
@@ -204,8 +192,8 @@ def _add_missed(node: Node, original: BaseException, rebuilt: BaseException) -> 
         if name in node["attrs"] or name == "obj":
             continue
         try:
-            value = values.encode(slot.__get__(original), max_bytes=_MAX_ATTRIBUTE_BYTES)
-            is_missed = value != values.encode(slot.__get__(rebuilt)) and not values.holds_instances(value)
+            value = encode(slot.__get__(original), _MAX_ATTRIBUTE_BYTES)
+            is_missed = value != encode(slot.__get__(rebuilt))
         except (StepsError, AttributeError):
             continue
         # None can also mean that nothing is there, which can't be written.

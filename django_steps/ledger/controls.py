@@ -6,7 +6,6 @@ only then. So there are never two bodies at once.
 
 from __future__ import annotations
 
-import json
 from uuid import UUID
 
 from django.db import transaction
@@ -15,12 +14,14 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ..core.names import MAX_LENGTH
 from ..core.states import CANCELABLE, RETRYABLE, Status
 from ..errors import InvalidState, UnknownStep
+from ..failures import FailureRecord
 from . import database, dialect, moves, order
 from .resets import reset_failures, reset_from
 from .tables import RUN, STEP, WORKER
 
 # How often a cancel looks again at a run that moves between one UPDATE and the next.
 _LOOKS = 10
+_NO_ERROR = "error = NULL, error_type = '', failed_step = ''"
 
 
 def retry(connection: BaseDatabaseWrapper, run_id: UUID, from_step: str | None = None) -> None:
@@ -38,7 +39,10 @@ def retry(connection: BaseDatabaseWrapper, run_id: UUID, from_step: str | None =
             else:
                 reset_failures(connection, run_id, failures_to_reset(connection, run_id))
             with connection.cursor() as cursor:
-                cursor.execute(f"UPDATE {RUN} SET error = NULL WHERE id = %s", [dialect.key(connection, run_id)])
+                cursor.execute(
+                    f"UPDATE {RUN} SET {_NO_ERROR} WHERE id = %s",
+                    [dialect.key(connection, run_id)],
+                )
 
     database.retrying(connection, statements)
 
@@ -66,7 +70,10 @@ def _cancel(connection: BaseDatabaseWrapper, run_id: UUID, reason: str, by: str)
     now = dialect.date_value(connection, database.read_clock(connection))
     # The error, if any, is that of an attempt of the whole run before: it is not why the run ended, so that a retry must
     # not look for it.
-    why, values = "error = NULL, cancel_reason = %s, canceled_by = %s", [reason, by[:MAX_LENGTH]]
+    why, values = (
+        f"{_NO_ERROR}, cancel_reason = %s, canceled_by = %s",
+        [reason, by[:MAX_LENGTH]],
+    )
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {RUN} SET {moves.finishing()}, {why} WHERE id = %s AND status IN ('pending', 'sleeping')",
@@ -97,7 +104,8 @@ def failures_to_reset(connection: BaseDatabaseWrapper, run_id: UUID) -> list[str
     """The steps whose failures ended a run, or `FailureWasHandled` if others are later than the first of them."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT error FROM {RUN} WHERE id = %s", [dialect.key(connection, run_id)])
-        steps = _failed_steps(cursor.fetchone()[0])
+        error = cursor.fetchone()[0]
+        steps = FailureRecord.read(error).steps if error else ()
         if not steps:
             return []
         cursor.execute(
@@ -108,14 +116,15 @@ def failures_to_reset(connection: BaseDatabaseWrapper, run_id: UUID) -> list[str
         return order.failures(cursor.fetchall(), steps)
 
 
-def _failed_steps(error: str | None) -> list[str]:
-    """The steps that a run's error names; none where the record of it is damaged."""
-    try:
-        return list(json.loads(error)["steps"]) if error else []
-    except (ValueError, KeyError, TypeError):
-        return []
-
-
+# Making a run pending again comes first in the transaction of a retry: the UPDATE locks the row, so that no claim takes the
+# run before its records are reset, and of several retries at once only one finds the status that it asks for.
+#
+# - The token goes: a pass that lost this run long ago may still be alive. With its token in the row, its late record would
+#   pass the fence.
+# - The generation grows: workers keep copies of long histories, and the records that are about to be reset are in them. A
+#   copy of an earlier generation is not used.
+# - Attempts and recoveries are counted anew, or the first failure after the retry would be the last.
+# - The error stays for now: it names the steps to reset, and `retry()` removes it after that.
 def _make_pending(connection: BaseDatabaseWrapper, run_id: UUID) -> None:
     with connection.cursor() as cursor:
         cursor.execute(

@@ -35,10 +35,24 @@ def writing(connection: BaseDatabaseWrapper) -> Iterator[None]:
     On SQLite it takes the write lock at once: one that reads first and writes later fails with "database is
     locked" as soon as another process wrote in between, however long the timeout.
     """
-    with transaction.atomic(using=connection.alias):
+    with _as_own(connection), transaction.atomic(using=connection.alias):
         if connection.vendor == "sqlite":
             lock_file(connection)
         yield
+
+
+@contextmanager
+def _as_own(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """Let `atomic()`, which knows names only, find this connection, where it isn't the calling thread's own."""
+    own = connections[connection.alias]
+    if connection == own:  # by a proxy, too
+        yield
+        return
+    connections[connection.alias] = connection
+    try:
+        yield
+    finally:
+        connections[connection.alias] = own
 
 
 def lock_file(connection: BaseDatabaseWrapper) -> None:
@@ -62,6 +76,35 @@ def is_transient(error: BaseException) -> bool:
     if error.args and error.args[0] in _TRANSIENT_ERRNOS:
         return True
     return "database is locked" in str(error) or "database table is locked" in str(error)
+
+
+# PostgreSQL: a read-only transaction (a failover), and the time limits of the server for transactions and sessions.
+_ENDING_SQLSTATES = {"25006", "25P03", "25P04", "57P05"}
+_LOCK_REFUSED_SQLSTATE, _LOCK_REFUSED_ERRNO = "55P03", 1205
+# PostgreSQL: insufficient resources. MySQL: no space left, the table is full.
+_FULL_SQLSTATES, _FULL_ERRNOS = {"53000", "53100"}, {1021, 1114}
+
+
+def ends_transactions(error: BaseException) -> bool:
+    """Whether the server has ended a transaction for a reason that no statement of it can have caused."""
+    sqlstate = getattr(error.__cause__, "sqlstate", None) if isinstance(error, DatabaseError) else None
+    return sqlstate is not None and (sqlstate in _ENDING_SQLSTATES or sqlstate.startswith("08"))
+
+
+def is_lock_refused(error: BaseException) -> bool:
+    """Whether a lock was not given within the time that the statement or the session allows for it."""
+    if getattr(error.__cause__, "sqlstate", None) == _LOCK_REFUSED_SQLSTATE:
+        return True
+    return isinstance(error, OperationalError) and error.args[:1] == (_LOCK_REFUSED_ERRNO,)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the database has no space left."""
+    if getattr(error.__cause__, "sqlstate", None) in _FULL_SQLSTATES:
+        return True
+    return "disk is full" in str(error) or (
+        isinstance(error, OperationalError) and error.args[:1] in {(n,) for n in _FULL_ERRNOS}
+    )
 
 
 def retrying(connection: BaseDatabaseWrapper, statement: Callable[[], T], attempts: int = 5) -> T:

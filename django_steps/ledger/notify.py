@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 
-from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-logger = logging.getLogger("django_steps")
+from ..core.repeated import Repeated
+
+repeated = Repeated(logging.getLogger("django_steps"))
 
 CHANNEL = "django_steps"
 # At most one notification in this time and process: many at once would make each COMMIT wait for the others. A worker
@@ -21,17 +22,18 @@ _last_sent: dict[str, float] = {}
 def workers(connection: BaseDatabaseWrapper) -> None:
     """Tell the workers, after the commit, that there may be something to do."""
     if connection.vendor == "postgresql":
-        alias = connection.alias
-        transaction.on_commit(lambda: _send(alias), using=alias, robust=True)
+        connection.on_commit(lambda: _send(connection), robust=True)
 
 
-def _send(alias: str) -> None:
-    now = time.monotonic()
+def _send(connection: BaseDatabaseWrapper) -> None:
+    now, alias = time.monotonic(), connection.alias
     if now - _last_sent.get(alias, 0.0) < INTERVAL:
         return
     _last_sent[alias] = now
     try:
-        with connections[alias].cursor() as cursor:
+        with connection.cursor() as cursor:
             cursor.execute(f"NOTIFY {CHANNEL}")
-    except Exception:  # the run is committed; a worker finds it by looking
-        logger.warning("Could not notify the workers.", exc_info=True)
+    except Exception as error:  # the run is committed; a worker finds it by looking
+        repeated.warning("notify", "The workers could not be notified: %s", error)
+    else:
+        repeated.over("notify", "The workers can be notified again.")

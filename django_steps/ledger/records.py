@@ -17,6 +17,7 @@ from uuid import UUID
 from django.db import IntegrityError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from .. import failures
 from ..core import clock
 from ..core.ids import random_token
 from ..core.states import Status
@@ -58,6 +59,11 @@ class StepWrite:
     replaces: bool = False  # the row exists already (an earlier attempt failed) and is brought up to date
     write_id: int = field(default_factory=random_token)
 
+    @property
+    def error_type(self) -> str:
+        """The dotted path of the class of the exception; empty where there is none."""
+        return failures.columns(self.error)[0] if self.error else ""
+
 
 # The columns of a record that are written, and their types in PostgreSQL; the others hold what the database has for them.
 TYPES = {
@@ -69,6 +75,7 @@ TYPES = {
     "attempts": "int",
     "output": "text",
     "error": "text",
+    "error_type": "text",
     "attempt_log": "text",
     "started_at": "timestamptz",
     "finished_at": "timestamptz",
@@ -79,7 +86,7 @@ TYPES = {
 }
 _CHANGING = [column for column in TYPES if column not in ("name", "kind")]
 # What the record of a step says that succeeded at once, as most do: the other columns hold what the database has for them.
-_FEWER = {"attempts": 1, "error": None, "attempt_log": "", "wakes_at_us": None, "context": None}
+_FEWER = {"attempts": 1, "error": None, "error_type": "", "attempt_log": "", "wakes_at_us": None, "context": None}
 _PLAIN = tuple(column for column in TYPES if column not in _FEWER)
 ALL = tuple(TYPES)
 FENCE = "id = %s AND claim_token = %s AND status = 'running'"
@@ -155,6 +162,22 @@ def _iso(microseconds: int | None) -> str | None:
 
 def explain(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
     """Why a record was refused; a run that was canceled while its step executed still gets the record."""
+    # The INSERT said only that it wrote nothing. The reasons look alike and call for opposite things, so the order in
+    # which they are asked for matters:
+    #
+    # 1. The run is gone, its token is another one, or no worker holds it: the claim is lost. Whatever is recorded under
+    #    this name is the business of the worker that has the run now. That comes first: with another token even our own
+    #    `write_id` says nothing about what this pass may do.
+    # 2. The record has our `write_id`: an earlier attempt of this very write was committed, and its answer got lost with
+    #    the connection. To call that TAKEN would end the pass, and to write again is what must not happen.
+    # 3. The record has another `write_id`: this pass looked the name up and did not find it, so its history is not what
+    #    is in the database. The pass must end, and be replayed over the true one.
+    # 4. There is no record: the run was canceled while the step executed. The effect of the step has happened, so it is
+    #    recorded all the same; otherwise a retry of the canceled run would repeat it. The fence of this second INSERT is
+    #    wider by that one status and no more: once the run waits for a retry, records before this one may be reset.
+    #
+    # Nothing is locked between the two statements. If the run changes again in between, the second INSERT is refused too,
+    # and the claim is lost.
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT s.write_id, r.claim_token, r.status FROM {RUN} r"
@@ -215,6 +238,7 @@ def _values(write: StepWrite, as_date: Callable[[int | None], Any]) -> dict[str,
         "attempts": write.attempts,
         "output": write.output,
         "error": write.error,
+        "error_type": write.error_type,
         "attempt_log": write.attempt_log,
         "started_at": as_date(write.started_at),
         "finished_at": as_date(write.finished_at),

@@ -14,13 +14,16 @@ from uuid import UUID
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core.states import Status
+from ..errors import WorkerDied
+from ..failures import FailureRecord
+from ..values.classes import shown_name
 from . import dialect, moves
 from .tables import RUN, STEP, WORKER
 from .terms import Terms
 
 # A holder renews three times in a lease; half a lease leaves it more than one renewal to answer the suspicion.
 RENEWALS_PER_LEASE = 3
-_KEPT = 20
+KEPT = 20
 
 
 def suspect(connection: BaseDatabaseWrapper, ids: Sequence[Any], lease_us: int) -> None:
@@ -61,7 +64,7 @@ def _recover_one(connection: BaseDatabaseWrapper, row: Sequence[Any], terms: Ter
     recoveries = recoveries + 1 if mark == int(progress) else 1
     worker = f"{host}:{pid}" if host else "a worker"
     log = json.loads(recovery_log) if recovery_log else []
-    log = [*log, {"at": int(now), "worker": worker, "step": current_step}][-_KEPT:]
+    log = [*log, {"at": int(now), "worker": worker, "step": current_step}][-KEPT:]
     counts = [recoveries, int(progress), json.dumps(log)]
     finished_at = dialect.date_value(connection, int(now))
     if status == Status.CANCELING:  # its body is not called again
@@ -69,7 +72,7 @@ def _recover_one(connection: BaseDatabaseWrapper, row: Sequence[Any], terms: Ter
         return False
     if recoveries > terms.max_recoveries:
         error = _died_error(recoveries, current_step, worker)
-        _move(connection, run_id, f"{_FINISHED}, error = %s", [Status.FAILED, finished_at, error], counts)
+        _move(connection, run_id, _FAILED, [Status.FAILED, finished_at, error.text, *error.columns], counts)
         return False
     _move(connection, run_id, moves.ready(dialect.now(connection)), [], counts)
     return True
@@ -77,6 +80,7 @@ def _recover_one(connection: BaseDatabaseWrapper, row: Sequence[Any], terms: Ter
 
 # The token goes: what the worker that was lost still asks for is refused.
 _FINISHED = f"{moves.finishing()}, claim_token = NULL"
+_FAILED = f"{_FINISHED}, error = %s, error_type = %s, failed_step = %s"
 
 
 def _move(connection: BaseDatabaseWrapper, run_id: Any, move: str, values: list[Any], counts: list[Any]) -> None:
@@ -87,7 +91,7 @@ def _move(connection: BaseDatabaseWrapper, run_id: Any, move: str, values: list[
         )
 
 
-def _died_error(times: int, step: str, worker: str) -> str:
+def _died_error(times: int, step: str, worker: str) -> FailureRecord:
     # After a first crash a pass says which step comes before it executes it; of the first one that may be unknown.
     elsewhere = "outside its steps" if times > 1 else "at a step that is not known"
     where = f"while executing step {step!r}" if step else elsewhere
@@ -95,12 +99,5 @@ def _died_error(times: int, step: str, worker: str) -> str:
         f"The worker died {times} times {where}, the last one being {worker}, and the run got no further. "
         "Look for what ends the process (memory, a crash in C code, os._exit), then retry the run."
     )
-    return json.dumps(
-        {
-            "type": "django_steps.errors.WorkerDied",
-            "message": message,
-            "traceback": "",
-            "step": step or None,
-            "steps": [],  # none has failed: there is no failure to reset
-        }
-    )
+    # None of its steps has failed: there is no failure to reset.
+    return FailureRecord(shown_name(WorkerDied), message, step=step or None)

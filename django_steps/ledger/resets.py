@@ -5,41 +5,15 @@ A failed step keeps its row, with its attempts moved to the log: whoever looks a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ..failures import append_attempt
 from . import dialect
 from .order import IS_LATER
 from .tables import STEP
-
-_LATEST_KEPT = 29
-_LONGEST_MESSAGE, _LONGEST_TRACEBACK = 2000, 8000
-
-
-def append_attempt(log: str, number: int, started_at: int | None, finished_at: int | None, error: str | None) -> str:
-    """The text of an attempt log with one more entry; times in microseconds, `error` as `failures` records it.
-
-    The log is for people to read: of many attempts it keeps the first and the latest, of an error what they are shown.
-    """
-    entries: list[dict[str, Any]] = json.loads(log) if log else []
-    shown = None if error is None else _shown(error)
-    entries.append({"attempt": number, "started_at": started_at, "finished_at": finished_at, "error": shown})
-    return json.dumps([*entries[:1], *entries[1:][-_LATEST_KEPT:]])
-
-
-def _shown(error: str) -> str:
-    try:
-        record = json.loads(error)
-        message, traceback = record["message"][:_LONGEST_MESSAGE], record["traceback"][-_LONGEST_TRACEBACK:]
-        return json.dumps(
-            {**{key: record.get(key) for key in ("type", "step")}, "message": message, "traceback": traceback}
-        )
-    except (ValueError, KeyError, TypeError):
-        return error[:_LONGEST_MESSAGE]
 
 
 def reset_failures(connection: BaseDatabaseWrapper, run_id: UUID, steps: Sequence[str]) -> None:
@@ -59,7 +33,7 @@ def reset_failures(connection: BaseDatabaseWrapper, run_id: UUID, steps: Sequenc
             times = dialect.read_date(connection, started_at), dialect.read_date(connection, finished_at)
             cursor.execute(
                 f"UPDATE {STEP} SET status = 'retrying', attempts = 0, attempt_log = %s, error = NULL,"
-                " finished_at = NULL, wakes_at_us = NULL, context = NULL WHERE run_id = %s AND name = %s",
+                " error_type = '', finished_at = NULL, wakes_at_us = NULL, context = NULL WHERE run_id = %s AND name = %s",
                 [append_attempt(log, attempts, *times, error), key, name],
             )
 

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from .. import failures
 from ..core import clock
 from ..core.states import Status
 from . import database, dialect, moves, records
@@ -62,9 +63,11 @@ def finish_all(connection: BaseDatabaseWrapper, writes: Sequence[Finish]) -> int
 # the finished ones.
 FINISHING = Statement(
     "WITH v AS (SELECT * FROM json_to_recordset(%s) AS v (id uuid, token bigint, status text, output text, error text,"
-    f" finished_at timestamptz)), held AS (SELECT r.id FROM {RUN} r JOIN v ON r.id = v.id AND r.claim_token = v.token"
+    " error_type text, failed_step text, finished_at timestamptz)), held AS (SELECT r.id FROM"
+    f" {RUN} r JOIN v ON r.id = v.id AND r.claim_token = v.token"
     " AND r.status = 'running' FOR UPDATE OF r SKIP LOCKED)"
-    f" UPDATE {RUN} r SET {moves.finishing('v.status', 'v.finished_at')}, output = v.output, error = v.error"
+    f" UPDATE {RUN} r SET {moves.finishing('v.status', 'v.finished_at')}, output = v.output, error = v.error,"
+    " error_type = v.error_type, failed_step = v.failed_step"
     " FROM v, held WHERE r.id = held.id AND v.id = held.id RETURNING r.id",
     ["json"],
 )
@@ -72,19 +75,21 @@ FINISHING = Statement(
 
 def as_json(writes: Sequence[Finish]) -> str:
     """The parameter of `FINISHING`."""
-    return json.dumps(
-        [
-            {
-                "id": write.run_id.hex,
-                "token": write.token,
-                "status": write.status,
-                "output": write.output,
-                "error": write.error,
-                "finished_at": clock.to_datetime(write.finished_at).isoformat(),
-            }
-            for write in sorted(writes, key=lambda write: write.run_id)
-        ]
-    )
+    return json.dumps([_row(write) for write in sorted(writes, key=lambda write: write.run_id)])
+
+
+def _row(write: Finish) -> dict[str, Any]:
+    error_type, failed_step = failures.columns(write.error)
+    return {
+        "id": write.run_id.hex,
+        "token": write.token,
+        "status": write.status,
+        "output": write.output,
+        "error": write.error,
+        "error_type": error_type,
+        "failed_step": failed_step,
+        "finished_at": clock.to_datetime(write.finished_at).isoformat(),
+    }
 
 
 def suspend(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wakes_at_us: int, write: StepWrite) -> Outcome:
@@ -127,7 +132,7 @@ def _suspend_at_once(connection: BaseDatabaseWrapper, wakes_at_us: int, write: S
     return database.retrying(connection, statement)
 
 
-def wait_again(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wakes_at_us: int) -> Outcome:
+def suspend_again(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wakes_at_us: int) -> Outcome:
     """Suspend a run until `wakes_at_us` for something that is recorded already."""
     if database.retrying(connection, lambda: _mark_suspended(connection, run_id, token, wakes_at_us)):
         return Outcome.WRITTEN
@@ -142,9 +147,9 @@ def attempt_again(
     def transaction() -> Outcome:
         with database.writing(connection), connection.cursor() as cursor:
             cursor.execute(
-                f"UPDATE {RUN} SET {moves.suspended()}, attempts = attempts + 1, generation = generation + 1, error = %s"
-                f" WHERE {records.FENCE}",
-                [due_at, error, dialect.key(connection, run_id), token],
+                f"UPDATE {RUN} SET {moves.suspended()}, attempts = attempts + 1, generation = generation + 1,"
+                f" error = %s, error_type = %s, failed_step = %s WHERE {records.FENCE}",
+                [due_at, error, *failures.columns(error), dialect.key(connection, run_id), token],
             )
             if not cursor.rowcount:
                 return _why_not(connection, run_id, token)
@@ -187,7 +192,10 @@ def release(connection: BaseDatabaseWrapper, run_id: UUID, token: int, *, is_unt
     return database.retrying(connection, statements)
 
 
-_FINISHING_ONE = f"UPDATE {RUN} SET {moves.finishing()}, output = %s, error = %s WHERE {records.FENCE}"
+_FINISHING_ONE = (
+    f"UPDATE {RUN} SET {moves.finishing()}, output = %s, error = %s, error_type = %s, failed_step = %s"
+    f" WHERE {records.FENCE}"
+)
 
 
 def _finish(connection: BaseDatabaseWrapper, write: Finish) -> bool:
@@ -202,6 +210,7 @@ def _parameters(connection: BaseDatabaseWrapper, write: Finish) -> list[Any]:
         dialect.date_value(connection, write.finished_at),
         write.output,
         write.error,
+        *failures.columns(write.error),
         dialect.key(connection, write.run_id),
         write.token,
     ]

@@ -1,6 +1,6 @@
 """The types of the commands' arguments: each takes the text that was typed and gives the value, or says what is wrong.
 
-They only read what was typed; whether a run or a workflow of that name exists is the commands' affair.
+They only read what was typed. Whether a run or a workflow of that name exists is for the commands to find out.
 """
 
 from __future__ import annotations

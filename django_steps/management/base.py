@@ -1,6 +1,6 @@
 """What all commands share: bad input ends in one clear line and exit code 1, never in a traceback.
 
-What a command does is in its own module; how things look is in `output.py`.
+What a command does is in its own module; how things look is in `presentation/output.py`.
 """
 
 from __future__ import annotations

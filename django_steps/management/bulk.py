@@ -1,6 +1,6 @@
-"""Verbs on many runs: in batches, with progress on a terminal, rehearsed with `--dry-run`, and reported at the end.
+"""Controls for many runs: in batches, with progress on a terminal, rehearsed with `--dry-run`, reported at the end.
 
-A rehearsal is the verb itself in a transaction that is rolled back: what it says is what would happen.
+A rehearsal is the control itself in a transaction that is rolled back: what it says is what would happen.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from django.utils.translation import gettext_lazy, ngettext
 from ..models import WorkflowRun
 from ..models.querysets import BulkResult, Skipped, WorkflowRunQuerySet
 from ..presentation.output import Progress, one_line, table, with_notes
-from ..presentation.runs import detail_of, kind_of
+from ..presentation.runs import detail, kind_of
 from .base import connection
 
 BATCH = 200
 _SHOWN = 20  # runs in a report; the rest is counted
 
-Verb = Callable[[WorkflowRunQuerySet[WorkflowRun]], BulkResult]
+Control = Callable[[WorkflowRunQuerySet[WorkflowRun]], BulkResult]
 
 
 @dataclass
@@ -60,26 +60,26 @@ def existing(ids: Sequence[UUID]) -> list[UUID]:
 
 
 def all_runs() -> WorkflowRunQuerySet[WorkflowRun]:
-    """All runs, on the database that verbs write to."""
+    """All runs, on the database that controls write to."""
     return WorkflowRun.objects.using(connection().alias)
 
 
 def carry_out(
-    verb: Verb, runs: WorkflowRunQuerySet[WorkflowRun], stdout: OutputWrapper, *, is_rehearsal: bool
+    control: Control, runs: WorkflowRunQuerySet[WorkflowRun], stdout: OutputWrapper, *, is_rehearsal: bool
 ) -> Report:
     """Do it to these runs, or rehearse it."""
     report = Report()
     done = 0
     with Progress(stdout) as progress:
         for batch in _batches(runs):
-            report.add(_rehearse(verb, batch) if is_rehearsal else verb(all_runs().filter(pk__in=batch)))
+            report.add(_rehearse(control, batch) if is_rehearsal else control(all_runs().filter(pk__in=batch)))
             done += len(batch)
             progress.show(_("%(done)d runs …") % {"done": done})
     return report
 
 
 def _batches(runs: WorkflowRunQuerySet[WorkflowRun]) -> Iterator[list[UUID]]:
-    """The ids in their order. What gets into the selection again meanwhile is not taken up a second time."""
+    """The ids in their order. A run that enters the selection again meanwhile is not taken a second time."""
     last: UUID | None = None
     while True:
         rest = runs if last is None else runs.filter(pk__gt=last)
@@ -90,13 +90,13 @@ def _batches(runs: WorkflowRunQuerySet[WorkflowRun]) -> Iterator[list[UUID]]:
         last = batch[-1]
 
 
-def _rehearse(verb: Verb, batch: Sequence[UUID]) -> BulkResult:
+def _rehearse(control: Control, batch: Sequence[UUID]) -> BulkResult:
     """One transaction for each run, so that none of them is locked for long."""
     result = BulkResult([], [])
     alias = connection().alias
     for run_id in batch:
         with transaction.atomic(using=alias):
-            one = verb(all_runs().filter(pk=run_id))
+            one = control(all_runs().filter(pk=run_id))
             transaction.set_rollback(True, using=alias)
         result.done.extend(one.done)
         result.skipped.extend(one.skipped)
@@ -160,7 +160,7 @@ def _skipped_lines(report: Report, words: _Words) -> list[str]:
 
 
 def _reason(run_id: UUID, reason: str) -> str:
-    """Why a run was skipped, to stand beside its id: a reason that begins with the id goes on from there."""
+    """Why a run was skipped, to stand beside its id: a reason that begins with the id is shown without it."""
     return one_line(reason).removeprefix(f"Run {run_id} ")
 
 
@@ -171,6 +171,6 @@ def _described(report: Report) -> list[str]:
     if not shown:
         return []
     lines = table([_("RUN"), _("WORKFLOW"), _("STATUS")], [[str(run.pk), kind_of(run), run.status] for run in shown])
-    lines = with_notes(lines, [detail_of(run) for run in shown])
+    lines = with_notes(lines, [detail(run) for run in shown])
     more = report.done - len(shown)
     return [*lines, _("… and %(count)d more") % {"count": more}] if more else lines

@@ -1,6 +1,6 @@
 """The health check of `showworkflows --check`: whether runs are executed as they should be, a line for each problem.
 
-It only looks. What keeps runs from stranding is in `ledger/recovery.py`.
+It only looks. What a worker does about such runs is in `ledger/timers.py` and `ledger/recovery.py`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from ..ledger import database
 from ..ledger.terms import Kind
 from ..models import Worker, WorkflowRun
 from ..models.diagnosis import is_served, kind_text, known_kinds, live_workers, no_worker
-from ..presentation import output
-from . import base
+from ..presentation.durations import short_moment
+from ..presentation.runs import OVERDUE_AFTER
+from . import arguments, base
 
-# What has been ready or due for longer than this, in seconds, is overdue.
-OVERDUE_AFTER = 60
 _GROUPS_SHOWN = 10
 
 
@@ -40,7 +39,7 @@ def problems() -> list[str]:
 
 def _overdue(workers: list[Worker], now: int) -> Iterator[str]:
     """Runs that have been ready for too long, or due and not even made ready."""
-    limit = now - OVERDUE_AFTER * 1_000_000
+    limit = now - arguments.microseconds(OVERDUE_AFTER)
     Phase = WorkflowRun.Phase
     ready = _runs().filter(phase=Phase.READY, created_at__lt=clock.to_datetime(limit), available_at_us__lt=limit)
     for group in _grouped(ready, "queue"):
@@ -50,7 +49,7 @@ def _overdue(workers: list[Worker], now: int) -> Iterator[str]:
             group["count"],
         )
         since = max(clock.to_datetime(group["oldest_due"]), group["oldest"])
-        problem = text % {**group, "oldest": output.moment(since), "limit": OVERDUE_AFTER}
+        problem = text % {**group, "oldest": short_moment(since), "limit": OVERDUE_AFTER.total_seconds()}
         if workers and not is_served(group["queue"], workers):
             problem = f"{problem} {_('No live worker serves this queue.')}"
         yield problem
@@ -66,16 +65,16 @@ def _overdue(workers: list[Worker], now: int) -> Iterator[str]:
     held = timed.exclude(worker=None).aggregate(count=Count("pk"), oldest=Min("available_at_us"))
     if held["count"]:
         text = ngettext(
-            "%(count)d run of a dead worker was not taken over within %(limit)d s, its lease ended at %(oldest)s.",
-            "%(count)d runs of dead workers were not taken over within %(limit)d s, the first lease ended at %(oldest)s.",
+            "%(count)d run of a dead worker was not recovered within %(limit)d s, its lease ended at %(oldest)s.",
+            "%(count)d runs of dead workers were not recovered within %(limit)d s, the first lease ended at %(oldest)s.",
             held["count"],
         )
         yield _filled(text, held)
 
 
 def _filled(text: str, found: dict[str, Any]) -> str:
-    oldest = output.moment(clock.to_datetime(found["oldest"]))
-    return text % {"count": found["count"], "limit": OVERDUE_AFTER, "oldest": oldest}
+    oldest = short_moment(clock.to_datetime(found["oldest"]))
+    return text % {"count": found["count"], "limit": OVERDUE_AFTER.total_seconds(), "oldest": oldest}
 
 
 def unknown_lines(runs: QuerySet[WorkflowRun], known: Set[Kind]) -> Iterator[str]:

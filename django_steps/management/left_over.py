@@ -15,7 +15,7 @@ from ..core import clock
 from ..definitions import registered_kinds
 from ..models import WorkflowRun
 from ..models.diagnosis import known_kinds, live_workers
-from ..presentation import output
+from ..presentation.durations import full_moment
 from . import base, health
 
 _COUNTED = 10_000
@@ -41,5 +41,5 @@ def _later(runs: QuerySet[WorkflowRun]) -> Iterator[str]:
     parts = ", ".join(f"{counts[status]} {name}" for status, name in names.items() if counts[status])
     if len(found) > _COUNTED:
         parts = _("more than %(count)d runs") % {"count": _COUNTED}
-    due = output.full_moment(clock.to_datetime(found[0][1]))
+    due = full_moment(clock.to_datetime(found[0][1]))
     yield _("Left for later: %(parts)s; the next is due at %(moment)s.") % {"parts": parts, "moment": due}

@@ -25,8 +25,7 @@ from django.utils.translation import ngettext
 from .. import signals
 from ..definitions import registered
 from ..models import WorkflowRun
-from ..presentation import output
-from ..presentation.runs import error_line
+from ..presentation import durations, errors, output, text
 
 _LONGEST_NAME = 30  # columns for the name of a workflow
 _LINE = 100  # columns of the greeting, where the terminal isn't narrower
@@ -113,8 +112,8 @@ class WorkerOutput:
         self.finished[run.status] += 1
         unknown = run.get_deferred_fields()
         ended = timezone.now() if "finished_at" in unknown else run.finished_at
-        took = "" if "started_at" in unknown else output.lasting(output.between(run.started_at, ended))
-        detail = error_line(run.error) if run.status == WorkflowRun.Status.FAILED else ""
+        took = "" if "started_at" in unknown else durations.duration(durations.between(run.started_at, ended))
+        detail = output.one_line(errors.line(run.error)) if run.status == WorkflowRun.Status.FAILED else ""
         self._line(run, run.status, f"{took:>8}{output.GAP}{detail}")
 
     def _step_succeeded(self, run: WorkflowRun, step: str, **_kwargs: Any) -> None:
@@ -123,16 +122,16 @@ class WorkerOutput:
     def _step_failed(self, run: WorkflowRun, step: str, **_kwargs: Any) -> None:
         self._line(run, "", f"{step}: {_('failed')}")
 
-    def _line(self, run: WorkflowRun, status: str, text: str) -> None:
+    def _line(self, run: WorkflowRun, status: str, rest: str) -> None:
         style = {"succeeded": self._style.SUCCESS, "failed": self._style.ERROR, "canceled": self._style.WARNING}
         shown = f"{WorkflowRun.Status(status).label if status else _('step'):<9}"
-        name = output.clip(run.workflow, self._name_width).ljust(self._name_width)
+        name = text.clipped(run.workflow, self._name_width).ljust(self._name_width)
         cells = [
-            output.moment(timezone.now()),
+            durations.short_moment(timezone.now()),
             style[status](shown) if status else shown,
             name,
             str(run.pk),
-            text,
+            rest,
         ]
         self.say(output.GAP.join(cells).rstrip())
 

@@ -91,6 +91,18 @@ class Migration(migrations.Migration):
                 ("input_search", models.JSONField(null=True)),
                 ("output_text", models.TextField(db_column="output", null=True)),
                 ("error_text", models.TextField(db_column="error", null=True)),
+                (
+                    "error_type",
+                    django_steps.models.fields.ExactCharField(
+                        blank=True, db_default="", default="", max_length=255, verbose_name="error type"
+                    ),
+                ),
+                (
+                    "failed_step",
+                    django_steps.models.fields.ExactCharField(
+                        blank=True, db_default="", default="", max_length=275, verbose_name="failed step"
+                    ),
+                ),
                 ("attempts", models.PositiveIntegerField(db_default=1, default=1, verbose_name="attempts")),
                 ("recoveries", models.PositiveIntegerField(db_default=0, default=0, verbose_name="recoveries")),
                 ("recovery_mark", models.BigIntegerField(db_default=0, default=0, editable=False)),
@@ -192,6 +204,12 @@ class Migration(migrations.Migration):
                 ("attempts", models.PositiveIntegerField(db_default=1, default=1, verbose_name="attempts")),
                 ("output_text", models.TextField(db_column="output", null=True)),
                 ("error_text", models.TextField(db_column="error", null=True)),
+                (
+                    "error_type",
+                    django_steps.models.fields.ExactCharField(
+                        blank=True, db_default="", default="", max_length=255, verbose_name="error type"
+                    ),
+                ),
                 ("attempt_log", models.TextField(blank=True, db_default="", default="")),
                 ("started_at", models.DateTimeField(verbose_name="started at")),
                 ("finished_at", models.DateTimeField(null=True, verbose_name="finished at")),

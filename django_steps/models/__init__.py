@@ -8,3 +8,14 @@ from .step import StepRecord
 from .worker import Worker
 
 __all__ = ["StepRecord", "Worker", "WorkflowRun"]
+
+
+def _name_publicly() -> None:
+    """Records name a class by its module: for what is in the models that is this one, where users import them from."""
+    for model in (WorkflowRun, StepRecord, Worker):
+        for name in ("DoesNotExist", "MultipleObjectsReturned", "Status", "Kind"):
+            if (found := getattr(model, name, None)) is not None:
+                found.__module__, found.__qualname__ = __name__, f"{model.__name__}.{name}"
+
+
+_name_publicly()

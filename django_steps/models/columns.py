@@ -13,6 +13,7 @@ from .. import failures, values
 from ..core import clock, states
 from ..core.ids import uuid7
 from ..core.names import MAX_LENGTH
+from ..failures.codec import MAX_STEP_LENGTH, MAX_TYPE_LENGTH
 from .fields import ExactCharField
 from .worker import Worker
 
@@ -67,6 +68,9 @@ class RunColumns(models.Model):
     input_search = models.JSONField(null=True)
     output_text = models.TextField(db_column="output", null=True)
     error_text = models.TextField(db_column="error", null=True)
+    # What of the error is asked for by queries: the dotted path of the exception's class, and the step whose failure it is.
+    error_type = ExactCharField(_("error type"), max_length=MAX_TYPE_LENGTH, default="", db_default="", blank=True)
+    failed_step = ExactCharField(_("failed step"), max_length=MAX_STEP_LENGTH, default="", db_default="", blank=True)
 
     # Attempts of the whole run under its retry policy; what crashes cost is counted apart.
     attempts = models.PositiveIntegerField(_("attempts"), default=1, db_default=1)

@@ -14,6 +14,7 @@ from .. import failures, values
 from ..core import clock, states
 from ..core.names import MAX_LENGTH
 from ..failures.attempt_log import read_log
+from ..failures.codec import MAX_TYPE_LENGTH
 from .fields import ExactCharField
 
 
@@ -52,6 +53,8 @@ class StepRecord(models.Model):
     attempts = models.PositiveIntegerField(_("attempts"), default=1, db_default=1)
     output_text = models.TextField(db_column="output", null=True)
     error_text = models.TextField(db_column="error", null=True)
+    # The dotted path of the exception's class; empty unless the step failed.
+    error_type = ExactCharField(_("error type"), max_length=MAX_TYPE_LENGTH, default="", db_default="", blank=True)
     attempt_log = models.TextField(default="", db_default="", blank=True)
     started_at = models.DateTimeField(_("started at"))
     finished_at = models.DateTimeField(_("finished at"), null=True)

@@ -1,4 +1,14 @@
-"""What the admin and the commands show of runs and steps: the same words for the same thing, as text or JSON.
+"""What the admin and the commands show of runs, steps, values and errors: the same words for the same thing.
 
-Not here: pages (`admin`) and commands (`management`).
+Each module makes plain text or plain JSON types of one kind of thing:
+
+- `values`: recorded values as JSON, masked; they are read as text and never decoded
+- `errors`: failures, in one line and in full
+- `durations`: durations and moments
+- `steps`, `runs`: how a step or a run stands; every status is interpreted here
+- `json`: runs for `--json`
+- `text`: clipping, and what every stream can carry
+- `output`: tables and progress in a terminal; it knows nothing of runs
+
+Not here: HTML and pages (`admin`), commands and what they print around it (`management`).
 """

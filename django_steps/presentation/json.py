@@ -1,28 +1,31 @@
-"""What the commands give out of a run as plain JSON types: without what its workflow masks, and whatever can't be read.
+"""Runs as plain JSON types, for `--json`. The keys are stable.
 
-Text for people is made in `run_texts.py`.
+Values are those of `values.py`; whatever can't be read is a dict that says so. Text for people is in `runs.py`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from django.utils.translation import gettext as _
-
-from ..definitions import Workflow, get_workflow
-from ..errors import UnknownWorkflow
 from ..models import StepRecord, WorkflowRun
-from ..values import searchable
-from . import steps
+from . import runs, steps
+from .text import portable
+from .values import UNREADABLE, Mask, plain, unreadable
 
-# In place of a value that can't be shown.
-_UNREADABLE = "unreadable"
+# In place of what can't be read.
+_UNREADABLE_KEY = "unreadable"
+
+
+def dumps(shown: Any, indent: int | None = 2) -> str:
+    """JSON text that every stream can carry."""
+    return portable(json.dumps(shown, indent=indent, ensure_ascii=False))
 
 
 def as_json(run: WorkflowRun) -> dict[str, Any]:
-    """A run as plain JSON types; times are ISO 8601 text. The keys are stable."""
+    """A run as plain JSON types; times are ISO 8601 text."""
     return {
         "id": str(run.pk),
         "workflow": run.workflow,
@@ -32,7 +35,7 @@ def as_json(run: WorkflowRun) -> dict[str, Any]:
         "key": run.key,
         "status": run.status,
         "attempts": run.attempts,
-        "recoveries": run.recoveries,
+        "recoveries": runs.recovery_count(run),
         "current_step": run.current_step or None,
         "progress": None if run.progress_total is None else [run.progress_done, run.progress_total],
         "worker": str(run.worker) if run.worker else None,
@@ -49,15 +52,26 @@ def as_json(run: WorkflowRun) -> dict[str, Any]:
 
 def as_detailed_json(run: WorkflowRun) -> dict[str, Any]:
     """A run as `as_json`, with `input`, `output`, `recovery_log` and `steps`."""
+    mask = Mask.of(run)
     return as_json(run) | {
-        "input": input_of(run),
-        "output": output_of(run),
-        "recovery_log": guarded(lambda: [entry | {"at": _iso(entry["at"])} for entry in run.recovery_log]),
-        "steps": [_step_as_json(run, record) for record in run.steps.order_by("position")],
+        "input": value(run.input_text, mask),
+        "output": value(run.output_text, mask),
+        "recovery_log": _guarded(lambda: [entry | {"at": _iso(entry["at"])} for entry in run.recovery_log]),
+        "steps": [_step_as_json(run, record, mask) for record in run.steps.order_by("position")],
     }
 
 
-def _step_as_json(run: WorkflowRun, record: StepRecord) -> dict[str, Any]:
+def value(text: str | None, mask: Mask) -> Any:
+    """A recorded value, masked; a dict with the key `unreadable` if it can't be read."""
+    if text is None:
+        return None
+    try:
+        return plain(text, mask)
+    except UNREADABLE:
+        return {_UNREADABLE_KEY: unreadable(text, mask)}
+
+
+def _step_as_json(run: WorkflowRun, record: StepRecord, mask: Mask) -> dict[str, Any]:
     return {
         "name": record.name,
         "kind": record.kind,
@@ -67,9 +81,9 @@ def _step_as_json(run: WorkflowRun, record: StepRecord) -> dict[str, Any]:
         "started_at": _iso(record.started_at),
         "finished_at": _iso(steps.finished_at(run, record)),
         "wakes_at": _iso(record.wakes_at),
-        "output": _shown(run, lambda: record.output),
+        "output": value(record.output_text, mask),
         "error": record.error,
-        "earlier_attempts": guarded(
+        "earlier_attempts": _guarded(
             lambda: [
                 entry | {"started_at": _iso(entry["started_at"]), "finished_at": _iso(entry["finished_at"])}
                 for entry in record.earlier_attempts
@@ -78,44 +92,12 @@ def _step_as_json(run: WorkflowRun, record: StepRecord) -> dict[str, Any]:
     }
 
 
-def _iso(value: datetime | None) -> str | None:
-    return None if value is None else value.isoformat()
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
 
 
-# -- Values ---------------------------------------------------------------------------------------
-
-
-def input_of(run: WorkflowRun) -> Any:
-    """The input of a run as people may see it."""
-    if _workflow(run) is None:
-        return run.input_search  # masked when the run was started
-    return _shown(run, lambda: run.input)
-
-
-def output_of(run: WorkflowRun) -> Any:
-    """The output of a run as people may see it."""
-    return _shown(run, lambda: run.output)
-
-
-def _shown(run: WorkflowRun, read: Callable[[], Any]) -> Any:
-    """A value in plain JSON types without what the workflow masks; a dict that says why if it can't be read."""
-    workflow = _workflow(run)
-    if workflow is None:
-        return {_UNREADABLE: _("the workflow is unknown here, so what it masks is unknown, too")}
-    mask = workflow.mask
-    return guarded(lambda: searchable(read(), mask))
-
-
-def guarded(read: Callable[[], Any]) -> Any:
-    """What is read, or a dict that says why it can't be."""
+def _guarded(read: Callable[[], Any]) -> Any:
     try:
         return read()
-    except Exception as error:
-        return {_UNREADABLE: f"{type(error).__name__}: {error}"}
-
-
-def _workflow(run: WorkflowRun) -> Workflow[Any, Any] | None:
-    try:
-        return get_workflow(run.workflow, run.version)
-    except UnknownWorkflow:
-        return None
+    except UNREADABLE as error:
+        return {_UNREADABLE_KEY: f"{type(error).__name__}: {error}"}

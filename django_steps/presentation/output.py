@@ -1,6 +1,6 @@
-"""How the commands show things: tables that fit the terminal, times, durations, progress.
+"""How the commands lay things out: tables that fit the terminal, wrapped pairs, progress.
 
-Nothing here knows what a run is.
+It knows the terminal and nothing of runs. How durations and moments read is in `durations.py`.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
 from itertools import zip_longest
 from textwrap import wrap
 from typing import Any
 
 from django.core.management.base import OutputWrapper
-from django.utils import timezone
+
+from .text import clipped
 
 GAP = "  "
-_CUT = "…"
 _NARROWEST = 8  # columns that are always left of a cell
 _ROOM_FOR_NOTES = 40
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -55,6 +54,7 @@ def table(
 
 def with_notes(lines: Sequence[str], notes: Sequence[str], width: int | None = None) -> list[str]:
     """A table (header included) with a note to each row: beside it where there is room, below it where there isn't."""
+    notes = [one_line(note) for note in notes]
     longest = max(map(visible_length, lines))
     room = None if width is None else width - longest - len(GAP)
     is_beside = room is None or room >= min(_ROOM_FOR_NOTES, max(map(len, notes), default=0))
@@ -64,9 +64,9 @@ def with_notes(lines: Sequence[str], notes: Sequence[str], width: int | None = N
             shown.append(line)
         elif is_beside:
             padding = " " * (longest - visible_length(line))
-            shown.append(f"{line}{padding}{GAP}{note if room is None else clip(note, room)}")
+            shown.append(f"{line}{padding}{GAP}{note if room is None else clipped(note, room)}")
         else:
-            shown += [line, GAP + clip(note, max((width or 0) - len(GAP), _NARROWEST))]
+            shown += [line, GAP + clipped(note, max((width or 0) - len(GAP), _NARROWEST))]
     return shown
 
 
@@ -76,7 +76,7 @@ def visible_length(text: str) -> int:
 
 
 def _cell(text: str, length: int, paint: Mapping[str, Paint]) -> str:
-    shown = clip(text, length)
+    shown = clipped(text, length)
     return paint.get(text, str)(shown) + " " * (length - len(shown))
 
 
@@ -89,53 +89,6 @@ def pairs(items: Iterable[tuple[str, str]], width: int | None = None) -> list[st
         wrapped = [value] if width is None else wrap(value, max(width - longest - len(GAP), 20), break_on_hyphens=False)
         lines += [f"{title.ljust(longest)}{GAP}{part}" for title, part in zip_longest([name], wrapped, fillvalue="")]
     return lines
-
-
-def clip(text: str, length: int) -> str:
-    """The text, cut to so many characters."""
-    return text if len(text) <= length else text[: max(length - 1, 0)] + _CUT
-
-
-def moment(value: datetime | None) -> str:
-    """A time as short as it can be said: the time today, the day this year, with the year before."""
-    if value is None:
-        return ""
-    now = timezone.now()
-    if timezone.is_aware(value):
-        value, now = timezone.localtime(value), timezone.localtime(now)
-    if value.date() == now.date():
-        return value.strftime("%H:%M:%S")
-    return value.strftime("%m-%d %H:%M" if value.year == now.year else "%Y-%m-%d")
-
-
-def full_moment(value: datetime | None) -> str:
-    """A time with its day and its zone."""
-    if value is None:
-        return ""
-    if timezone.is_aware(value):
-        value = timezone.localtime(value)
-    return value.strftime("%Y-%m-%d %H:%M:%S %Z").rstrip()
-
-
-def lasting(value: timedelta | None) -> str:
-    """How long something took: `12 ms`, `1.23 s`, `4m 05s`, `2h 03m`, `3d 04h`."""
-    if value is None:
-        return ""
-    seconds = max(value.total_seconds(), 0.0)
-    if seconds < 0.9995:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 59.995:
-        return f"{seconds:.2f} s"
-    whole = round(seconds)
-    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60)):
-        if whole >= size:
-            return f"{whole // size}{unit} {whole % size // part:02}{smaller}"
-    return f"{whole // 60}m {whole % 60:02}s"
-
-
-def between(start: datetime | None, end: datetime | None) -> timedelta | None:
-    """The time from one moment to another; None where one of them isn't known."""
-    return None if start is None or end is None else end - start
 
 
 def one_line(value: Any) -> str:

@@ -1,32 +1,28 @@
-"""What the commands say of a run and its steps, as text for people.
+"""How a run stands: what it does now, how far it is, how long it took, how often it was tried, why it failed.
 
-As JSON it is in `run_json.py`; how tables and times look is in `output.py`.
+What is shown of a status is decided here and in `steps.py` only.
 """
 
 from __future__ import annotations
 
-import json
+from datetime import datetime, timedelta
 from typing import Any
 
-from django.core.management.color import Style
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
-from ..failures.attempt_log import count_before_retry
-from ..models import StepRecord, WorkflowRun
-from . import output
-from . import steps as step_states
-from .json import guarded, input_of, output_of
+from ..core import clock
+from ..ledger.recovery import KEPT
+from ..models import WorkflowRun
+from . import durations, errors
+from .text import clipped
+from .values import UNREADABLE
 
-
-def error_line(error: dict[str, Any] | None) -> str:
-    """Why something failed, in one line: `send_email: SMTPServerDisconnected: Connection closed`."""
-    if not error:
-        return ""
-    name = str(error["type"]).rpartition(".")[2]
-    where = f"{error['step']}: " if error.get("step") else ""
-    text = f"{where}{name}: {error['message']}" if error["message"] else f"{where}{name}"
-    return output.one_line(text)
+# What has been ready or due for longer than this is overdue: a worker should have taken it.
+OVERDUE_AFTER = timedelta(seconds=60)
+_LONGEST_REASON = 200  # characters of the reason of a cancel
+_LONGEST_NAME = 60  # characters of a step's name within a sentence
 
 
 def kind_of(run: WorkflowRun) -> str:
@@ -34,160 +30,104 @@ def kind_of(run: WorkflowRun) -> str:
     return f"{run.workflow} ({run.version})" if run.version else run.workflow
 
 
-def duration_of(run: WorkflowRun) -> str:
-    """How long a run took, or has been under way."""
-    end = run.finished_at if run.is_finished else timezone.now()
-    return output.lasting(output.between(run.started_at, end))
+def is_unknown(run: WorkflowRun) -> bool:
+    """Whether the run waits for a worker that knows its workflow and version."""
+    return bool(run.phase == WorkflowRun.Phase.UNKNOWN)
 
 
-def detail_of(run: WorkflowRun) -> str:
-    """What one wants to know of a run in a list: why it failed, when it goes on, what it is at."""
-    Status = WorkflowRun.Status
-    if run.status == Status.FAILED:
-        return error_line(run.error)
-    if run.phase == WorkflowRun.Phase.UNKNOWN:
+def where_now(run: WorkflowRun) -> str:
+    """What an active run does: `now: charge`, `waits until 2026-03-01 03:00:05`; empty for others.
+
+    Of an unknown run it is why it does nothing.
+    """
+    if is_unknown(run):
         return _("no worker knows this workflow")
-    if run.wakes_at is not None:
-        return _("until %(moment)s") % {"moment": output.moment(run.wakes_at)}
-    if run.status in (Status.RUNNING, Status.CANCELING):
-        return progress_of(run) or (_("in %(step)s") % {"step": run.current_step} if run.current_step else "")
-    return canceled_text(run) if run.status == Status.CANCELED else ""
+    if run.status in (run.Status.RUNNING, run.Status.CANCELING) and run.current_step:
+        return _("now: %(step)s") % {"step": clipped(run.current_step, _LONGEST_NAME)}
+    if not run.is_finished and (due := run.wakes_at):
+        return _("waits until %(moment)s") % {"moment": durations.moment(due)}
+    return ""
 
 
-def canceled_text(run: WorkflowRun) -> str:
+def canceled(run: WorkflowRun) -> str:
     """By whom a run was canceled, and why: `by eve: sent twice`; empty if neither was said."""
     by = _("by %(author)s") % {"author": run.canceled_by} if run.canceled_by else ""
-    return output.one_line(": ".join(filter(None, [by, run.cancel_reason])))
+    return clipped(": ".join(filter(None, [by, run.cancel_reason])), _LONGEST_REASON)
 
 
-def progress_of(run: WorkflowRun) -> str:
-    """How far the body said it is: `37 of 100`; empty if it said nothing."""
-    if run.progress_total is None or run.is_finished:
+def progress(run: WorkflowRun) -> str:
+    """How far the body said it is: `37 of 100`; empty if it said nothing, and once the run has succeeded."""
+    if run.progress_done is None or not run.progress_total or run.status == run.Status.SUCCEEDED:
         return ""
-    return _("%(done)d of %(total)d") % {"done": run.progress_done or 0, "total": run.progress_total}
+    return _("%(done)d of %(total)d") % {"done": run.progress_done, "total": run.progress_total}
 
 
-def paint(style: Style) -> dict[str, output.Paint]:
-    """The colours of the statuses."""
-    Status = WorkflowRun.Status
-    return {
-        Status.SUCCEEDED: style.SUCCESS,
-        Status.FAILED: style.ERROR,
-        Status.CANCELED: style.WARNING,
-        Status.CANCELING: style.WARNING,
-        Status.RUNNING: style.MIGRATE_HEADING,
-    }
+def detail(run: WorkflowRun) -> str:
+    """What one wants to know of a run in a list: why it failed, what it does now, how far it is."""
+    if run.status == run.Status.FAILED:
+        return errors.line(run.error)
+    if run.status == run.Status.CANCELED:
+        return canceled(run)
+    parts = [where_now(run), "" if run.is_finished else progress(run)]
+    return ", ".join(filter(None, parts))
 
 
-# -- One run in detail ----------------------------------------------------------------------------
+def took(run: WorkflowRun) -> timedelta | None:
+    """How long the run took, or has been taking, since it was first claimed; None before that."""
+    return durations.between(run.started_at, run.finished_at or timezone.now())
 
 
-def describe(run: WorkflowRun, width: int | None, style: Style) -> list[str]:
-    """The lines that show one run: a summary, its steps, its error, what failed before."""
-    records = list(run.steps.order_by("position").defer("output_text"))
-    inner = None if width is None else width - 2
-    heading = style.MIGRATE_HEADING
-    lines = [heading(f"{kind_of(run)}  {run.pk}"), "", *_indent(_summary(run, inner))]
-    lines += ["", heading(_("Steps")), *_indent(_steps(run, records, inner, style))]
-    if run.error:
-        lines += ["", heading(_("Error") if run.status == run.Status.FAILED else _("Error of the last attempt"))]
-        lines += _indent([error_line(run.error), *_traceback(run.error)])
-    earlier = [line for record in records for line in _earlier(record)]
-    if earlier:
-        lines += ["", heading(_("Earlier attempts")), *_indent(earlier)]
-    if run.recovery_log_text:
-        lines += ["", heading(_("Recovered, because a worker died")), *_indent(_recoveries(run))]
-    return lines
+# -- Attempts and recoveries ------------------------------------------------------------------------
 
 
-def _summary(run: WorkflowRun, width: int | None) -> list[str]:
-    status = WorkflowRun.Status(run.status).label if run.status in WorkflowRun.Status.values else run.status
-    detail = "" if run.status == WorkflowRun.Status.FAILED else detail_of(run)
-    return output.pairs(
-        [
-            (_("status"), f"{status}, {detail}" if detail else str(status)),
-            (_("created"), output.full_moment(run.created_at)),
-            (_("started"), output.full_moment(run.started_at)),
-            (_("finished"), output.full_moment(run.finished_at)),
-            (_("duration"), duration_of(run)),
-            (_("queue"), run.queue),
-            (_("priority"), str(run.priority or "")),
-            (_("key"), run.key or ""),
-            (_("worker"), str(run.worker) if run.phase == run.Phase.TIMED and run.worker else ""),
-            (_("canceled"), canceled_text(run) if run.status == run.Status.CANCELING else ""),
-            (_("attempts"), str(run.attempts) if run.attempts > 1 else ""),
-            (_("recoveries"), str(run.recoveries) if run.recoveries else ""),
-            (_("restart of"), str(run.restart_of_id or "")),
-            (_("input"), json.dumps(input_of(run), ensure_ascii=False)),
-            (_("output"), json.dumps(output_of(run), ensure_ascii=False) if run.output_text is not None else ""),
-        ],
-        width,
-    )
+def tries(run: WorkflowRun) -> str:
+    """The attempts where there was more than one, and the recoveries where there was any; else empty."""
+    parts = []
+    if run.attempts > 1:
+        parts.append(ngettext("%d attempt", "%d attempts", run.attempts) % run.attempts)
+    if count := recoveries(run):
+        parts.append(ngettext("%s recovery", "%s recoveries", recovery_count(run)) % count)
+    return ", ".join(parts)
 
 
-def _steps(run: WorkflowRun, records: list[StepRecord], width: int | None, style: Style) -> list[str]:
-    if not records:
-        return [_("none recorded yet")]
-    header = [_("NAME"), _("KIND"), _("STATUS"), _("ATTEMPTS"), _("STARTED"), _("DURATION"), _("WAKES")]
-    rows = [
-        [
-            record.name,
-            record.kind,
-            step_states.status_of(run, record),
-            _attempts(record),
-            output.moment(record.started_at),
-            output.lasting(step_states.took(run, record)),
-            output.moment(record.wakes_at),
-        ]
-        for record in records
-    ]
-    return output.table(header, rows, width, shrink=0, paint=paint(style))
+def recovery_count(run: WorkflowRun) -> int:
+    """How often the run was recovered: what its log says.
+
+    The column counts only those without progress in between, and a retry sets it back; it is what is left where the
+    log can't be read.
+    """
+    counted: int = run.recoveries
+    return max(len(recovery_log(run)), counted)
 
 
-def _attempts(record: StepRecord) -> str:
-    """How often a step was attempted since the last retry of the run, and how often before; a sleep never is."""
-    if record.kind == record.Kind.SLEEP:
-        return ""
-    earlier = guarded(lambda: count_before_retry(list(record.earlier_attempts)))
-    if not earlier or not isinstance(earlier, int):
-        return str(record.attempts)
-    return _("%(count)d (+%(earlier)d earlier)") % {"count": record.attempts, "earlier": earlier}
+def recoveries(run: WorkflowRun) -> str:
+    """Their number, empty for none. The log is cut: where it is full there may have been more."""
+    count = recovery_count(run)
+    if count >= KEPT:
+        return _("%d or more") % count
+    return str(count or "")
 
 
-def _earlier(record: StepRecord) -> list[str]:
-    entries = guarded(lambda: list(record.earlier_attempts))
-    if not isinstance(entries, list):
-        return [f"{record.name}: {entries}"]
-    lines = []
-    for entry in entries:
-        text = _("%(step)s, attempt %(number)s, %(moment)s: %(error)s")
-        if entry["before_retry"]:
-            text = _("%(step)s, attempt %(number)s, before a retry, %(moment)s: %(error)s")
-        values = {
-            "step": record.name,
-            "number": entry["attempt"],
-            "moment": output.moment(entry["finished_at"]),
-            "error": error_line(entry["error"] and entry["error"] | {"step": None}),  # it is named already
-        }
-        lines.append(text % values)
-    return lines
+def recovery_log(run: WorkflowRun) -> list[dict[str, Any]]:
+    """The recoveries that are logged, the first one first; none where the log can't be read."""
+    try:
+        return run.recovery_log
+    except UNREADABLE:
+        return []
 
 
-def _recoveries(run: WorkflowRun) -> list[str]:
-    entries = guarded(lambda: run.recovery_log)
-    if not isinstance(entries, list):
-        return [str(entries)]
-    lines = []
-    for entry in entries:
-        text = _("%(at)s from %(worker)s, in %(step)s") if entry["step"] else _("%(at)s from %(worker)s")
-        lines.append(text % {**entry, "at": output.moment(entry["at"])})
-    return lines
+def recovery_line(entry: dict[str, Any]) -> str:
+    """One of them: `recovered from web-1:4711, which died in step “charge”`."""
+    if entry.get("step"):
+        text = _("recovered from %(worker)s, which died in step “%(step)s”")
+        return text % {"worker": entry["worker"], "step": clipped(entry["step"], _LONGEST_NAME)}
+    return _("recovered from %(worker)s, which died") % {"worker": entry["worker"]}
 
 
-def _traceback(error: dict[str, Any]) -> list[str]:
-    lines = str(error["traceback"]).rstrip().splitlines()
-    return ["", *map(output.printable, lines)] if lines else []
+# -- Waiting ----------------------------------------------------------------------------------------
 
 
-def _indent(lines: list[str]) -> list[str]:
-    return [f"  {line}".rstrip() for line in lines]
+def ready_since(run: WorkflowRun) -> datetime:
+    """Since when a run is ready: it may have slept, been delayed or retried since it was created."""
+    created_at: datetime = run.created_at
+    return max(created_at, clock.to_datetime(run.available_at_us))

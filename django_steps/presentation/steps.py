@@ -1,16 +1,24 @@
-"""How a recorded step stands and how long it took, as the admin and the commands show it.
+"""How a recorded step stands: its status, how long it took, how often it was attempted, and what failed before.
 
 A sleep is recorded as waiting when it is reached, with the time at which it ends; that it is over is not written, since
-that would be a statement more for each. So here the clock and the run decide.
+that would be a statement more for each. So here the clock and the run decide. What is shown of a status is decided
+here and in `runs.py` only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
+
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from ..core import clock
+from ..failures.attempt_log import count_before_retry
 from ..models import StepRecord, WorkflowRun
+from . import durations, errors
+from .values import UNREADABLE
 
 _LABELS: dict[str, Any] = {**dict(WorkflowRun.Status.choices), **dict(StepRecord.Status.choices)}
 
@@ -45,5 +53,98 @@ def label_of(status: str) -> str:
 
 def took(run: WorkflowRun, record: StepRecord) -> timedelta | None:
     """How long a step took, or how much of a sleep was slept; None while that isn't known yet."""
-    end = finished_at(run, record)
-    return None if end is None else end - record.started_at
+    return durations.between(record.started_at, finished_at(run, record))
+
+
+def until(record: StepRecord) -> str:
+    """When a sleep ends or ended, or when the next attempt is due; empty for other steps."""
+    if record.wakes_at is None:
+        return ""
+    moment = durations.moment(record.wakes_at)
+    if record.kind == StepRecord.Kind.SLEEP:
+        return _("until %(moment)s") % {"moment": moment}
+    if record.status == StepRecord.Status.RETRYING:
+        return _("next attempt at %(moment)s") % {"moment": moment}
+    return ""
+
+
+def counted(steps: int, sleeps: int) -> str:
+    """`5 steps, 2 sleeps`: what was recorded, by kind; sleeps only where there are any."""
+    parts = [ngettext("%d step", "%d steps", steps) % steps]
+    if sleeps:
+        parts.append(ngettext("%d sleep", "%d sleeps", sleeps) % sleeps)
+    return ", ".join(parts)
+
+
+def counted_kinds(steps: Iterable[StepRecord]) -> str:
+    """The same of these records; empty if there are none."""
+    kinds = [step.kind for step in steps]
+    return counted(kinds.count(StepRecord.Kind.STEP), kinds.count(StepRecord.Kind.SLEEP)) if kinds else ""
+
+
+# -- Attempts ---------------------------------------------------------------------------------------
+
+
+class FailedAttempt(NamedTuple):
+    """An attempt that failed, for people."""
+
+    label: str  # which one: `attempt 2`, `attempt 2, before a retry`
+    line: str  # why, in one line
+    at: datetime | None  # when it ended
+    error: dict[str, Any] | None
+
+
+def attempts(record: StepRecord) -> str:
+    """How often a step was attempted since the last retry of the run, and before: `1 (+6 earlier)`; a sleep never is."""
+    if record.kind == StepRecord.Kind.SLEEP:
+        return ""
+    try:
+        earlier = count_before_retry(list(record.earlier_attempts))
+    except UNREADABLE:
+        earlier = 0
+    if not earlier:
+        return str(record.attempts)
+    return _("%(count)d (+%(earlier)d earlier)") % {"count": record.attempts, "earlier": earlier}
+
+
+def logged(record: StepRecord) -> list[dict[str, Any]]:
+    """The entries in the log of failed attempts, the first one first; none where the log can't be read."""
+    try:
+        return list(record.earlier_attempts)
+    except UNREADABLE:
+        return []
+
+
+def earlier_attempts(record: StepRecord) -> list[FailedAttempt]:
+    """The attempts that failed before the one that the record is about, the first one first."""
+    try:
+        entries = list(record.earlier_attempts)
+    except UNREADABLE:
+        return [FailedAttempt(_("earlier attempts"), _("unreadable record"), None, None)]
+    return [
+        FailedAttempt(
+            _label(entry["attempt"], is_before_retry=entry["before_retry"]),
+            errors.line(entry["error"], with_step=False),
+            entry["finished_at"],
+            entry["error"],
+        )
+        for entry in entries
+    ]
+
+
+def failed_attempts(record: StepRecord) -> list[FailedAttempt]:
+    """All attempts that failed, the last one first."""
+    found = earlier_attempts(record)[::-1]
+    if record.error_text is None:
+        return found
+    label = _label(record.attempts, is_before_retry=False)
+    return [
+        FailedAttempt(label, errors.line(record.error, with_step=False), record.finished_at, record.error),
+        *found,
+    ]
+
+
+def _label(number: int, *, is_before_retry: bool) -> str:
+    if is_before_retry:
+        return _("attempt %(number)d, before a retry") % {"number": number}
+    return _("attempt %(number)d") % {"number": number}

@@ -1,0 +1,1 @@
+"""The tags of the admin's templates. Not here: what they show (`admin`)."""

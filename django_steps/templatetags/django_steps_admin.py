@@ -19,12 +19,13 @@ def runs_overview(context: dict[str, Any]) -> dict[str, Any]:
     """The overview of the runs, for those who may see them on the site that answers."""
     from django.contrib.admin.sites import all_sites
 
-    from ..admin import WorkflowRunAdmin, overview
+    from ..admin import WorkflowRunAdmin
+    from ..admin.overview.page import context as overview
 
     request = context["request"]
     for site in all_sites:
         if site.name == getattr(request, "current_app", None) and site.is_registered(WorkflowRun):
             admin: Any = site.get_model_admin(WorkflowRun)
             if isinstance(admin, WorkflowRunAdmin) and admin.has_view_permission(request):
-                return overview.context(admin)
+                return overview(admin)
     return {}

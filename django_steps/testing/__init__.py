@@ -8,18 +8,20 @@
             self.assertEqual(run.status, "failed")
 
 The engine is the real one: claims, records, retries, values and signals. Only time is not: sleeps and back-offs pass on
-a virtual clock, which is put back after the test. (What `timezone.now()` says to your own code is not moved.) After every
-step the run is put down and its body called again from the top, so that what would break in production breaks in the
-test. `straight_through=True` does as a worker does, and puts runs down only where they wait.
+a virtual clock, which is reset after the test. (What `timezone.now()` says to your own code is not moved.) After every
+step the run is suspended and its body called again from the top, so that what would break in production breaks in the
+test. `straight_through=True` does as a worker does, and suspends runs only where they wait.
+
+Not here: executing runs outside of tests, which is what a worker is for (`manage.py runworkflows`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..definitions import StartOptionsWithKey, Workflow
+from ..definitions.options import refuse_unknown, shows_options
 from ..durations import Duration
 from .errors import DoesNotEnd, NotRepeatable, StateLost, UnusedStub
 from .fake import FakeStep
@@ -49,6 +51,7 @@ def run_workflow(workflow: Workflow[None, R], input: None = None, **options: Unp
 def run_workflow(
     workflow: Workflow[I, R], input: I | Mapping[str, Any], **options: Unpack[Options]
 ) -> WorkflowRun[R]: ...
+@shows_options(StartOptionsWithKey)
 def run_workflow(
     workflow: Workflow[Any, R],
     input: Any = None,
@@ -56,22 +59,18 @@ def run_workflow(
     stubs: Mapping[str, Any] | None = None,
     straight_through: bool = False,
     max_steps: int = 500,
-    key: str | None = None,
-    priority: int | None = None,
-    queue: str | None = None,
-    delay: Duration | None = None,
-    start_at: datetime | None = None,
+    **options: Unpack[StartOptionsWithKey],
 ) -> WorkflowRun[R]:
-    """Start a run and drive it to its end, however long it sleeps; returns the run, succeeded or not.
+    """Start a run and execute it to its end, however long it sleeps; returns the run, succeeded or not.
 
-    The virtual clock goes on as far as this run needs, and other runs are executed that are due meanwhile. What else
-    it started is left for `drain()`.
+    The virtual clock moves as far as this run needs. Other runs that become due meanwhile are executed too; what else the
+    run has started is left for `drain()`.
 
     - `stubs`: by step name, what takes the place of the step's function in all runs executed by this call. A value is
       returned, an exception (an instance or a class) is raised, a callable is called. A stub that no step has used is an
       `UnusedStub` error. Where some run did not succeed, a stub may belong to a step that was not reached: there it is
       an error only if a step of nearly the same name was executed without a stub.
-    - `straight_through`: don't put the run down after every step.
+    - `straight_through`: don't suspend the run after every step.
     - `max_steps`: how many steps and sleeps a run may record, and how many runs may be started by runs, before `DoesNotEnd`
       is raised.
     - `key`, `priority`, `queue`, `delay`, `start_at`: as for `Workflow.start()`.
@@ -83,10 +82,11 @@ def run_workflow(
     """
     from .session import Session
 
+    refuse_unknown(options, Options, "run_workflow()")
     if not isinstance(workflow, Workflow):
         raise TypeError(f"run_workflow() takes a workflow, as @workflow returns it, got {workflow!r}.")
     with Session(stubs, straight_through=straight_through, max_steps=max_steps) as session:
-        run = workflow.start(input, key=key, priority=priority, queue=queue, delay=delay, start_at=start_at)
+        run = workflow.start(input, **options)
         session.finish(run)
     run.refresh_from_db()
     return run
@@ -102,8 +102,8 @@ def drain(
     """Execute every run that is due, whatever code started it; returns these runs in the order in which they came.
 
     With `advance` (a duration) also what becomes due within that time: afterwards the virtual clock is that much ahead.
-    Waits of up to `INLINE_WAIT` pass in any case, as a worker waits them out. Of workflows that this process doesn't know
-    nothing is executed. The other arguments are those of `run_workflow()`.
+    Waits of up to `INLINE_WAIT` pass in any case, as a worker waits them out. Runs of workflows that this
+    process doesn't know are not executed. The other arguments are those of `run_workflow()`.
 
     >>> drain(advance="6d")  # doctest: +SKIP
     """

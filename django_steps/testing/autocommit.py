@@ -37,7 +37,7 @@ class _Forgiving:
 
 
 class Autocommit:
-    """What the connections of this thread pretend while a pass is under way."""
+    """What the connections of this thread pretend during a pass."""
 
     def __init__(self) -> None:
         self._wrapped = {

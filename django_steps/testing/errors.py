@@ -14,7 +14,7 @@ class DoesNotEnd(StepsError, AssertionError):
 
 
 class NotRepeatable(StepsError, AssertionError):
-    """A body went another way than on the pass before, although nothing but that pass had happened."""
+    """A body came to other steps than on the pass before, although nothing but that pass had happened."""
 
 
 class StateLost(StepsError, AssertionError):

@@ -15,7 +15,8 @@ from asgiref.sync import async_to_sync
 from ..core import clock
 from ..core.context import StepContext, active_step
 from ..core.ids import uuid7
-from ..definitions.step import Call, Step
+from ..definitions.requests import Request, RunStep, Sleep
+from ..definitions.step import Step
 from ..engine.history import History
 from ..errors import NestedStep, StepNotRun
 from .stubs import Stubs
@@ -69,33 +70,36 @@ class _FakePerformer:
         self._run_id = uuid7()
         self._unrun: set[str] = set()
 
-    def define(self, call: Call) -> None:
-        self._check(call.name)
-        self._history.reserve(call.name)
-        self._unrun.add(call.name)
+    def define(self, name: str) -> None:
+        self._check(name)
+        self._history.reserve(name)
+        self._unrun.add(name)
 
-    def perform(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self._check(call.name)
-        if call.name not in self._unrun:
-            self._history.reserve(call.name)  # run a second time: raises
-        self._unrun.discard(call.name)
-        self._step.names.append(call.name)
-        self._step.calls.append(Called(call.name, args, kwargs))
-        function = self._stubs.function_for(call.name, call.function)
-        assert function is not None
-        token = active_step.set(StepContext(self._run_id, call.name, 1))
+    def perform(self, request: Request) -> Any:
+        self._check(request.name)
+        return self._run(request) if isinstance(request, RunStep) else self._sleep(request)
+
+    def _run(self, request: RunStep) -> Any:
+        name, args, kwargs = request.name, request.args, request.kwargs
+        if name not in self._unrun:
+            self._history.reserve(name)  # run a second time: raises
+        self._unrun.discard(name)
+        self._step.names.append(name)
+        self._step.calls.append(Called(name, args, kwargs))
+        function = self._stubs.function_for(name, request.function)
+        token = active_step.set(StepContext(self._run_id, name, 1))
         try:
             value = function(*args, **kwargs)
             return async_to_sync(_awaited)(value) if inspect.isawaitable(value) else value
         finally:
             active_step.reset(token)
 
-    def sleep(self, name: str, duration: int | None, until: int | None) -> None:
-        self._check(name)
-        name = self._history.reserve_sleep(name)
+    def _sleep(self, request: Sleep) -> None:
+        name = self._history.reserve_sleep(request.name)
         self._step.names.append(name)
-        span = None if duration is None else timedelta(microseconds=duration)
-        self._step.sleeps.append(Slept(name, span, None if until is None else clock.to_datetime(until)))
+        span = None if request.duration_us is None else timedelta(microseconds=request.duration_us)
+        until = None if request.until_us is None else clock.to_datetime(request.until_us)
+        self._step.sleeps.append(Slept(name, span, until))
 
     def check(self) -> None:
         if self._unrun:

@@ -1,4 +1,4 @@
-"""A pass as the testing kit executes it: with stubs, without waiting, and with an eye on what can't be repeated."""
+"""Where the testing kit executes passes: on the caller's thread and connection, without waiting."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ class TestingHost(Direct):
     """The caller's thread and connection, where waiting only moves the virtual clock."""
 
     __test__ = False  # pytest collects what is named like this
+    lets_through = (KeyboardInterrupt,)  # it means the whole test run
 
     def __init__(self, alias: str, claim: Claim, *, suspends_always: bool) -> None:
         super().__init__(alias)
         self.autocommit = Autocommit()
         self.suspends_always = suspends_always
         if suspends_always:
-            self.limits = replace(self.limits, inline_wait=0)
+            self.limits = replace(self.limits, inline_wait_us=0)
         self._claim = claim
 
     def wait(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""One call of the testing kit: claim what is due, go over it, let time pass, until what was asked for is done."""
+"""One call of the testing kit: claim what is due, execute it, let time pass, until what was asked for is done."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ..conf import conf
 from ..core.clock import to_datetime
 from ..core.context import active_pass
-from ..definitions import get_workflow, registered_kinds
+from ..definitions import registered_kinds
 from ..durations import Duration, to_microseconds
 from ..engine import hooks
 from ..engine.ending import Ended
-from ..engine.history import History
+from ..engine.execution import Pass, run_claim
 from ..engine.history_cache import HistoryCache, load_histories
 from ..engine.host import Limits
 from ..errors import StepsError
-from ..ledger import claims, database, histories, timers, unknown
+from ..ledger import claims, database, timers, unknown
 from ..ledger.claims import Claim
 from ..ledger.terms import Kind, Terms
 from ..models import Worker, WorkflowRun
 from . import clock
 from .errors import DoesNotEnd
-from .execution import TestingPass
 from .host import TestingHost
 from .stubs import Stubs
+from .watch import Watch
 
 logger = logging.getLogger("django_steps.testing")
 
@@ -84,7 +84,7 @@ class Session:
     def finish(self, run: WorkflowRun) -> None:
         """Go on until this run has ended."""
         while not self._has_ended(run):
-            if self._go_over_one(run.pk) or self._go_over_one():
+            if self._execute_one(run.pk) or self._execute_one():
                 continue
             wait = timers.next_due(self._connection())
             if wait is None:
@@ -96,57 +96,61 @@ class Session:
         # What is left of the time that was asked for; the time that all this takes doesn't count.
         remaining = to_microseconds(advance or 0)
         while True:
-            if self._go_over_one():
+            if self._execute_one():
                 continue
             wait = timers.next_due(self._connection())
-            if wait is None or wait > max(remaining + _TICK, self._limits.inline_wait):
+            if wait is None or wait > max(remaining + _TICK, self._limits.inline_wait_us):
                 clock.advance(remaining)
                 return
             clock.advance(wait)
             remaining = max(0, remaining - wait)
 
-    def _go_over_one(self, run_id: UUID | None = None) -> bool:
-        """Claim one run, or this one, and go over it; whether there was one."""
+    def _execute_one(self, run_id: UUID | None = None) -> bool:
+        """Claim one run, or this one, and execute it; whether there was one."""
         claimed = claims.claim(self._connection(), self._terms(run_id), limit=1)
         for ended in claimed.ended:
             hooks.run_ended(ended)
         for claim in claimed.runs:
-            self._go_over(claim)
+            self._execute(claim)
         return bool(claimed.runs or claimed.ended)
 
-    def _go_over(self, claim: Claim) -> None:
+    def _execute(self, claim: Claim) -> None:
         self._count_run(claim)
-        connection = self._connection()
-        records = load_histories(connection, [claim], self._histories)[claim.run_id]
-        history = History(records, lambda name: histories.long_output(connection, claim.run_id, name))
+        records = load_histories(self._connection(), [claim], self._histories)[claim.run_id]
         host = TestingHost(self.alias, claim, suspends_always=self._suspends_always)
-        current = TestingPass(get_workflow(claim.workflow, claim.version), claim, history, host, self)
-        hooks.run_claimed(claim)
-        ending = current.run()
-        hooks.pass_ended(claim, ending)
-        trouble = self.stubs.failed_assertion or current.trouble
+        watch = Watch(
+            host,
+            self.stubs,
+            expected=self._ways.get(_identity(claim), []) if self._suspends_always else [],
+            reach=self._reach,
+            count=lambda: self._count(claim),
+        )
+        kept: list[Pass] = []
+
+        def begun(current: Pass) -> None:
+            watch.begun(current)
+            kept.append(current)
+
+        ending = run_claim(claim, host, records, interceptors=[watch], begun=begun)
+        trouble = self.stubs.failed_assertion or watch.trouble
         if trouble is not None:
             raise trouble
-        if not current.has_recorded:
-            self.count(claim)
+        if not watch.has_recorded:
+            self._count(claim)
         if ending.how in (Ended.SUSPENDED, Ended.RELEASED):
-            self._ways[_identity(claim)] = current.way
-            self._histories.keep(claim, history.records())
+            self._ways[_identity(claim)] = watch.way
+            self._histories.keep(claim, kept[0].history.records())
         elif ending.how is Ended.FAILED:
             self._tell(claim)
 
-    # -- What passes ask ------------------------------------------------------------------------
+    # -- What the watch asks ---------------------------------------------------------------------
 
-    def way_of(self, claim: Claim) -> list[str]:
-        """The steps that the last pass over this run came to, in order."""
-        return self._ways.get(_identity(claim), [])
-
-    def reach(self, name: str) -> None:
+    def _reach(self, name: str) -> None:
         """Note that a pass came to this step."""
         self.reached.pop(name, None)  # so that the last one is the last
         self.reached[name] = None
 
-    def count(self, claim: Claim) -> None:
+    def _count(self, claim: Claim) -> None:
         """Count something that a run has recorded; `DoesNotEnd` when it is too much."""
         self._recorded[claim.run_id] += 1
         if self._recorded[claim.run_id] > self._max_steps:
@@ -157,7 +161,7 @@ class Session:
             )
 
     def _count_run(self, claim: Claim) -> None:
-        """Runs may start runs, but not for ever."""
+        """Runs may start runs, but not without end."""
         self.executed[claim.run_id] = None
         if len(self.executed) > self._active_before + self._max_steps:
             raise DoesNotEnd(
@@ -202,7 +206,7 @@ class Session:
         )
 
     def _register(self) -> int:
-        """A row like a worker's, which has stopped already: nobody is to count on it."""
+        """A row like a worker's, which has stopped already, so that it counts as no live worker."""
         moment = database.read_clock(self._connection())
         row = Worker.objects.using(self.alias).create(
             host=socket.gethostname(),
@@ -217,5 +221,5 @@ class Session:
 
 
 def _identity(claim: Claim) -> tuple[UUID, int, int]:
-    """A run between two times that something was forgotten, or that its body was to be called anew."""
+    """A run between two times that something was reset, or that its body was to be called anew."""
     return claim.run_id, claim.attempts, claim.generation

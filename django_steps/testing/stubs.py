@@ -22,7 +22,7 @@ class Stubs:
         # Of the test itself, in a stub that was called: not the step's failure, but the test's.
         self.failed_assertion: AssertionError | None = None
 
-    def function_for(self, name: str, function: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    def function_for(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """What is to be called as this step."""
         if name not in self._stubs:
             self._real[name] = None

@@ -3,7 +3,7 @@
 Not here: exceptions (`failures`), and how people read a value (`presentation`).
 """
 
-from .codec import decode, encode, holds_instances
+from .codec import decode, encode
 from .search import masked, searchable
 
-__all__ = ["decode", "encode", "holds_instances", "masked", "searchable"]
+__all__ = ["decode", "encode", "masked", "searchable"]

@@ -1,7 +1,7 @@
 """How instances of users' classes are written as JSON: enums, namedtuples, dataclasses, pydantic models.
 
 A class is named by its module and qualified name, and found again by them; nothing of it is called when an instance
-is rebuilt. Instances of Django models are in `value_instances.py`.
+is rebuilt. Instances of Django models are in `instances.py`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,21 @@ from typing import Any
 from django.utils.functional import cached_property as django_cached_property
 
 from ..errors import UnreadableValue
-from .types import CLASS_PACKERS, TAG, UNPACKERS, Refused, pack, pack_members
+from .types import TAG, Codec, Pack, Refused, pack_members
 
 # -- Classes by name -----------------------------------------------------------------------------
+
+_PACKAGE = __name__.partition(".")[0]
+# The modules of this package that stay where they are.
+_PUBLIC_MODULES = {f"{_PACKAGE}.errors", f"{_PACKAGE}.models"}
 
 
 @lru_cache(maxsize=512)
 def class_name(cls: type) -> str:
     """`module:Qualname` of a class that any process can import; raises `LookupError`, saying why that can't be."""
     module, qualname = cls.__module__, cls.__qualname__
+    if is_private(cls):
+        raise LookupError("its class is in a module of django_steps that may be moved: use plain values")
     if module == "__main__":
         raise LookupError("its class is defined in __main__, which no worker can import: move it to a module")
     if "<locals>" in qualname:
@@ -39,6 +45,18 @@ def class_name(cls: type) -> str:
     if found is not cls:
         raise LookupError(f"its class can't be imported as {module}.{qualname}")
     return name
+
+
+def is_private(cls: type) -> bool:
+    """Whether a class is in a module of this package that may be moved, so that no record may name it."""
+    return cls.__module__.startswith(f"{_PACKAGE}.") and cls.__module__ not in _PUBLIC_MODULES
+
+
+def shown_name(cls: type) -> str:
+    """`module.Qualname` for people; only the name of what is built in, or in a module that may be moved."""
+    if cls.__module__ == "builtins" or is_private(cls):
+        return cls.__qualname__
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def find_class(name: str) -> type:
@@ -88,7 +106,7 @@ def _is_enum(cls: type) -> bool:
     return issubclass(cls, Enum)
 
 
-def _pack_enum(value: Enum, depth: int) -> Any:
+def _pack_enum(value: Enum, depth: int, pack: Pack) -> Any:
     name = _name_of(value)
     if isinstance(value, Flag):
         # A combination has no name of its own.
@@ -112,11 +130,11 @@ def is_namedtuple(cls: type) -> bool:
     return issubclass(cls, tuple) and isinstance(getattr(cls, "_fields", None), tuple)
 
 
-def _pack_namedtuple(value: Any, depth: int) -> Any:
+def _pack_namedtuple(value: Any, depth: int, pack: Pack) -> Any:
     if getattr(value, "__dict__", None):
         raise Refused(value, "a namedtuple can't carry attributes of its own: use a dataclass.")
     members = dict(zip(value._fields, value, strict=True))
-    return {TAG: "namedtuple", "of": _name_of(value), "v": pack_members(value, members, depth)}
+    return {TAG: "namedtuple", "of": _name_of(value), "v": pack_members(value, members, depth, pack)}
 
 
 def _unpack_namedtuple(node: dict[str, Any]) -> Any:
@@ -162,8 +180,8 @@ def dataclass_with(cls: type, state: dict[str, Any]) -> Any:
     return value
 
 
-def _pack_dataclass(value: Any, depth: int) -> Any:
-    return {TAG: "dataclass", "of": _name_of(value), "v": pack_members(value, dataclass_state(value), depth)}
+def _pack_dataclass(value: Any, depth: int, pack: Pack) -> Any:
+    return {TAG: "dataclass", "of": _name_of(value), "v": pack_members(value, dataclass_state(value), depth, pack)}
 
 
 def _unpack_dataclass(node: dict[str, Any]) -> Any:
@@ -203,12 +221,12 @@ def pydantic_with(cls: Any, state: dict[str, Any]) -> Any:
     return value
 
 
-def _pack_pydantic(value: Any, depth: int) -> Any:
+def _pack_pydantic(value: Any, depth: int, pack: Pack) -> Any:
     name, state = _name_of(value), pydantic_state(value)
     return {
         TAG: "pydantic",
         "of": name,
-        "v": pack_members(value, state["__dict__"], depth),
+        "v": pack_members(value, state["__dict__"], depth, pack),
         "set": sorted(state["__pydantic_fields_set__"]),
         "extra": pack(state["__pydantic_extra__"], depth),
         "private": pack(state["__pydantic_private__"], depth),
@@ -231,16 +249,9 @@ def _unpack_pydantic(node: dict[str, Any]) -> Any:
     return pydantic_with(cls, state)
 
 
-CLASS_PACKERS += [
-    (_is_enum, _pack_enum),
-    (is_namedtuple, _pack_namedtuple),
-    (is_pydantic, _pack_pydantic),
-    (is_plain_dataclass, _pack_dataclass),
-]
-UNPACKERS |= {
-    "Enum": _unpack_enum,
-    "Flag": _unpack_enum,
-    "namedtuple": _unpack_namedtuple,
-    "dataclass": _unpack_dataclass,
-    "pydantic": _unpack_pydantic,
-}
+# -- Their codecs --------------------------------------------------------------------------------
+
+ENUM = Codec(_is_enum, _pack_enum, ("Enum", "Flag"), _unpack_enum)
+NAMEDTUPLE = Codec(is_namedtuple, _pack_namedtuple, ("namedtuple",), _unpack_namedtuple)
+PYDANTIC = Codec(is_pydantic, _pack_pydantic, ("pydantic",), _unpack_pydantic)
+DATACLASS = Codec(is_plain_dataclass, _pack_dataclass, ("dataclass",), _unpack_dataclass)

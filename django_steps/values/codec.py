@@ -1,26 +1,25 @@
 """Python values ⇄ JSON text, faithfully: what is decoded has the types and the order of what was encoded.
 
-The text is strictly valid, ASCII-only JSON. How single kinds of values are written is in `value_types.py`,
-`value_classes.py` and `value_instances.py`; what people see of a value, or search for, is made in `value_views.py`.
+The text is strictly valid, ASCII-only JSON. `CODECS` lists every kind of value that can be recorded; how each of them is
+written is in `types.py`, `classes.py` and `instances.py`. What people see of a value, or search for, is made in
+`search.py`.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
-from ..errors import UnreadableValue, UnserializableResult, UnserializableValue, ValueTooLarge
+from ..errors import StepsError, UnreadableValue, UnserializableResult, UnserializableValue, ValueTooLarge
+from . import classes, instances, types
 from .advice import advice
-from .instances import Instances
-from .search import masked, searchable
-from .types import MAX_DEPTH, TAG, Refused, pack, unpack
-
-__all__ = ["decode", "encode", "holds_instances", "masked", "searchable"]
+from .types import MAX_DEPTH, TAG, Codec, Pack, Packer, Refused, Unpacker
 
 _dump = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False, check_circular=False).encode
 _load = json.JSONDecoder().raw_decode
-_load_tagged = json.JSONDecoder(object_hook=unpack).raw_decode
 
 # No text inside a JSON string looks like these: its quotes are escaped.
 _TAG_MARK = f'"{TAG}":'
@@ -34,12 +33,93 @@ _SMALL = 1 << 63
 _SCALARS = frozenset({type(None), bool, int, float, str})
 
 
-def encode(value: Any, *, root: str = "result", max_bytes: int | None = None) -> str:
+class Codecs:
+    """The kinds of values that a text may hold. Of those that pack a class, the first in the list does it.
+
+    `pack` gives the tree of a value that JSON can hold, or raises `Refused`; `unpack` gives what a JSON object stands for,
+    whose members have been read already; `load` reads a text.
+    """
+
+    def __init__(self, codecs: Iterable[Codec]) -> None:
+        self.all = tuple(codecs)
+        self.pack = _packing(self.all)
+        self.unpack = _unpacking(self.all)
+        self.load = json.JSONDecoder(object_hook=self.unpack).raw_decode
+
+
+# Both are functions and not methods, since every member of a value takes a call.
+def _packing(codecs: Sequence[Codec]) -> Pack:
+    packers: dict[type, Packer] = {codec.packs: codec.pack for codec in codecs if isinstance(codec.packs, type)}
+
+    @lru_cache(maxsize=512)
+    def packer_of(cls: type) -> Packer | None:
+        return next((c.pack for c in codecs if not isinstance(c.packs, type) and c.packs(cls)), None)
+
+    def pack(value: Any, depth: int) -> Any:
+        cls: Any = type(value)
+        packer = packers.get(cls) or packer_of(cls)
+        if packer is None:
+            raise Refused(value)
+        return packer(value, depth, pack)
+
+    return pack
+
+
+def _unpacking(codecs: Sequence[Codec]) -> Unpacker:
+    unpackers: dict[str, Unpacker] = {tag: codec.unpack for codec in codecs for tag in codec.tags if codec.unpack}
+
+    def unpack(node: dict[str, Any]) -> Any:
+        kind = node.get(TAG)
+        if kind is None:
+            return node
+        if not isinstance(kind, str) or kind not in unpackers:
+            raise UnreadableValue(f"A recorded value is of the kind {kind!r}, which this version doesn't know.")
+        try:
+            return unpackers[kind](node)
+        except StepsError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise UnreadableValue(f"A recorded {kind} can't be read: {type(error).__name__}: {error}") from error
+
+    return unpack
+
+
+# Every kind of value that inputs and results may hold.
+CODECS = Codecs(
+    [
+        types.NONE,
+        types.BOOL,
+        types.INT,
+        types.FLOAT,
+        types.STR,
+        types.SAFE_STRING,
+        types.LIST,
+        types.DICT,
+        types.TUPLE,
+        types.SET,
+        types.FROZENSET,
+        types.DATETIME,
+        types.DATE,
+        types.TIME,
+        types.TIMEDELTA,
+        types.DECIMAL,
+        types.UUIDS,
+        types.BYTES,
+        instances.MODEL,
+        classes.ENUM,
+        classes.NAMEDTUPLE,
+        classes.PYDANTIC,
+        classes.DATACLASS,
+    ]
+)
+
+
+def encode(value: Any, *, root: str = "result", max_bytes: int | None = None, codecs: Codecs = CODECS) -> str:
     """The value as JSON text.
 
-    `root` is the word that a path in an error starts with; `max_bytes` limits the size of the text. Raises
-    `UnserializableValue` (of a result, `UnserializableResult`), naming the path to what can't be encoded, and
-    `ValueTooLarge`.
+    `root` is the word that a path in an error starts with; `max_bytes` limits the size of the text; `codecs` are the kinds
+    that it may hold. Raises `UnserializableValue` (of a result, `UnserializableResult`), naming the path to what can't
+    be encoded, and `ValueTooLarge`.
 
     >>> encode({"total": Decimal("9.90"), "seen": (1, 2)})
     '{"total":{"$":"Decimal","v":"9.90"},"seen":{"$":"tuple","v":[1,2]}}'
@@ -55,7 +135,7 @@ def encode(value: Any, *, root: str = "result", max_bytes: int | None = None) ->
     try:
         text = _encode_plain(value)
         if text is None:
-            text = _dump(pack(value))
+            text = _dump(codecs.pack(value, MAX_DEPTH))
     except Refused as refused:
         raise _unserializable(root)(_explain(refused, root)) from None
     except Exception as error:
@@ -68,8 +148,8 @@ def encode(value: Any, *, root: str = "result", max_bytes: int | None = None) ->
     return text
 
 
-def decode(text: str) -> Any:
-    """The value that `encode` wrote, as a fresh object.
+def decode(text: str, codecs: Codecs = CODECS) -> Any:
+    """The value that `encode` wrote with these codecs, as a fresh object.
 
     Raises `RecordedInstanceGone` when a row that it refers to is gone, and `UnreadableValue` when a class is.
     """
@@ -78,23 +158,18 @@ def decode(text: str) -> Any:
     try:
         if _TAG_MARK not in text:
             return _load(text)[0]
-        if text.count(_INSTANCE_MARK) < 2:
-            return _load_tagged(text)[0]
-        return _load_with_instances(text)
+        if text.count(_INSTANCE_MARK) < 2 or instances.MODEL not in codecs.all:
+            return codecs.load(text)[0]
+        return _load_with_instances(text, codecs)
     except json.JSONDecodeError as error:
         raise UnreadableValue(f"A recorded value is no valid JSON: {error}.") from error
 
 
-def holds_instances(text: str) -> bool:
-    """Whether decoding the text loads model instances from the database."""
-    return _INSTANCE_MARK in text
-
-
-def _load_with_instances(text: str) -> Any:
-    instances = Instances()
-    json.loads(text, object_hook=instances.note)
-    instances.load(lambda pk: json.loads(json.dumps(pk), object_hook=unpack))
-    return json.loads(text, object_hook=lambda node: instances.get(node) if node.get(TAG) == "model" else unpack(node))
+def _load_with_instances(text: str, codecs: Codecs) -> Any:
+    rows, unpack = instances.Instances(), codecs.unpack
+    json.loads(text, object_hook=rows.note)
+    rows.load(lambda pk: json.loads(json.dumps(pk), object_hook=unpack))
+    return json.loads(text, object_hook=lambda node: rows.get(node) if node.get(TAG) == "model" else unpack(node))
 
 
 # -- What JSON can hold as it is -----------------------------------------------------------------
@@ -154,8 +229,7 @@ def _explain(refused: Refused, root: str) -> str:
             return f"{_short(path)} is {seen[id(container)]} again: a value that contains itself can't be recorded."
         seen[id(container)] = path
         path += place
-    cls = type(refused.value)
-    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    name = classes.shown_name(type(refused.value))
     return f"{_short(path)}: <class {name!r}> can't be recorded; {refused.advice or advice(refused.value)}"
 
 

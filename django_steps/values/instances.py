@@ -1,6 +1,6 @@
 """How instances of Django models are written as JSON: as references to their rows, and read as the rows are then.
 
-Other classes of users are in `value_classes.py`.
+Other classes of users are in `classes.py`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from django.apps import apps
 from django.db.models import Model
 
 from ..errors import RecordedInstanceGone, UnreadableValue
-from .types import CLASS_PACKERS, TAG, UNPACKERS, Refused, pack
+from .types import TAG, Codec, Pack, Refused
 
 
 def _is_model(cls: type) -> bool:
     return issubclass(cls, Model)
 
 
-def _pack_instance(value: Model, depth: int) -> Any:
+def _pack_instance(value: Model, depth: int, pack: Pack) -> Any:
     label, alias = value._meta.label, value._state.db
     if value.pk is None or alias is None or value._state.adding:
         raise Refused(value, "it isn't saved, and only a reference to its row can be kept: save it first.")
@@ -75,5 +75,4 @@ class Instances:
         return copy.copy(instance)
 
 
-CLASS_PACKERS.append((_is_model, _pack_instance))
-UNPACKERS["model"] = _unpack_instance
+MODEL = Codec(_is_model, _pack_instance, ("model",), _unpack_instance)

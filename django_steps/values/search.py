@@ -1,6 +1,6 @@
 """What people see of a value, and what queries search: both are lossy, and neither is ever decoded.
 
-The faithful text of a value is made in `values.py`.
+The faithful text of a value is made in `codec.py`.
 """
 
 from __future__ import annotations

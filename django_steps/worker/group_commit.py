@@ -1,36 +1,49 @@
-"""Sharing commits between the passes of one worker.
+"""Sharing commits between the passes of one worker, and the connections that do them.
 
-A pass that records something while another one's commit is under way waits for that, and goes into the next one together
+A pass that records something while another one's commit is not over waits for that, and goes into the next one together
 with all others that wait. A body goes on only after its own record is committed. The thread that finds no other one
 writing, or not as many as may, writes itself, so that a single pass never waits for another thread.
+
+Whoever writes for all holds one of a few writers, and so does whoever borrows a connection for something else. Threads
+that have a connection of their own use it: then no thread ever holds two.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
+from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..ledger import batches
+from ..ledger import batches, database
 from ..ledger.batches import Write
+from .writers import Writer
 
 logger = logging.getLogger("django_steps")
 
 # So many rows cost little more than one; more would make the first of them wait.
 _AT_MOST = 64
+# Writers that are all held for so many seconds wait for something, the lock of a run for example: there is a spare one
+# then, so that the other runs don't wait as well.
+_LONG_HELD = 0.5
 
 
 class _Entry:
-    __slots__ = ("error", "is_written", "leads", "turn", "write")
+    """Somebody who waits: with a `write` that others may take along, or without one, for a connection."""
 
-    def __init__(self, write: Write) -> None:
+    __slots__ = ("error", "is_written", "turn", "write", "writer")
+
+    def __init__(self, write: Write | None) -> None:
         self.write = write
         self.is_written = False
-        self.leads = False
+        self.writer: Writer | None = None  # what this one holds, and has to hand on
         self.error: Exception | None = None
-        # Held until another thread has written for this one, or makes it the one that writes.
+        # Held until another thread has written for this one, or hands a writer to it.
         self.turn = threading.Lock()
         self.turn.acquire()
 
@@ -38,61 +51,165 @@ class _Entry:
 class GroupCommit:
     """Writes records and endings of several passes with one commit where they come together.
 
-    `writers`: how many commits may be under way at a time. With a second one the database works while the first one's
+    `writers`: how many commits there may be at a time. With a second one the database works while the first one's
     threads go on with their bodies; SQLite, which has one writer, would only let it wait.
     """
 
-    def __init__(self, writers: int = 1) -> None:
+    def __init__(self, alias: str, writers: int = 1) -> None:
+        self.alias = alias
         self._lock = threading.Lock()
         self._waiting: list[_Entry] = []
-        self._idle_writers = writers
+        self._writers = [Writer(alias) for _ in range(writers)]
+        self._idle = list(self._writers)
+        self._is_closed = False
+        # One that writes waits for the file there, and so would another one.
+        self._is_sqlite = connections[alias].vendor == "sqlite"
 
-    def commit(self, connection: Callable[[], BaseDatabaseWrapper], write: Write) -> bool:
+    def commit(self, write: Write) -> bool:
         """Write together with others; whether it is committed. If it isn't, it has to be written on its own.
 
-        `connection` gives the calling thread's connection; it is asked only if this thread writes for all. Raises what
-        the database raised for this write when it was alone.
+        Raises what the database raised for this write when it was alone.
         """
         entry = _Entry(write)
-        with self._lock:
-            if self._idle_writers:
-                self._idle_writers -= 1
-                entry.leads = True
-            else:
-                self._waiting.append(entry)
-        if not entry.leads:
-            entry.turn.acquire()
-        if entry.leads:
-            self._write_waiting(connection, entry)
+        self._wait_for_turn(entry)
+        if entry.writer is not None:
+            self._write_waiting(entry, entry.writer)
         if entry.error is not None:
             raise entry.error
         return entry.is_written
 
-    def _write_waiting(self, connection: Callable[[], BaseDatabaseWrapper], leader: _Entry) -> None:
-        with self._lock:
-            batch = [leader, *self._waiting[: _AT_MOST - 1]]
-            del self._waiting[: _AT_MOST - 1]
+    @contextmanager
+    def connection(self) -> Iterator[BaseDatabaseWrapper]:
+        """A connection for whatever is not written together: the thread's own if it has one, else one of the writers'."""
+        own = self._own_connection()
+        if own is not None:
+            yield own
+            return
+        entry = _Entry(None)
+        self._wait_for_turn(entry)
+        assert entry.writer is not None
+        has_failed = True
         try:
-            written = batches.write_many(connection(), [entry.write for entry in batch])
-            for entry in batch:
-                entry.is_written = batches.identity(entry.write) in written
-        except Exception as error:
-            if len(batch) == 1:
-                leader.error = error
-            else:  # each is written on its own then, and told what is wrong
-                logger.debug("A shared commit failed: %s", error)
+            connection = entry.writer.connection()
+            yield connection
+            has_failed = connection.errors_occurred
         finally:
-            self._pass_on(batch)
+            if has_failed:
+                entry.writer.check()
+            self._pass_on(entry.writer)
 
-    def _pass_on(self, batch: list[_Entry]) -> None:
-        """Let those go on that are written for, and make one of those that came meanwhile write next."""
+    def close_unused(self, seconds: float) -> None:
+        """Close the connections that no thread has used for so long."""
         with self._lock:
-            successor = self._waiting.pop(0) if self._waiting else None
-            if successor is None:
-                self._idle_writers += 1
+            idle, self._idle = self._idle, []
+        for writer in idle:
+            writer.close_if_unused(seconds)
+            self._pass_on(writer)
+
+    def close(self) -> None:
+        """Close all connections: those that are held now, when they come back."""
+        self._is_closed = True
+        self.close_unused(0)
+
+    # -- Taking turns ---------------------------------------------------------------------------
+
+    def _wait_for_turn(self, entry: _Entry) -> None:
+        """Wait until the entry holds a writer, or is written by another thread."""
+        with self._lock:
+            if self._idle:
+                self._hand_out(self._idle.pop(), entry)
+                return
+            self._waiting.append(entry)
+        try:
+            while not entry.turn.acquire(timeout=_LONG_HELD):
+                self._take_spare(entry)
+        except BaseException:  # raised into this thread: whoever hands something to it would wait for an answer
+            self._leave(entry)
+            raise
+
+    def _hand_out(self, writer: Writer, entry: _Entry) -> None:
+        writer.held_since = time.monotonic()
+        entry.writer = writer
+
+    def _take_spare(self, entry: _Entry) -> None:
+        """Let one that waits have a spare writer, if all others have been held for long."""
+        with self._lock:
+            is_taken_along = entry not in self._waiting
+            if is_taken_along or not self._are_held_for_long(all) or (self._is_sqlite and entry.write is not None):
+                return
+            self._waiting.remove(entry)
+            writer = Writer(self.alias, is_spare=True)
+            self._writers.append(writer)
+            self._hand_out(writer, entry)
+        entry.turn.release()
+
+    def _leave(self, entry: _Entry) -> None:
+        with self._lock:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+        if entry.writer is not None:
+            self._pass_on(entry.writer)
+
+    def _pass_on(self, writer: Writer, written: Sequence[_Entry] = ()) -> None:
+        """Hand a writer to the next one that waits, if there is any, and let those go on that are written for."""
+        if self._is_closed:
+            writer.close()
+        successor = None
+        with self._lock:
+            writer.held_since = math.inf
+            is_surplus = writer.is_spare and not self._are_held_for_long(any)
+            if is_surplus:
+                self._writers.remove(writer)
+            elif self._waiting:
+                successor = self._waiting.pop(0)
+                self._hand_out(writer, successor)
             else:
-                successor.leads = True
+                self._idle.append(writer)
         if successor is not None:
             successor.turn.release()
-        for entry in batch[1:]:
+        for entry in written:
             entry.turn.release()
+        if is_surplus:
+            writer.close()
+
+    def _are_held_for_long(self, which: Callable[[Iterable[bool]], bool]) -> bool:
+        """Whether any of the writers is, or all are, held by somebody who waits for something."""
+        longest = time.monotonic() - _LONG_HELD
+        return which(writer.held_since < longest for writer in self._writers)
+
+    # -- Writing --------------------------------------------------------------------------------
+
+    def _own_connection(self) -> BaseDatabaseWrapper | None:
+        """The calling thread's own connection, if it has one."""
+        own = database.connection_for(self.alias)
+        return own if own.connection is not None or own.in_atomic_block else None
+
+    def _write_waiting(self, leader: _Entry, writer: Writer) -> None:
+        """Write for all that wait, on the leader's thread."""
+        batch = self._take_batch(leader)
+        try:
+            written = batches.write_many(
+                self._own_connection() or writer.connection(),
+                [entry.write for entry in batch if entry.write is not None],
+            )
+            for entry in batch:
+                entry.is_written = entry.write is not None and batches.identity(entry.write) in written
+        except BaseException as error:
+            writer.check()
+            if not isinstance(error, Exception):
+                raise
+            if len(batch) == 1:
+                leader.error = error
+            else:  # each is written on its own then, and hears what is wrong
+                logger.debug("A shared commit failed: %s", error)
+        finally:
+            self._pass_on(writer, batch[1:])
+
+    def _take_batch(self, leader: _Entry) -> list[_Entry]:
+        """The leader and those whose writes it takes along."""
+        batch, others = [leader], list[_Entry]()
+        with self._lock:
+            for entry in self._waiting:
+                (others if entry.write is None or len(batch) == _AT_MOST else batch).append(entry)
+            self._waiting = others
+        return batch

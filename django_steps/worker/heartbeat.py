@@ -13,11 +13,12 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ..core.repeated import Repeated
 from ..engine.ending import Ended
 from ..ledger import database, leases
 from ..ledger.leases import Renewal
 from ..ledger.recovery import RENEWALS_PER_LEASE
-from .task import Job
+from .task import Task
 
 logger = logging.getLogger("django_steps")
 
@@ -26,12 +27,13 @@ _SOON = 0.1  # when to ask again for leases that somebody's lock kept from being
 
 
 class Heartbeat:
-    """Renews the leases of a worker's jobs until it is stopped."""
+    """Renews the leases of a worker's tasks until it is stopped."""
 
-    def __init__(self, alias: str, worker_id: int, lease: float, jobs: Callable[[], Mapping[UUID, Job]]) -> None:
+    def __init__(self, alias: str, worker_id: int, lease: float, jobs: Callable[[], Mapping[UUID, Task]]) -> None:
         self._alias, self._worker_id, self._jobs = alias, worker_id, jobs
         self._lease = int(lease * 1_000_000)
         self._interval = lease / RENEWALS_PER_LEASE
+        self._repeated = Repeated(logger)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="django-steps-heartbeat", daemon=True)
 
@@ -54,8 +56,9 @@ class Heartbeat:
                     renew_at = time.monotonic() + (self._interval if is_complete else min(_SOON, self._interval))
                 else:
                     self._check(connection)
+                self._repeated.over("renew", "The leases can be renewed again.")
             except Exception as error:  # whatever it is: without this thread every run would be lost
-                logger.warning("The leases could not be renewed, trying again: %s", error)
+                self._repeated.warning("renew", "The leases could not be renewed, trying again: %s", error)
                 database.drop(connection)
                 renew_at = time.monotonic() + min(_SOON * 5, self._interval)
         database.drop(connection)
@@ -81,7 +84,7 @@ class Heartbeat:
             _interrupt(jobs, leases.check(connection, {run_id: job.holding() for run_id, job in jobs.items()}))
 
 
-def _interrupt(jobs: Mapping[UUID, Job], found: Renewal) -> None:
+def _interrupt(jobs: Mapping[UUID, Task], found: Renewal) -> None:
     for run_id in found.lost:
         jobs[run_id].stop(Ended.LOST)
     for run_id in found.canceled:

@@ -1,6 +1,6 @@
-"""One claimed run in a worker: the pass over it, and the place where that pass runs.
+"""Where the passes of a worker run: how they write, wait, and outlast an outage of the database.
 
-The worker makes jobs and hands them to threads; the keeper interrupts them. Neither is known here.
+What a claimed run is in a worker is `task.py`'s; whose connection writes is `group_commit.py`'s.
 """
 
 from __future__ import annotations
@@ -9,24 +9,28 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ..core.repeated import Repeated
 from ..engine.host import Limits
 from ..errors import ClaimLost, UnserializableResult
 from ..ledger import database, records, transitions
 from ..ledger.records import Outcome, StepWrite
 from ..ledger.transitions import Finish
 from .group_commit import GroupCommit
+from .writers import is_usable
 
 logger = logging.getLogger("django_steps")
 
 T = TypeVar("T")
+_Lend = Callable[[], AbstractContextManager[BaseDatabaseWrapper]]
 
 _LONGEST_PAUSE = 1.0  # seconds between two attempts to reach the database
-# How long a pass that was told to end goes on trying; its run is taken over then.
+# How long a pass that has to end goes on trying; its run is recovered then.
 _LONGEST_GOODBYE = 5.0
 
 
@@ -37,15 +41,19 @@ class WorkerHost:
     """
 
     suspends_always = False
+    lets_through = ()
 
-    def __init__(self, alias: str, queue: GroupCommit, limits: Limits) -> None:
+    def __init__(self, commits: GroupCommit, limits: Limits, repeated: Repeated | None = None) -> None:
         self.limits = limits
-        self._alias, self._queue = alias, queue
+        self._commits = commits
+        self._repeated = repeated or Repeated(logger)
+        self._lent: BaseDatabaseWrapper | None = None
         self._waiting: threading.Event | None = None
         self._is_interrupted = False
 
     def connection(self) -> BaseDatabaseWrapper:
-        return database.connection_for(self._alias)
+        """In a statement of `write`, the connection that was lent for it; else the calling thread's own."""
+        return self._lent if self._lent is not None else database.connection_for(self._commits.alias)
 
     def record(self, write: StepWrite) -> Outcome:
         if not write.replaces and self._commit(write):
@@ -60,29 +68,45 @@ class WorkerHost:
     def write(self, statement: Callable[[], T]) -> T:
         return self._persist(statement, 0)
 
-    def _persist(self, statement: Callable[[], T], size: int) -> T:
+    def connect(self) -> None:
+        own = database.connection_for(self._commits.alias)
+        self._persist(own.ensure_connection, 0, lambda: nullcontext(own))
+
+    def _persist(self, statement: Callable[[], T], size: int, lend: _Lend | None = None) -> T:
         """Write until the database answers. How long that takes doesn't matter: the fence tells whether the claim still
-        stood. Only a long value that closes two new connections is given up: the database doesn't take it."""
-        pause, closings, is_new = 0.02, database.Closings(), False
+        stood. Only a long value that closes two good connections is given up: the database doesn't take it."""
+        pause, closings, is_suspect = 0.02, database.Closings(), False
         began = time.monotonic()
         while True:
-            try:
-                return statement()
-            except (DataError, IntegrityError) as error:
-                raise UnserializableResult(f"The database refused the value: {error}") from error
-            except (DatabaseError, InterfaceError) as error:
-                connection = self.connection()
-                if connection.in_atomic_block:
-                    raise
-                if self._is_interrupted and time.monotonic() - began > _LONGEST_GOODBYE:
-                    raise ClaimLost from error
-                logger.warning("The database could not be written to, trying again: %s", error)
-                is_closed = not database.is_transient(error) and not _is_usable(connection)
-                if is_closed and is_new:
-                    closings.count(size, error)
-                is_new = is_closed and _reopen(connection)
-            time.sleep(pause)
+            with (lend or self._commits.connection)() as connection:
+                is_good = is_suspect and _is_good(connection)
+                try:
+                    answer = self._on(connection, statement)
+                except (DataError, IntegrityError) as error:
+                    raise UnserializableResult(f"The database refused the value: {error}") from error
+                except (DatabaseError, InterfaceError) as error:
+                    if connection.in_atomic_block:
+                        raise
+                    if self._is_interrupted and time.monotonic() - began > _LONGEST_GOODBYE:
+                        raise ClaimLost from error
+                    self._repeated.warning("write", "The database could not be written to, trying again: %s", error)
+                    is_suspect = not database.is_transient(error) and not is_usable(connection)
+                    if is_suspect:
+                        if is_good:
+                            closings.count(size, error)
+                        database.drop(connection)
+                else:
+                    self._repeated.over("write", "The database can be written to again.")
+                    return answer
+            time.sleep(pause)  # holding nothing
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _on(self, connection: BaseDatabaseWrapper, statement: Callable[[], T]) -> T:
+        self._lent = connection
+        try:
+            return statement()
+        finally:
+            self._lent = None
 
     def wait(self, seconds: float) -> None:
         self._waiting = threading.Event()
@@ -97,21 +121,19 @@ class WorkerHost:
 
     def _commit(self, write: StepWrite | Finish) -> bool:
         try:
-            return self._queue.commit(self.connection, write)
+            return self._commits.commit(write)
         except (DatabaseError, InterfaceError):
             return False
 
 
-def _is_usable(connection: BaseDatabaseWrapper) -> bool:
-    return connection.connection is not None and connection.is_usable()
-
-
-def _reopen(connection: BaseDatabaseWrapper) -> bool:
-    database.drop(connection)
-    try:
-        connection.ensure_connection()
-    except (DatabaseError, InterfaceError):
-        return False
+def _is_good(connection: BaseDatabaseWrapper) -> bool:
+    """Whether the database answers on the connection, which is opened again if need be."""
+    if not is_usable(connection):
+        database.drop(connection)
+        try:
+            connection.ensure_connection()
+        except (DatabaseError, InterfaceError):
+            return False
     return True
 
 

@@ -1,17 +1,20 @@
-"""What some worker has to do now and then for all: put runs that nobody knows aside, prune old ones.
+"""What some worker has to do now and then for all: set runs aside that no live worker knows, and prune old ones.
 
-In a thread of its own, so that neither a long list nor somebody's lock keeps leases from being renewed.
+In a thread of its own, so that neither a long list nor somebody's lock keeps leases from being renewed. What this process
+itself has to do now and then is handed in as `every_round`.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 
 from django.db import connections
 
 from ..conf import conf
+from ..core.repeated import Repeated
 from ..definitions import registered_kinds
 from ..ledger import database, pruning, unknown, workers
 
@@ -22,10 +25,11 @@ _INTERVAL = 15.0  # seconds between two rounds
 
 
 class Maintenance:
-    """Does a round of housekeeping now and then, until it is stopped."""
+    """Does a round of maintenance now and then, until it is stopped; `every_round` is called at the end of each."""
 
-    def __init__(self, alias: str) -> None:
-        self._alias = alias
+    def __init__(self, alias: str, every_round: Callable[[], None] = lambda: None) -> None:
+        self._alias, self._every_round = alias, every_round
+        self._repeated = Repeated(logger)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="django-steps-maintenance", daemon=True)
 
@@ -44,9 +48,11 @@ class Maintenance:
             pause = _INTERVAL
             try:
                 self._do()
+                self._repeated.over("round", "Maintenance works again.")
             except Exception as error:
-                logger.warning("Maintenance is put off: %s", error)
+                self._repeated.warning("round", "Maintenance is put off: %s", error)
             finally:
+                self._every_round()
                 connections.close_all()  # not to be held for the little that happens here
 
     def _do(self) -> None:

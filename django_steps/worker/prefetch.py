@@ -19,7 +19,7 @@ class Prefetch:
         self.usual: float | None = None  # seconds that a pass takes, rather too many than too few
 
     def note(self, seconds: float) -> None:
-        """A pass took so long. One slow pass counts at once, and is forgotten only after a number of quick ones."""
+        """A pass took so long. One slow pass counts at once, and stops counting only after a number of quick ones."""
         if self.usual is None or seconds > self.usual:
             self.usual = seconds
         else:

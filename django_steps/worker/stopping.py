@@ -1,4 +1,4 @@
-"""How a worker process is told to end: SIGTERM or SIGINT once to end well, twice to end at once.
+"""How a worker process ends: SIGTERM or SIGINT once to end well, twice to end at once.
 
 A handler runs between any two instructions of the main thread, which may hold any lock then: it only puts a word into
 a queue, and a thread does the rest. Supervised workers also end when their supervisor is gone.

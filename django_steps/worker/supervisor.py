@@ -45,7 +45,7 @@ class _Slot:
 
 
 class Supervisor:
-    """Runs `processes` workers of the command line `command` until they are done or it is told to stop.
+    """Runs `processes` workers of the command line `command` until they are done or a signal stops it.
 
     - `say` is called with lines for people.
     - `ends_by_itself`: a worker that ended well is done; otherwise another one is started in its place.
@@ -153,7 +153,7 @@ class Supervisor:
         how = {"pid": pid, "how": _how(code)}
         if self._files is not None and code > 0:
             slot.start_at = None
-            self._say(_("Worker %(pid)d %(how)s. It is started again when a Python file changes.") % how)
+            self._say(_("Worker %(pid)d %(how)s. It is restarted when a Python file changes.") % how)
             return
         lived = time.monotonic() - slot.started_at
         slot.deaths = 1 if lived > _LIVED_WELL else slot.deaths + 1

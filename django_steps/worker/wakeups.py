@@ -101,6 +101,27 @@ class _FileWakeups(Wakeups):
 class _NotifiedWakeups(Wakeups):
     """PostgreSQL tells on the connection itself; other threads, through a pair of sockets."""
 
+    # The loop waits in `select()` on two sockets: the connection by which it claims, and one end of a pair whose other end
+    # threads of this process write to. An event can't be selected, so it only says what has been heard already; a byte in
+    # the pair ends the wait.
+    #
+    # Before changing anything here, know the ways in which a notification gets lost or is no proof:
+    #
+    # - It comes together with the answer to a statement. The client has read it then, and the socket has nothing left to
+    #   read: `select()` would sleep on it. So each wait begins by taking in what the client has, and a handler hears of
+    #   what comes during a statement.
+    # - The connection was replaced: after an error, or by `CONN_MAX_AGE`. LISTEN belongs to a session of the server, so the
+    #   new one hears nothing until it is sent again. What was notified in between is lost: until a notification has
+    #   arrived on the new connection, `is_reliable` is False and the loop looks often.
+    # - A pooler stands in between. In its transaction mode it may pass on what comes during a statement, and drop what
+    #   comes while the client is idle; it also may pass on what a client notifies itself. So only a notification that
+    #   arrives during a wait proves that they can be relied on, and the proof is a ping from a connection of its own.
+    #   After three pings without an answer the worker polls.
+    # - The connection went back to a pool of Django's, still listening, and serves another thread. Its handler is still
+    #   called: it compares the connection and the thread, and UNLISTEN is sent before the connection is left.
+    #
+    # None of these may cost more than time: a worker polls in any case, only less often where wake-ups are reliable.
+
     def __init__(self, alias: str) -> None:
         super().__init__(alias)
         self._listening: Any = None  # the connection that LISTEN was sent on
@@ -117,6 +138,8 @@ class _NotifiedWakeups(Wakeups):
                     self._sender.send(b"\0")
 
     def clear(self) -> None:
+        # The event is cleared before the bytes are read. `wake()` sends no byte while the event is set, so in the other
+        # order a thread that wakes in between would leave neither.
         super().clear()
         if self._sender is None:  # only here, since not everything that is made ever waits and is closed
             self._receiver, sender = socket.socketpair()

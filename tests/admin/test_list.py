@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.utils import timezone
 
-from django_steps.admin import search
-from django_steps.admin.changelist import CappedPaginator
+from django_steps.admin.list import search
+from django_steps.admin.list.changelist import CappedPaginator
 from django_steps.core.ids import uuid7
 from django_steps.models import Worker, WorkflowRun
 
@@ -49,7 +49,7 @@ def test_list_without_runs(root):
     assert "0 workflow runs" in text(root)
 
 
-def test_attempts_takeovers_and_progress_are_shown_where_they_matter(root):
+def test_attempts_recoveries_and_progress_are_shown_where_they_matter(root):
     make_run("running", attempts=3, recoveries=1, progress_done=37, progress_total=100)
     page = text(root)
     assert "3 attempts, 1 recovery" in page
@@ -143,8 +143,8 @@ def test_search_that_finds_too_many_keys_says_so(root, monkeypatch):
     monkeypatch.setattr(search, "KEYS_FOUND", 2)
     runs = [make_run(key=f"order-{number}") for number in range(3)]
     assert shown(root, q="order") == runs[:0:-1]
-    assert "More keys hold this text" in text(root, q="order")
-    assert "More keys hold this text" not in text(root, q="order-1")
+    assert "More keys contain this text" in text(root, q="order")
+    assert "More keys contain this text" not in text(root, q="order-1")
 
 
 def test_search_that_finds_nothing_offers_to_search_texts(root, define):
@@ -154,12 +154,12 @@ def test_search_that_finds_nothing_offers_to_search_texts(root, define):
     define(order)
     run = at(timezone.now(), workflow="order", input={"customer": "Zuse"})
     page = root.get(url("changelist"), {"q": "zuse", "workflow": "order"})
-    assert "Nothing has this id or key." in page.content.decode()
+    assert "No run has this id or key." in page.content.decode()
     for _label, address in page.context["cl"].wider:
         assert "workflow=order" in address
         assert list(root.get(url("changelist") + address).context["cl"].result_list) == [run]
-    assert "Nothing has this id or key." not in text(root, q="nowhere", created_at__range__gte="2026-01-01")
-    assert "Nothing has this id or key." not in text(root, workflow="nobody_knows_it")
+    assert "No run has this id or key." not in text(root, q="nowhere", created_at__range__gte="2026-01-01")
+    assert "No run has this id or key." not in text(root, workflow="nobody_knows_it")
 
 
 @pytest.mark.parametrize("term", ["nothing", "%", "'", "\x00", "x" * 300, "🙂", "{}", "-", "…"])

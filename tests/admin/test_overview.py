@@ -65,16 +65,16 @@ def test_durations_and_failure_rate_of_each_workflow(root):
         ended("failed", 999, workflow="slow")
     (row,) = root.get(url("overview")).context["measured"]
     assert (row.workflow, row.ended, row.failed, row.failure_rate) == ("slow", 125, 25, "20%")
-    assert (row.succeeded, row.p50, row.p95) == (100, "50.5 s", "1 min 35 s")
+    assert (row.succeeded, row.p50, row.p95) == (100, "50.50 s", "1m 35s")
 
 
 @pytest.mark.parametrize(
     ("seconds", "p50", "p95"),
     [
-        ([4], "4.0 s", "4.0 s"),
-        ([2, 4], "3.0 s", "3.9 s"),
-        ([9, 1, 2], "2.0 s", "8.3 s"),
-        ([1, 2, 4, 50], "3.0 s", "43.1 s"),
+        ([4], "4.00 s", "4.00 s"),
+        ([2, 4], "3.00 s", "3.90 s"),
+        ([9, 1, 2], "2.00 s", "8.30 s"),
+        ([1, 2, 4, 50], "3.00 s", "43.10 s"),
     ],
 )
 def test_durations_of_a_few_runs_lie_between_them(root, seconds, p50, p95):
@@ -103,7 +103,7 @@ def test_worker_that_stopped_answering_is_named(page):
     make_worker(silent_for=timedelta(minutes=10))
     text = page()
     assert "1 worker has stopped answering: web-1:4711." in text
-    assert "10 min 0 s ago" in text
+    assert "10m 00s ago" in text
 
 
 def test_worker_that_stopped_in_good_order_is_not_shown(page):
@@ -122,7 +122,7 @@ def test_work_without_a_worker_is_a_warning(root):
 def test_run_that_waits_for_long_is_shown_whatever_its_priority(root, page):
     oldest = make_run("pending", created_at=timezone.now() - timedelta(hours=2), priority=-5)
     make_run("pending", created_at=timezone.now(), priority=5)
-    assert f'{url("change", oldest.pk)}">A run has been waiting for a worker for 2 h 0 min.' in page()
+    assert f'{url("change", oldest.pk)}">A run has been waiting for a worker for 2h 00m.' in page()
 
 
 def test_run_that_was_retried_waits_since_then(page):
@@ -131,7 +131,7 @@ def test_run_that_was_retried_waits_since_then(page):
     )
     text = page()
     assert "A run has been waiting" not in text
-    assert "has been waiting for a worker for 3." in text
+    assert "has waited for a worker for 3." in text
 
 
 def test_runs_that_no_worker_knows_are_listed_and_linked(root, page):
@@ -141,7 +141,7 @@ def test_runs_that_no_worker_knows_are_listed_and_linked(root, page):
     assert f'href="{url("changelist")}?status__exact=unknown&amp;workflow=from_the_future">from_the_future' in text
     found = root.get(url("changelist"), {"status__exact": "unknown", "workflow": "from_the_future"}).content.decode()
     assert "from_the_future" in found
-    assert "no worker knows it" in found
+    assert "no worker knows this workflow" in found
 
 
 def test_overview_stands_above_the_page_of_the_app_for_those_who_may_see_runs(root, staff):

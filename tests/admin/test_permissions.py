@@ -8,34 +8,34 @@ from django_steps.models import WorkflowRun
 
 from .conftest import failed_run, make_run, url
 
-BUTTONS = {"retry": "Retry from step", "cancel": ">Cancel<", "add": ">Run again<", "delete": ">Delete<"}
+BUTTONS = {"retry": "Retry from step", "cancel": ">Cancel<", "add": ">Restart<", "delete": ">Delete<"}
 
 
-def run_for(verb):
-    return make_run("sleeping") if verb == "cancel" else failed_run()
+def run_for(control):
+    return make_run("sleeping") if control == "cancel" else failed_run()
 
 
-@pytest.mark.parametrize("verb", BUTTONS)
-def test_without_the_permission_there_is_no_button_and_the_post_is_403(staff, verb):
-    run = run_for(verb)
-    client = staff("view", *(set(BUTTONS) - {verb}))
-    assert BUTTONS[verb] not in client.get(url("change", run.pk)).content.decode()
-    name = "restart" if verb == "add" else verb
+@pytest.mark.parametrize("control", BUTTONS)
+def test_without_the_permission_there_is_no_button_and_the_post_is_403(staff, control):
+    run = run_for(control)
+    client = staff("view", *(set(BUTTONS) - {control}))
+    assert BUTTONS[control] not in client.get(url("change", run.pk)).content.decode()
+    name = "restart" if control == "add" else control
     assert client.get(url(name, run.pk)).status_code == 403
     assert client.post(url(name, run.pk), {"post": "yes"}).status_code == 403
     assert WorkflowRun.objects.get().status == run.status
 
 
-@pytest.mark.parametrize("verb", BUTTONS)
-def test_with_the_permission_alone_there_is_the_button_and_the_post_works(staff, verb):
-    run = run_for(verb)
-    client = staff("view", verb)
+@pytest.mark.parametrize("control", BUTTONS)
+def test_with_the_permission_alone_there_is_the_button_and_the_post_works(staff, control):
+    run = run_for(control)
+    client = staff("view", control)
     page = client.get(url("change", run.pk)).content.decode()
-    assert [text for text in BUTTONS.values() if text in page] == [BUTTONS[verb]]
-    name = "restart" if verb == "add" else verb
+    assert [text for text in BUTTONS.values() if text in page] == [BUTTONS[control]]
+    name = "restart" if control == "add" else control
     assert client.post(url(name, run.pk), {"post": "yes"}).status_code == 302
     now = list(WorkflowRun.objects.order_by("pk").values_list("status", flat=True))
-    assert now == {"retry": ["pending"], "cancel": ["canceled"], "add": ["failed", "pending"], "delete": []}[verb]
+    assert now == {"retry": ["pending"], "cancel": ["canceled"], "add": ["failed", "pending"], "delete": []}[control]
 
 
 def test_staff_with_view_only_see_no_action(staff):

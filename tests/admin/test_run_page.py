@@ -155,9 +155,9 @@ def test_steps_and_sleeps_are_counted_apart(root, text):
 @pytest.mark.parametrize(
     ("status", "of_sleep", "took"),
     [
-        ("succeeded", "succeeded", "2 d 0 h"),
-        ("canceled", "canceled", "1 min 0 s"),
-        ("failed", "canceled", "1 min 0 s"),
+        ("succeeded", "succeeded", "2d 00h"),
+        ("canceled", "canceled", "1m 00s"),
+        ("failed", "canceled", "1m 00s"),
         ("sleeping", "waiting", "-"),
         ("canceling", "waiting", "-"),
     ],
@@ -210,7 +210,7 @@ def test_worker_that_executes_the_run_is_named(text):
     assert "web-1:4711" not in text(make_run("succeeded", worker=worker))
 
 
-def test_parked_run_says_why_nothing_happens(text):
+def test_unknown_run_says_why_nothing_happens(text):
     assert "No worker knows this workflow" in text(make_run("pending", phase=WorkflowRun.Phase.UNKNOWN))
 
 
@@ -362,14 +362,14 @@ def test_timeline_marks_failed_attempts_and_the_waits_between_them(root):
     assert "3 failed attempts" in row.title
 
 
-def test_timeline_marks_takeovers_in_words_too(root):
+def test_timeline_marks_recoveries_in_words_too(root):
     taken = [{"at": clock.to_microseconds(START + timedelta(seconds=5)), "worker": "web-1:99", "step": "charge"}]
     run = make_run(started_at=START, finished_at=START + timedelta(seconds=10), recovery_log_text=json.dumps(taken))
     add_step(run, "charge", started_at=START, finished_at=START + timedelta(seconds=10))
-    (takeover,) = drawing(root, run).recovery_log
-    assert takeover.x == 50
+    (recovery,) = drawing(root, run).recovery_log
+    assert recovery.x == 50
     page = root.get(url("change", run.pk)).content.decode()
-    assert "03:00:05: taken over from web-1:99, which died in step “charge”" in page
+    assert "03:00:05: recovered from web-1:99, which died in step “charge”" in page
 
 
 def test_timeline_shows_the_step_that_executes_now(root):

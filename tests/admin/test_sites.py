@@ -50,7 +50,7 @@ def test_subclass_on_another_site_works_where_there_is_no_admin_namespace_of_tha
 
 def test_no_page_names_a_site():
     here = Path(django_steps.__file__).parent
-    files = [*here.glob("admin/*.py"), *here.glob("templates/**/*.html"), *here.glob("static/**/*.js")]
+    files = [*here.glob("admin/**/*.py"), *here.glob("templates/**/*.html"), *here.glob("static/**/*.js")]
     assert len(files) > 20
     for file in files:
         assert not re.search("""["']admin:""", file.read_text()), file

@@ -141,7 +141,7 @@ def test_same_key_gives_the_first_run(root, anything):
     assert WorkflowRun.objects.get().input == 0
 
 
-def test_run_again_with_another_input_is_linked_to_the_first(root, anything):
+def test_restart_with_another_input_is_linked_to_the_first(root, anything):
     run = make_run("failed", workflow="anything", input={"order": 7})
     where = f"{url('start')}?run={run.pk}"
     assert "&quot;order&quot;: 7" in root.get(where).content.decode()

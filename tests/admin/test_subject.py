@@ -10,8 +10,9 @@ from uuid import uuid4
 import pytest
 
 from django_steps import values
-from django_steps.admin import display, subject
+from django_steps.admin.list import subject
 from django_steps.models import WorkflowRun
+from django_steps.presentation.values import Mask
 
 from .conftest import make_run, url
 
@@ -34,7 +35,7 @@ VALUES = [
 
 
 def about(value, *mask):
-    return subject.excerpt(values.encode(value), display.Mask(mask))
+    return subject.excerpt(values.encode(value), Mask(mask))
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_nothing_is_shown_of_the_input_of_an_unknown_workflow(listed):
 
 @pytest.mark.parametrize("value", VALUES)
 def test_input_that_is_cut_off_anywhere_shows_nothing_masked_and_nothing_half(value):
-    text, mask = values.encode(value), display.Mask(["token"])
+    text, mask = values.encode(value), Mask(["token"])
     whole = subject.excerpt(text, mask)
     for end in range(len(text)):
         line = subject.excerpt(text[:end], mask)
@@ -120,7 +121,7 @@ def test_values_are_shown_as_on_the_page_of_the_run():
     "text", ["", "{", "[[[", "]", '"', "nope", "null", '{"$":"gone","v":', "[" * 600, '{"a":[}', "\x00"]
 )
 def test_odd_text_shows_nothing(text):
-    assert subject.excerpt(text, display.Mask(())) == ""
+    assert subject.excerpt(text, Mask(())) == ""
 
 
 def test_list_reads_only_the_beginning_of_inputs(root, listed):

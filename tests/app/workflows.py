@@ -7,7 +7,7 @@ import re
 import time
 from pathlib import Path
 
-from django_steps import workflow
+from django_steps import RetryPolicy, current_step, workflow
 
 from .effects import leave
 
@@ -90,3 +90,19 @@ def spawner(input, step):
 @workflow
 def tiny(input, step):
     step.define("once", leave).run("once")
+
+
+@workflow(step_retry=RetryPolicy(max_attempts=2, initial_interval="10ms"))
+def without_database(input, step):
+    """Steps, sleeps and retries without a query: `input["steps"]` of each, and one sleep that suspends the run."""
+
+    def fail_at_first() -> None:
+        if current_step().attempt == 1:
+            raise ValueError
+
+    for number in range(input["steps"]):
+        step.define(f"plain {number}", time.sleep).run(0.005)
+        step.define(f"failing {number}", fail_at_first).run()
+        step.sleep(f"nap {number}", "5ms")
+    step.sleep("sleep", "1.2s")
+    step.define("last", time.sleep).run(0)

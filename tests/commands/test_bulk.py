@@ -194,7 +194,7 @@ def test_cancel_of_a_run_that_a_worker_executes_makes_it_canceling(run_command, 
         run_command("cancelworkflows", str(run.pk), "--reason", "wrong file")
     assert WorkflowRun.objects.get().status == "canceling"
     detail = run_command("showworkflows", str(run.pk)).out
-    assert "canceling, in first" in detail and "wrong file" in detail and "a-host:4711" in detail
+    assert "canceling, now: first" in detail and "wrong file" in detail and "a-host:4711" in detail
     assert str(run.pk) in run_command("showworkflows", "--status", "canceling").out
     with pytest.raises(CommandError, match="it is canceling, and worker a-host:4711 still executes step 'first'"):
         run_command("retryworkflows", str(run.pk))

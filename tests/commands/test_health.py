@@ -104,7 +104,7 @@ def test_a_run_whose_dead_worker_nobody_replaces_is_a_problem(live_worker):
             f"UPDATE {RUN} SET phase = 1, status = 'running', worker_id = %s, available_at_us = %s WHERE id = %s",
             [worker.pk, seen_ago(61), dialect.key(connection, run.pk)],
         )
-    assert "1 run of a dead worker was not taken over within 60 s" in check()[1][0]
+    assert "1 run of a dead worker was not recovered within 60 s" in check()[1][0]
 
 
 @pytest.mark.parametrize("phase", [WorkflowRun.Phase.READY, WorkflowRun.Phase.UNKNOWN])

@@ -1,40 +1,13 @@
-"""How commands show things: tables fit, durations and times are short, progress leaves nothing behind."""
+"""How commands lay things out: tables fit, notes find room, progress leaves nothing behind."""
 
 from __future__ import annotations
 
-from datetime import timedelta
 from io import StringIO
 
 import pytest
 from django.core.management.base import OutputWrapper
-from django.utils import timezone
 
 from django_steps.presentation import output
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 ms"),
-        (-1, "0 ms"),
-        (0.0124, "12 ms"),
-        (0.9996, "1.00 s"),
-        (59.99, "59.99 s"),
-        (59.996, "1m 00s"),
-        (3599.6, "1h 00m"),
-        (7380, "2h 03m"),
-        (86400 * 3 + 3600 * 4, "3d 04h"),
-    ],
-)
-def test_durations_are_short(seconds, text):
-    assert output.lasting(timedelta(seconds=seconds)) == text
-
-
-def test_times_are_as_short_as_can_be():
-    now = timezone.localtime()
-    assert output.moment(now) == now.strftime("%H:%M:%S")
-    assert output.moment(now - timedelta(days=800)) == (now - timedelta(days=800)).strftime("%Y-%m-%d")
-    assert output.moment(None) == ""
 
 
 def test_a_table_is_cut_to_the_width_of_the_terminal():

@@ -18,7 +18,7 @@ from django_steps import signals, workflow
 from django_steps.definitions import registry
 from django_steps.management import left_over
 from django_steps.models import WorkflowRun
-from django_steps.presentation import output
+from django_steps.presentation import durations
 from tests.app.workflows import sleeper, three_steps
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -114,7 +114,7 @@ def test_what_is_left_for_later_is_told_at_the_end(run_until_idle):
     lines = run_until_idle().out.splitlines()
 
     assert lines[-2] == "Ended. Finished runs: none."
-    due = output.full_moment(delayed.wakes_at)
+    due = durations.full_moment(delayed.wakes_at)
     assert lines[-1] == f"Left for later: 2 sleeping, 1 delayed; the next is due at {due}."
 
 
@@ -211,7 +211,7 @@ def test_max_runs_ends_it(run_command):
 
 @pytest.mark.parametrize("option", [["--processes", "2"], ["--reload"]])
 def test_a_supervisor_needs_a_command_line(run_command, option):
-    with pytest.raises(CommandError, match="start the command line again"):
+    with pytest.raises(CommandError, match="use them on a command line"):
         run_command("runworkflows", *option)
 
 

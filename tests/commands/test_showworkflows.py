@@ -86,7 +86,7 @@ def test_one_run_shows_its_steps_its_error_and_what_failed_before(run_command, w
 
 def test_one_run_whose_failure_was_handled_is_not_told_a_retry_that_is_refused(run_command, compensated):
     last = run_command("showworkflows", str(compensated.pk)).out.splitlines()[-1]
-    assert last.startswith("Its failure was handled. Let it go on from a step:   ")
+    assert last.startswith("Its failure was handled. Retry it from a step:   ")
 
     typed = last[last.index("retryworkflows") :].split()
     assert typed == ["retryworkflows", str(compensated.pk), "--from-step", "ship"]
@@ -167,7 +167,7 @@ def test_one_sleeping_run_shows_when_it_wakes(run_command, work):
     run = sleeper.start({"duration": "1h"})
     work()
     printed = run_command("showworkflows", str(run.pk)).out
-    assert "sleeping, until " in printed
+    assert "sleeping, waits until " in printed
     assert "nap     sleep" in printed
 
 

@@ -73,7 +73,7 @@ def test_the_shutdown_timeout_ends_it(in_a_step):
     assert worker.wait(15) == 1
     run.refresh_from_db()
     assert run.status == "running"
-    assert "The time to stop is over" in worker.output()
+    assert "The shutdown timeout is over" in worker.output()
 
 
 def test_an_idle_worker_stops_at_once(start_worker):

@@ -133,7 +133,7 @@ def test_changed_files_restart_the_workers_even_after_broken_ones(start_worker, 
     reader = threading.Thread(target=lambda: [lines.append(line) for line in supervisor.process.stdout], daemon=True)
     reader.start()
     module.write_text("1 / 0\n")
-    eventually(lambda: "ended with exit code 1. It is started again when a Python file changes." in "".join(lines))
+    eventually(lambda: "ended with exit code 1. It is restarted when a Python file changes." in "".join(lines))
     module.write_text(RELOADED.format(answer="brand new"))
     assert reloaded.start({}).result(timeout=15) == "brand new"
 

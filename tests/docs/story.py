@@ -2,10 +2,14 @@
 
 A page is a story that is told from top to bottom in a directory of its own:
 
-- a `python` block that begins with `# path/to/file.py` is that file; with `, at the end` it is added to the file;
+- a `python` block that begins with `# path/to/file.py` is that file; with `, at the end` it is added to the file; with
+  ``, after `text` `` it stands behind the line with that text, with ``, instead of `text` `` it replaces the text; a
+  `markdown` block does the same with `<!-- path/to/page.md -->`;
 - any other `python` block is executed in the project, with the names of the blocks before it; `pycon` is compared too;
 - a `bash` block is run; a `text` block right after it is what it prints, but for ids, times and spacing; a line `…`
   stands for any lines.
+
+The pages of `docs/internals/` are about this code itself: their project is a copy of it.
 
 `python -m tests.docs.story PAGE...` writes what the commands really print into the `text` blocks.
 """
@@ -30,7 +34,10 @@ INTERPRETER = Path(__file__).with_name("interpreter.py")
 ONLY_SHOWN = {"ini", "dockerfile", "cron", "yaml", "diff"}
 
 _FENCE = re.compile(r"^(?P<fence>```+)(?P<language>[\w-]+)\n(?P<text>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
-_FILE = re.compile(r"# (?P<path>[\w./-]+\.(py|html|toml))(?P<more>, at the end)?\n")
+_FILE = re.compile(
+    r"(?:# |<!-- )(?P<path>[\w./-]+\.(py|html|toml|md))"
+    r"(?:, (?P<place>at the end|after `(?P<line>[^`\n]+)`|instead of `(?P<replaced>[^`\n]+)`))?(?: -->)?\n"
+)
 _TIMEOUT = 30  # seconds; less than a lease and what comes after it, which none of these commands should wait for
 
 _CHANGING = [
@@ -94,9 +101,11 @@ class Story:
         self.page, self.directory, self.python = page, directory, python
         self.printed = ""
         self._interpreter: subprocess.Popen[str] | None = None
+        is_about_the_code = is_internal(page)
+        path = directory if is_about_the_code else path
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("DATABASE", "DJANGO"))},
-            "DJANGO_SETTINGS_MODULE": "mysite.settings",
+            "DJANGO_SETTINGS_MODULE": "tests.settings" if is_about_the_code else "mysite.settings",
             "PATH": os.pathsep.join([str(_commands(directory)), str(python.parent), os.environ["PATH"]]),
             "PYTHONPATH": str(path or ""),
             "PYTHONUNBUFFERED": "1",
@@ -113,21 +122,30 @@ class Story:
     def tell(self, block: Block) -> None:
         """Do what a block says; AssertionError if that fails or something else comes out."""
         try:
-            tell = {"python": self._python, "pycon": self._execute, "bash": self._bash, "text": self._text}
+            tell = {
+                "python": self._python,
+                "markdown": self._write,
+                "pycon": self._execute,
+                "bash": self._bash,
+                "text": self._text,
+            }
             if block.language not in ONLY_SHOWN:
                 tell[block.language](block)
         except AssertionError as error:
             raise AssertionError(f"{self.page.relative_to(ROOT)}, line {block.line}: {error}") from None
 
     def _python(self, block: Block) -> None:
-        match = _FILE.match(block.text)
-        if match is None:
+        if _FILE.match(block.text) is None:
             self._execute(block)
-            return
+        else:
+            self._write(block)
+
+    def _write(self, block: Block) -> None:
+        match = _FILE.match(block.text)
+        assert match is not None, "which file is it?"
         path = self.directory / match["path"]
         path.parent.mkdir(parents=True, exist_ok=True)
-        before = path.read_text() + "\n\n" if match["more"] else ""
-        path.write_text(before + block.text[match.end() :])
+        path.write_text(_changed(path, match, block.text[match.end() :]))
         self._end_interpreter()  # the next one imports what the file says now
 
     def _bash(self, block: Block) -> None:
@@ -172,6 +190,21 @@ class Story:
             self._interpreter = None
 
 
+def _changed(path: Path, match: re.Match[str], text: str) -> str:
+    """What a file holds after a block."""
+    if match["place"] is None:
+        return text
+    before = path.read_text()
+    if match["line"]:
+        lines = [line for line in before.splitlines(keepends=True) if match["line"] in line]
+        assert len(lines) == 1, f"{match['path']} has {len(lines)} lines with {match['line']!r}"
+        return before.replace(lines[0], lines[0] + text)
+    if match["replaced"]:
+        assert match["replaced"] in before, f"{match['path']} has no {match['replaced']!r}"
+        return before.replace(match["replaced"], text.rstrip("\n"))
+    return before + "\n\n" + text
+
+
 _COMMANDS = {"pip": 'test "$1" = install', "django-admin": 'exec python -m django "$@"'}
 
 
@@ -190,14 +223,36 @@ def _commands(directory: Path) -> Path:
 STARTS_EMPTY = {"README.md", "docs/tutorial.md"}
 
 
+# What a page about the code needs of it.
+_CODE = ("django_steps", "docs", "testproject", "tests", "manage.py", "setup.cfg", "README.md", "CHANGELOG.md")
+
+
+def is_internal(page: Path) -> bool:
+    """Whether a page is about the code of this project, not about using it."""
+    return page.parent == ROOT / "docs" / "internals"
+
+
 def prepare(page: Path, directory: Path, project: Path) -> Path:
     """The directory in which a page is told: empty, or a copy of a project in which everything is set up."""
     story = directory / "story"
-    if str(page.relative_to(ROOT)) in STARTS_EMPTY:
+    if is_internal(page):
+        copy_code(story)
+    elif str(page.relative_to(ROOT)) in STARTS_EMPTY:
         story.mkdir()
     else:
         shutil.copytree(project, story)
     return story
+
+
+def copy_code(directory: Path) -> None:
+    """Make a copy of this project, so that a page may change it."""
+    directory.mkdir()
+    ignored = shutil.ignore_patterns("__pycache__", "_build", "*.sqlite3*", ".*_cache")
+    for name in _CODE:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, directory / name, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, directory / name)
 
 
 def make_project(directory: Path) -> Path:

@@ -8,9 +8,9 @@ import shlex
 import pytest
 from django.core.management import get_commands, load_command_class
 
-from .story import ONLY_SHOWN, ROOT, Story, blocks, make_project, normal, pages, prepare
+from .story import ONLY_SHOWN, ROOT, Block, Story, blocks, make_project, normal, pages, prepare
 
-_RUN = {"python", "pycon", "bash", "text"}
+_RUN = {"python", "markdown", "pycon", "bash", "text"}
 _COMMAND = re.compile(r"manage\.py (?P<command>\w+)(?P<arguments>[^\n]*)")
 
 
@@ -53,6 +53,32 @@ def parse(name, arguments):
     command = load_command_class(app, name) if isinstance(app, str) else app
     parser = command.create_parser("manage.py", name)
     parser.parse_args(shlex.split(arguments))
+
+
+@pytest.mark.parametrize(
+    "place, expected",
+    [
+        ("", "new\n"),
+        (", at the end", "one = 1\ntwo = 2\n\n\nnew\n"),
+        (", after `one`", "one = 1\nnew\ntwo = 2\n"),
+        (", instead of `= 1`", "one new\ntwo = 2\n"),
+    ],
+)
+def test_a_block_changes_a_file(tmp_path, place, expected):
+    (tmp_path / "story").mkdir()
+    path = tmp_path / "story" / "module.py"
+    path.write_text("one = 1\ntwo = 2\n")
+    with Story(ROOT / "README.md", path.parent) as story:
+        story.tell(Block("python", f"# module.py{place}\nnew\n", 1, 0, 0))
+    assert path.read_text() == expected
+
+
+@pytest.mark.parametrize("place", ["after `three`", "after ` = `", "instead of `three`"])
+def test_a_block_that_does_not_fit_its_file_is_noticed(tmp_path, place):
+    (tmp_path / "story").mkdir()
+    (tmp_path / "story" / "module.py").write_text("one = 1\ntwo = 2\n")
+    with Story(ROOT / "README.md", tmp_path / "story") as story, pytest.raises(AssertionError, match=r"module\.py has"):
+        story.tell(Block("python", f"# module.py, {place}\nnew\n", 1, 0, 0))
 
 
 def test_a_different_output_is_noticed():

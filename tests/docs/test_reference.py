@@ -13,6 +13,7 @@ from django.dispatch import Signal
 
 import django_steps
 from django_steps import checks, conf, errors, signals
+from django_steps.definitions.step import Call
 
 from .story import ROOT
 
@@ -83,3 +84,25 @@ def test_options_of_a_command(name):
 
 def test_every_command_is_described():
     assert re.findall(r"^## (\w+)$", read("commands"), re.MULTILINE) == sorted(COMMANDS, key=read("commands").index)
+
+
+SPELLED_OUT = {
+    (page, name): parameters
+    for page in ("workflows", "steps")
+    for name, parameters in re.findall(r"auto(?:function|method):: ([\w.]+)\((.*)\)$", read(page), re.MULTILINE)
+}
+
+
+@pytest.mark.parametrize("page, name", SPELLED_OUT)
+def test_signatures_that_a_page_spells_out_are_those_of_the_code(page, name):
+    owner = {"workflows": django_steps.Workflow, "steps": django_steps.Step}[page]
+    last = name.rpartition(".")[2]
+    found = getattr(owner, last, None) or getattr(django_steps, last, None) or getattr(Call, last)
+    parameters = [
+        parameter.replace(annotation=parameter.empty)
+        for parameter in inspect.signature(found).parameters.values()
+        if parameter.name != "self"
+    ]
+    names = {}
+    exec(f"def shown({SPELLED_OUT[page, name]}): ...", names)
+    assert inspect.signature(names["shown"]) == inspect.Signature(parameters)

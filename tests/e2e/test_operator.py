@@ -87,7 +87,7 @@ def test_one_order_failed_and_is_fixed_from_the_admin(open_page, admin_user, fai
     page.get_by_role("link", name="Retry from step “send_email”").click()
     expect(page.locator(".steps-ask")).to_contain_text("The results of 2 other steps are kept")
     page.get_by_role("button", name="Retry from step “send_email”").click()
-    expect(page.locator(".messagelist")).to_contain_text("Retried: the run goes on with step “send_email”.")
+    expect(page.locator(".messagelist")).to_contain_text("Retried: the run continues with step “send_email”.")
     expect(status_of(page)).to_have_text("succeeded")  # the page follows the run by itself
     expect(page.locator(".steps-error")).to_have_count(0)
     assert Activity.objects.filter(run_id=str(run.pk), step="validate_payment").count() == 1
@@ -111,7 +111,7 @@ def test_retry_from_a_step_executes_it_again(log_in, failed_orders):
     page = log_in()
     page.goto(address(run))
     page.get_by_role("link", name="Retry from here (update_inventory)").click()
-    expect(page.locator(".steps-ask")).to_contain_text("So does the 1 step recorded after it")
+    expect(page.locator(".steps-ask")).to_contain_text("So is the 1 step recorded after it")
     page.get_by_role("button", name="Retry from step “update_inventory”").click()
     expect(status_of(page)).to_have_text("succeeded")
     assert Activity.objects.filter(run_id=str(run.pk), what="reserve stock").count() == 2

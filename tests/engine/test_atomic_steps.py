@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 
+import pytest
 from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 
 from django_steps import RetryPolicy, current_step, workflow
+from django_steps.models import WorkflowRun
 from tests.app.models import Person
+from tests.app.workflows import tiny
 from tests.looking import error_of
+from tests.staging import second_connection
 
 QUICKLY = RetryPolicy(max_attempts=3, initial_interval="10ms")
 
@@ -141,3 +146,160 @@ def test_atomic_step_with_attempts_keeps_only_the_writes_of_the_last_one(work):
     run.result(timeout=0)
     assert attempts == [1, 2, 3]
     assert list(Person.objects.values_list("name", flat=True)) == ["attempt 3"]
+
+
+# -- What the step does to its own transaction and run -----------------------------------------------
+
+
+@pytest.mark.counts_passes
+@pytest.mark.parametrize("act", ["delete", "reset"])
+def test_step_that_takes_its_own_run_away_fails_once_and_says_so(work, act):
+    executed: list[int] = []
+
+    @workflow
+    def suicidal(step, run):
+        @step.define("act", atomic=True, retry=QUICKLY)
+        def go():
+            executed.append(1)
+            if act == "delete":
+                WorkflowRun.objects.filter(pk=run.pk).delete()
+            else:
+                WorkflowRun.objects.filter(pk=run.pk).update(claim_token=None, status="pending")
+
+        go.run()
+
+    run = suicidal.start()
+    work()
+    error = error_of(run)
+    assert error["type"] == "django_steps.errors.OwnRunChanged"
+    assert "Step 'act' deleted or changed the run that it belongs to" in error["message"]
+    assert executed == [1]
+
+
+@pytest.mark.counts_passes
+def test_step_that_closes_the_connection_of_its_transaction_fails_as_its_policy_says(work):
+    executed: list[int] = []
+
+    @workflow
+    def closing(step):
+        @step.define("close", atomic=True)
+        def close():
+            executed.append(1)
+            Person.objects.create(name="lost")
+            connection.close()
+
+        close.run()
+
+    run = closing.start()
+    work()
+    error = error_of(run)
+    assert error["type"] == "django_steps.errors.StepInTransaction"
+    assert "closed the connection of its own transaction" in error["message"]
+    assert executed == [1]
+    assert Person.objects.count() == 0
+
+
+@pytest.mark.counts_passes
+def test_lock_that_the_step_would_not_wait_for_is_its_own_failure(work):
+    if connection.vendor == "sqlite":
+        pytest.skip("SQLite has no locks of rows")
+    executed: list[int] = []
+    person = Person.objects.create(name="locked")
+
+    @workflow
+    def impatient(step):
+        @step.define("lock", atomic=True)
+        def lock():
+            executed.append(1)
+            return Person.objects.select_for_update(nowait=True).get(pk=person.pk).name
+
+        lock.run()
+
+    run = impatient.start()
+    with second_connection() as other:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            cursor.execute(f"SELECT id FROM {Person._meta.db_table} WHERE id = %s FOR UPDATE", [person.pk])
+        work()
+        other.rollback()
+    assert error_of(run)["type"] == "django.db.utils.OperationalError"
+    assert executed == [1]
+
+
+@pytest.mark.counts_passes
+def test_transaction_that_the_server_ends_is_no_failure_of_the_step(work):
+    if connection.vendor != "postgresql":
+        pytest.skip("time limits of idle transactions are PostgreSQL's")
+    executed: list[int] = []
+
+    @workflow
+    def slow(step):
+        @step.define("rest", atomic=True)
+        def rest():
+            executed.append(1)
+            if len(executed) == 1:
+                with connection.cursor() as cursor:
+                    cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 30")
+                time.sleep(0.1)
+            return Person.objects.count()
+
+        return rest.run()
+
+    run = slow.start()
+    work()
+    assert run.result(timeout=0) == 0
+    assert executed == [1, 1]
+
+
+@pytest.mark.counts_passes
+def test_server_that_has_become_read_only_is_no_failure_of_the_step(work):
+    """As after a failover: a new connection leads to the writer again."""
+    if connection.vendor != "postgresql":
+        pytest.skip("only PostgreSQL says it by a code of its own")
+    executed: list[int] = []
+
+    @workflow
+    def writes(step):
+        @step.define("write", atomic=True)
+        def write():
+            executed.append(1)
+            if len(executed) == 1:
+                with connection.cursor() as cursor:
+                    cursor.execute("SET TRANSACTION READ ONLY")
+            return Person.objects.create(name="written").name
+
+        return write.run()
+
+    run = writes.start()
+    work()
+    assert run.result(timeout=0) == "written"
+    assert executed == [1, 1]
+
+
+# -- Callbacks of its commit -------------------------------------------------------------------------
+
+
+@pytest.mark.counts_passes
+def test_callbacks_of_the_commit_belong_to_the_step_and_each_is_called(work, caplog):
+    called: list[object] = []
+
+    def fail() -> None:
+        raise OSError("no mail")
+
+    @workflow
+    def books(step):
+        @step.define("book", atomic=True)
+        def book():
+            transaction.on_commit(lambda: called.append(current_step().name))
+            transaction.on_commit(fail)
+            transaction.on_commit(lambda: called.append(tiny.start().workflow))
+            return "booked"
+
+        return book.run()
+
+    run = books.start()
+    work()
+    assert run.result(timeout=0) == "booked"
+    assert called == ["book", "tiny"]
+    assert "Step 'book' is done and recorded, but an on_commit() callback raised." in caplog.text
+    assert WorkflowRun.objects.get(workflow="tiny").status == "succeeded"

@@ -9,10 +9,10 @@ from django.db import connection, connections
 
 from django_steps import RetryPolicy, workflow
 from django_steps.engine.history_cache import HistoryCache
+from django_steps.failures import append_attempt
 from django_steps.ledger import claims, leases
 from django_steps.ledger.histories import Recorded
 from django_steps.ledger.leases import Holding
-from django_steps.ledger.resets import append_attempt
 from tests.app.workflows import tiny
 from tests.staging import claim, make_terms
 

@@ -11,6 +11,7 @@ from django.db import transaction
 
 from django_steps import workflow
 from django_steps.errors import PassEnded
+from django_steps.models import WorkflowRun
 from tests.app.models import Person
 from tests.looking import error_of, names_of
 
@@ -326,3 +327,74 @@ def test_step_starting_threads_of_its_own_is_fine(work):
     run = parallel.start()
     work()
     assert run.result(timeout=0) == ["A", "B", "C", "D"]
+
+
+# -- Mistakes can't be swallowed ---------------------------------------------------------------------
+
+
+def _twice(step):
+    step.define("same", lambda: 1).run()
+    step.define("same", lambda: 2).run()
+
+
+def _nested(step):
+    step.define("outer", lambda: step.define("inner", lambda: 1).run()).run()
+
+
+def _in_transaction(step):
+    with transaction.atomic():
+        step.define("inside", lambda: 1).run()
+
+
+def _on_another_thread(step):
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(step.define("elsewhere", lambda: 1).run).result()
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (_twice, "DuplicateStepName"),
+        (_nested, "NestedStep"),
+        (_in_transaction, "StepInTransaction"),
+        (_on_another_thread, "WrongThread"),
+    ],
+)
+@pytest.mark.parametrize("then", ["return", "raise"])
+def test_mistake_that_the_body_catches_fails_the_run_all_the_same(work, make, error, then):
+    executed = []
+
+    @workflow
+    def careless(step):
+        try:
+            make(step)
+        except Exception:
+            if then == "raise":
+                raise ValueError("something else") from None
+        step.define("after", lambda: executed.append(1)).run()
+
+    run = careless.start()
+    work()
+    assert error_of(run)["type"] == f"django_steps.errors.{error}"
+    assert executed == []
+
+
+def test_history_mismatch_that_the_body_catches_fails_the_run_all_the_same(work, pass_time):
+    @workflow(name="changing")
+    def before(step):
+        step.define("wait", lambda: 1).run()
+        step.sleep("rest", "1h")
+
+    run = before.start()
+    work()
+
+    @workflow(name="changing", version="new")
+    def after(step):
+        with contextlib.suppress(Exception):
+            step.sleep("wait", "1s")
+        return "went on"
+
+    WorkflowRun.objects.filter(pk=run.pk).update(version="new")
+    pass_time("2h")
+    work()
+    assert error_of(run)["type"] == "django_steps.errors.HistoryMismatch"

@@ -7,7 +7,6 @@ The passes are a worker's own, with its commits, but on this thread, so that the
 from __future__ import annotations
 
 import contextlib
-import contextvars
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,7 +37,7 @@ from django_steps.ledger.terms import Terms
 from django_steps.models import StepRecord, WorkflowRun
 from django_steps.worker.group_commit import GroupCommit
 from django_steps.worker.host import WorkerHost
-from django_steps.worker.task import Job
+from django_steps.worker.task import Task
 from tests.app.models import Effect
 from tests.staging import make_terms
 from tests.states import check_state
@@ -47,7 +46,7 @@ MINUTE = 60_000_000  # microseconds
 LEASE = MINUTE // 2
 RETRY = RetryPolicy(max_attempts=4, initial_interval="10s", jitter=False)
 # Nothing is waited out in place: time passes on the virtual clock only.
-LIMITS = Limits(inline_wait=0, max_value_bytes=1 << 20)
+LIMITS = Limits(inline_wait_us=0, max_value_bytes=1 << 20)
 
 
 class Broken(Exception):
@@ -124,7 +123,7 @@ class PerilousHost(WorkerHost):
     """A worker's host, with a point before and after whatever is written."""
 
     def __init__(self, peril: Peril) -> None:
-        super().__init__(connection.alias, GroupCommit(), LIMITS)
+        super().__init__(GroupCommit(connection.alias), LIMITS)
         self._peril = peril
 
     def record(self, write: Any) -> Any:
@@ -143,13 +142,16 @@ class PerilousHost(WorkerHost):
         return outcome
 
 
-_machine: contextvars.ContextVar[Modelled] = contextvars.ContextVar("machine")
-_peril: contextvars.ContextVar[Peril] = contextvars.ContextVar("peril")
+class _Present:
+    """What the body looks at: a pass begins in a context of its own."""
+
+    machine: Modelled
+    peril: Peril
 
 
 def work(name: str, operation: str, times: int) -> str:
     """What every step does: it is never executed once it is recorded, and fails as the program says."""
-    machine, peril = _machine.get(), _peril.get()
+    machine, peril = _Present.machine, _Present.peril
     is_atomic = operation.endswith("atomic")
     if not peril.is_stale:
         finished = StepRecord.objects.filter(run=machine.run, name=name).exclude(status="retrying")
@@ -173,7 +175,7 @@ def define_modelled() -> Any:
             if operation == "sleep":
                 step.sleep(name, "1m")
             elif operation == "raise":
-                if name not in _machine.get().repaired:
+                if name not in _Present.machine.repaired:
                     raise Broken(name)
             else:
                 options = {"retry": RETRY} if times else {}
@@ -218,14 +220,14 @@ class Modelled(RuleBasedStateMachine):
     @goes_on
     @rule()
     def go_over_once(self) -> None:
-        self._go_over()
+        self._execute()
 
     @goes_on
     @rule(point=points)
     def die(self, point: int) -> None:
         """The process ends, and somebody else finds out by the lease."""
         peril = Peril(point, lambda: peril.kill())
-        self._go_over(peril)
+        self._execute(peril)
         if peril.is_dead:
             self._let_leases_run_out()
 
@@ -233,7 +235,7 @@ class Modelled(RuleBasedStateMachine):
     @rule(point=points)
     def stop_worker(self, point: int) -> None:
         """The worker is told to stop, and gives the run back at the next step."""
-        self._go_over(Peril(point, lambda: self.job.stop(Ended.RELEASED)))
+        self._execute(Peril(point, lambda: self.task.stop(Ended.RELEASED)))
 
     @goes_on
     @rule(point=points, passes=st.integers(1, 3))
@@ -244,16 +246,16 @@ class Modelled(RuleBasedStateMachine):
             if connection.in_atomic_block:
                 return
             peril.is_stale = True
-            job = self.job
+            job = self.task
             self._let_leases_run_out()
             for _ in range(passes):
-                self._go_over()
-            self.job = job
+                self._execute()
+            self.task = job
             left.append(self._written())
 
         left: list[Any] = []
         peril = Peril(point, other_worker)
-        self._go_over(peril)
+        self._execute(peril)
         assert left in ([], [self._written()])  # the stale pass wrote nothing
 
     @goes_on
@@ -267,7 +269,7 @@ class Modelled(RuleBasedStateMachine):
     def cancel_in_the_middle(self, point: int) -> None:
         """The pass goes on until it notices, and then lets go."""
         peril = Peril(point, self._cancel)
-        self._go_over(peril)
+        self._execute(peril)
         assert self.status != "canceling"
 
     @goes_on
@@ -280,12 +282,12 @@ class Modelled(RuleBasedStateMachine):
             peril.kill()
 
         peril = Peril(point, cancel_and_kill)
-        self._go_over(peril)
+        self._execute(peril)
         if peril.is_dead:
             passes = self.counts["passes"]
             self._let_leases_run_out()
             if self.status == "canceled":
-                self._go_over()
+                self._execute()
                 assert self.counts["passes"] == passes
 
     @precondition(lambda self: self.status == "canceled")
@@ -339,24 +341,24 @@ class Modelled(RuleBasedStateMachine):
                 self._repair()
             if self.status == "canceled":
                 self.run.retry()
-            self._go_over()
+            self._execute()
             self.history_is_the_beginning_of_the_models()
         assert self.status == "succeeded"
 
-    def _go_over(self, peril: Peril | None = None) -> None:
+    def _execute(self, peril: Peril | None = None) -> None:
         """Let the time come at which the run is due, and go over it once."""
         self.run.refresh_from_db()
         if self.run.status == "sleeping":
             clock.offset_us += max(0, self.run.available_at_us - database.read_clock(connection)) + 1000
         for claim in claims.claim(connection, self._terms_for_run(), 1).runs:
-            contextvars.Context().run(self._pass_over, claim, peril or Peril())
+            self._pass_over(claim, peril or Peril())
 
     def _pass_over(self, claim: Claim, peril: Peril) -> None:
         self.counts["passes"] += 1
-        _machine.set(self)
-        _peril.set(peril)
+        _Present.machine = self
+        _Present.peril = peril
         records = load_histories(connection, [claim], self.histories).get(claim.run_id)
-        self.job = job = Job(claim, records, PerilousHost(peril))
+        self.task = job = Task(claim, records, PerilousHost(peril))
         try:
             ending = job.run()
         except Killed:
@@ -364,7 +366,7 @@ class Modelled(RuleBasedStateMachine):
         finally:
             self.counts["interruptions"] += peril.is_over
         if ending.how is Ended.SUSPENDED:
-            self.histories.keep(claim, job.recorded)
+            self.histories.keep(claim, job.recorded())
 
     def _cancel(self) -> None:
         """Somebody cancels the run; not in the transaction of a step, which is on the same connection here."""

@@ -9,6 +9,7 @@ import pytest
 
 from django_steps import NonRetryableError, RetryAfter, RetryPolicy, current_step, workflow
 from django_steps.core.retries import to_policy
+from tests.looking import error_of
 
 
 class CardDeclined(Exception):
@@ -393,3 +394,21 @@ def test_non_retryable_error_of_a_body_stops_at_once(work):
     run.refresh_from_db()
     assert run.status == "failed"
     assert passes == [1]
+
+
+def test_condition_that_exits_is_no_further_attempt_and_not_the_end_of_the_worker(work):
+    def leave(error: BaseException) -> bool:
+        raise SystemExit(3)
+
+    def fail() -> None:
+        raise OSError("no answer")
+
+    @workflow
+    def leaving(step):
+        step.define("one", fail, retry=RetryPolicy(max_attempts=3, retry_on=leave)).run()
+
+    run = leaving.start()
+    work()
+    error = error_of(run)
+    assert (error["type"], error["message"]) == ("OSError", "no answer")
+    assert run.steps.get().attempts == 1

@@ -58,6 +58,68 @@ def test_signals_tell_the_story_of_a_run_once(work, pass_time, sent):
     ]
 
 
+PASSES = ("pass_started", "pass_ended", "step_started", "run_suspended")
+
+
+@pytest.fixture
+def passes() -> Iterator[list[tuple[Any, ...]]]:
+    """What was sent of passes and attempts: the signal's name, and what it carries besides the run."""
+    found: list[tuple[Any, ...]] = []
+    receivers = []
+    for name in PASSES:
+
+        def receive(sender: Any, run: WorkflowRun, signal: Any, name: str = name, **known: Any) -> None:
+            assert sender is WorkflowRun
+            found.append((name, *known.values()))
+
+        receivers.append((getattr(signals, name), receive))
+        getattr(signals, name).connect(receive, sender=WorkflowRun)
+    yield found
+    for signal, receive in receivers:
+        signal.disconnect(receive, sender=WorkflowRun)
+
+
+def test_signals_of_passes_and_attempts_say_how_each_began_and_ended(work, pass_time, passes):
+    tries: list[int] = []
+
+    def shaky() -> None:
+        tries.append(1)
+        if len(tries) < 2:
+            raise OSError
+
+    @workflow
+    def rests(step):
+        step.define("shaky", shaky, retry=RetryPolicy(max_attempts=2, initial_interval="1ms")).run()
+        step.sleep("pause", "1h")
+
+    run = rests.start()
+    work()
+    run.refresh_from_db()
+    suspended = run.wakes_at
+    pass_time("2h")
+    work()
+    assert passes == [
+        ("pass_started",),
+        ("step_started", "shaky", 1),
+        ("step_started", "shaky", 2),
+        ("run_suspended", suspended),
+        ("pass_ended", "suspended"),
+        ("pass_started",),
+        ("pass_ended", "succeeded"),
+    ]
+
+
+def test_signals_of_passes_say_that_a_run_was_canceled(work, passes):
+    @workflow
+    def canceled(step):
+        step.define("cancel", lambda: WorkflowRun.objects.get().cancel()).run()
+        step.define("never", lambda: None).run()
+
+    canceled.start()
+    work()
+    assert passes == [("pass_started",), ("step_started", "cancel", 1), ("pass_ended", "canceled")]
+
+
 def test_failed_attempts_are_told_each_and_the_failed_run_only_when_it_is_final(work, sent):
     def fail():
         raise OSError

@@ -38,10 +38,11 @@ from django.utils.datastructures import MultiValueDict
 from django.utils.functional import Promise, SimpleLazyObject
 from django.utils.translation import gettext_lazy
 
-from django_steps import errors, failures
+from django_steps import errors, failures, values
 from django_steps.errors import StepFailed
-from django_steps.failures import codec
+from django_steps.failures import FailureRecord, codec
 from django_steps.models import WorkflowRun
+from django_steps.testing.errors import UnusedStub
 
 
 class Reason(enum.Enum):
@@ -893,6 +894,109 @@ def test_shown_texts_can_be_written_anywhere() -> None:
 def test_durations_and_paths_in_attributes_come_back() -> None:
     rebuilt: Any = there_and_back(with_attribute((timedelta(1), pathlib.PurePosixPath("/a"), ValueError)))
     assert rebuilt.value == (timedelta(1), pathlib.PurePosixPath("/a"), ValueError)
+
+
+# -- What is on disk -----------------------------------------------------------------------------
+
+
+def nodes_of(exc: BaseException) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(failures.record(exc))["nodes"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("argument", "text"),
+    [
+        (pathlib.PurePosixPath("/a"), '{"$":"path","of":"PurePosixPath","v":"/a"}'),
+        (decimal.InvalidOperation, '{"$":"class","of":"decimal:InvalidOperation"}'),
+        (KeyError("k"), '{"$":"exception","v":1}'),
+        ([{"a": (KeyError("k"),)}], '[{"a":{"$":"tuple","v":[{"$":"exception","v":1}]}}]'),
+        ({pathlib.PurePosixPath("/a")}, '{"$":"set","v":[{"$":"path","of":"PurePosixPath","v":"/a"}]}'),
+    ],
+)
+def test_what_only_failures_hold_has_tags_of_its_own(argument: Any, text: str) -> None:
+    error = ValueError(argument)
+    assert nodes_of(error)[0]["args"] == f'{{"$":"tuple","v":[{text}]}}'
+    assert same(there_and_back(error)) == same(error)
+
+
+@pytest.mark.parametrize("value", [KeyError("k"), pathlib.PurePosixPath("/a"), ValueError, [KeyError("k")]])
+def test_result_still_holds_no_exceptions_paths_and_classes(value: Any) -> None:
+    with pytest.raises(errors.UnserializableResult):
+        values.encode(value)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"$":"exception","v":0}', '{"$":"path","of":"PosixPath","v":"/"}', '{"$":"class","of":"a:B"}']
+)
+def test_tags_of_failures_are_unknown_in_results(text: str) -> None:
+    with pytest.raises(errors.UnreadableValue, match="which this version doesn't know"):
+        values.decode(text)
+
+
+@pytest.mark.parametrize("of", ["sys", "Path.home", "PathInfo", "os"])
+def test_path_of_a_kind_that_is_no_path_is_unreadable(of: str) -> None:
+    text = failures.record(ValueError(pathlib.PurePosixPath("/a"))).replace("PurePosixPath", of)
+    assert type(failures.rebuild(text)) is StepFailed
+
+
+def test_nodes_hold_nothing_that_rebuilding_has_no_use_for() -> None:
+    (node,) = nodes_of(CardDeclined(reason=Reason.FRAUD, amount=decimal.Decimal(1), response=io.BytesIO()))
+    assert set(node) == {"suppress", "cause", "context", "class", "args", "init", "attrs", "lost"}
+    assert node["lost"] == ["response"]
+
+
+def test_exception_of_a_model_is_named_by_where_users_import_it_from() -> None:
+    error = WorkflowRun.DoesNotExist("no run")
+    text = failures.record(error)
+    assert json.loads(text)["type"] == "django_steps.models.WorkflowRun.DoesNotExist"
+    assert nodes_of(error)[0]["class"] == "django_steps.models:WorkflowRun.DoesNotExist"
+    assert same(failures.rebuild(text)) == same(error)
+
+
+def test_exception_of_a_module_that_may_be_moved_is_shown_by_its_name_alone() -> None:
+    text = failures.record(UnusedStub("charge"))
+    assert "django_steps.testing" not in json.dumps({**json.loads(text), "traceback": ""})
+    assert same(failures.rebuild(text)) == same(StepFailed("UnusedStub", "charge"))
+
+
+# -- The record as an object ---------------------------------------------------------------------
+
+
+def test_record_is_read_as_it_was_written() -> None:
+    written = FailureRecord.of(raised(from_cause), ["charge", "refund"])
+    read = FailureRecord.read(written.text)
+    assert read == dataclasses.replace(written, nodes=list(written.nodes))
+    assert (read.type, read.step, read.steps) == (
+        "tests.failures.test_failures.CardDeclined",
+        "charge",
+        ("charge", "refund"),
+    )
+    assert read.text == written.text
+    assert read.is_retryable and not FailureRecord.of(errors.NonRetryableError()).is_retryable
+
+
+def test_columns_hold_type_and_step_as_they_are_shown() -> None:
+    record = FailureRecord.of(KeyError("k"), ["charge", "refund"])
+    assert record.columns == failures.columns(record.text) == ("KeyError", "charge")
+    assert FailureRecord.of(Http404()).columns == ("django.http.response.Http404", "")
+    assert failures.columns(None) == ("", "")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "null", "{}", '{"type": 5, "step": 7, "steps": {}}', '{"type": "a\\u0000\\ud800"}']
+)
+def test_columns_of_a_damaged_record_are_texts_that_every_database_takes(text: str) -> None:
+    for column in failures.columns(text):
+        assert "\0" not in column
+        column.encode()
+
+
+def test_columns_of_a_long_type_hold_its_end() -> None:
+    long = type("Long", (Exception,), {"__module__": "m" * 300})
+    kind, _ = FailureRecord.of(long()).columns
+    assert len(kind) == 255
+    assert kind.endswith("mm.Long")
 
 
 def test_traceback_of_the_rebuilt_exception_starts_where_it_is_raised_again() -> None:

@@ -21,7 +21,7 @@ from django_steps.models import Worker, WorkflowRun
 from django_steps.worker.group_commit import GroupCommit
 from django_steps.worker.heartbeat import Heartbeat
 from django_steps.worker.host import WorkerHost
-from django_steps.worker.task import Job
+from django_steps.worker.task import Task
 from tests.wire import Wire, counted
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -41,7 +41,7 @@ def claim(limit: int = 8) -> list[Claim]:
 def execute(claimed: Claim, cache: HistoryCache | None = None) -> tuple[Ending, Wire]:
     """One pass as a worker makes it, on this thread, and what it cost; its history was loaded with the claim."""
     records = load_histories(connection, [claimed], cache or HistoryCache())[claimed.run_id]
-    job = Job(claimed, records, WorkerHost("default", GroupCommit(), Limits.from_settings()))
+    job = Task(claimed, records, WorkerHost(GroupCommit("default"), Limits.from_settings()))
     with counted(connection) as wire:
         ending = job.run()
     if cache is not None:
@@ -345,7 +345,7 @@ def test_idle_claim_takes_no_write_and_at_most_two_statements():
 def test_renewal_is_two_statements_in_one_transaction_for_all_runs_of_a_worker():
     steps(1).start_many([None] * 20)
     jobs = {
-        item.run_id: Job(item, [], WorkerHost("default", GroupCommit(), Limits.from_settings())) for item in claim(20)
+        item.run_id: Task(item, [], WorkerHost(GroupCommit("default"), Limits.from_settings())) for item in claim(20)
     }
     with counted(connection) as wire:
         found = leases.renew(connection, {run_id: job.holding() for run_id, job in jobs.items()}, LEASE)
@@ -356,7 +356,7 @@ def test_renewal_is_two_statements_in_one_transaction_for_all_runs_of_a_worker()
 def test_keeper_adds_one_statement_for_the_worker_itself():
     steps(1).start_many([None] * 20)
     jobs = {
-        item.run_id: Job(item, [], WorkerHost("default", GroupCommit(), Limits.from_settings())) for item in claim(20)
+        item.run_id: Task(item, [], WorkerHost(GroupCommit("default"), Limits.from_settings())) for item in claim(20)
     }
     keeper = Heartbeat("default", 1, LEASE / 1_000_000, lambda: jobs)
     with counted(connection) as wire:

@@ -1,7 +1,7 @@
 """The fence, lost answers and refusals: the writes that carry the promises, called directly."""
 
 import pytest
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, connection, connections, transaction
 
 from django_steps import RetryPolicy, workflow
 from django_steps.core import clock
@@ -327,6 +327,24 @@ def test_two_runs_that_lock_each_other_both_go_on():
     threads = [Background(lambda: touch(*runs)), Background(lambda: touch(*reversed(runs)))]
     assert [thread.result() for thread in threads] == ["done", "done"]
     assert len(tries) == (2 if connection.vendor == "sqlite" else 3)
+
+
+def test_writing_is_a_transaction_on_the_connection_that_is_given():
+    run = three_steps.start({})
+    own = connections["default"]
+    with second_connection() as other:
+        key = dialect.key(other, run.pk)
+        with pytest.raises(ZeroDivisionError), database.writing(other), other.cursor() as cursor:
+            assert (other.in_atomic_block, own.in_atomic_block) == (True, False)
+            cursor.execute(f"UPDATE {tables.RUN} SET progress_done = 1 WHERE id = %s", [key])
+            raise ZeroDivisionError
+        run.refresh_from_db()
+        assert run.progress_done is None
+        with database.writing(other), other.cursor() as cursor:
+            cursor.execute(f"UPDATE {tables.RUN} SET progress_done = 2 WHERE id = %s", [key])
+    assert connections["default"] is own
+    run.refresh_from_db()
+    assert run.progress_done == 2
 
 
 # -- Values that the database doesn't take -------------------------------------------------------

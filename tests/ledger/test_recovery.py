@@ -290,7 +290,7 @@ def test_a_sleep_that_was_recorded_before_the_crash_is_still_slept():
     clock.offset_us += 31 * SECOND
     recover()
     again = claim(run)
-    assert transitions.wait_again(connection, run.pk, again.token, wakes_at_us) is records.Outcome.WRITTEN
+    assert transitions.suspend_again(connection, run.pk, again.token, wakes_at_us) is records.Outcome.WRITTEN
     run.refresh_from_db()
     assert run.status == "sleeping" and run.available_at_us == wakes_at_us
 

@@ -172,7 +172,7 @@ def test_a_canceled_run_is_put_down_no_more(transactional_db):
     wakes_at_us = claimed.now() + SECOND
     sleep = step_write(claimed, "nap", kind="sleep", wakes_at_us=wakes_at_us)
     assert transitions.suspend(connection, run.pk, claimed.token, wakes_at_us, sleep) is records.Outcome.NOT_RUNNING
-    assert transitions.wait_again(connection, run.pk, claimed.token, wakes_at_us) is records.Outcome.NOT_RUNNING
+    assert transitions.suspend_again(connection, run.pk, claimed.token, wakes_at_us) is records.Outcome.NOT_RUNNING
     again = transitions.attempt_again(connection, run.pk, claimed.token, wakes_at_us, "{}", [])
     assert again is records.Outcome.NOT_RUNNING
     assert status_of(run) == "canceling"

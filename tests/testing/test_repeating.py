@@ -58,7 +58,7 @@ class RepeatingTests(TestCase):
             step.define("first", lambda: None).run()
             step.define(f"step {next(numbers)}", lambda: None).run()
 
-        with self.assertRaisesMessage(NotRepeatable, "where it had come to 'step 0', it now came to 'step 1'"):
+        with self.assertRaisesMessage(NotRepeatable, "it came to 'step 0' here, and now it came to 'step 1'"):
             run_workflow(wanders)
 
     def test_a_body_that_forgets_a_step_is_told(self):
@@ -69,7 +69,7 @@ class RepeatingTests(TestCase):
             if next(passes) == 0:
                 step.define("only once", lambda: None).run()
 
-        with self.assertRaisesMessage(NotRepeatable, "where it had come to 'only once', it now returned"):
+        with self.assertRaisesMessage(NotRepeatable, "it came to 'only once' here, and now it returned"):
             run_workflow(forgets)
 
     def test_mistakes_fail_the_run_and_are_logged_with_what_to_do(self):

@@ -33,14 +33,38 @@ def mistyped_order(input: Order, step: Step) -> int:
     step.define("not a function", 5)  # error
     step.define(5, charge)  # error
     step.define("no policy", charge, retry="3")  # error
+    step.define("no flag", charge, atomic="yes")  # error
+    step.define("an unknown option", charge, timout="30s")  # error
+    step.define("options by place", charge, 3)  # error
+    print(step.define("not run", charge).number)  # error
+    step.define("another result", ship).run(7) + 1  # error
+    step.define("class", Order).run("7")  # error
+    print(step.define("class's result", Order).run(7).number)  # error
     step.get(Person, Person.greet).run([1], "Hi")  # error
     step.get(Person, Person.greet).run(1, 5)  # error
     step.get(Person.count_all).run(1)  # error
+    step.get(Person, "greet", timout="30s")  # error
+    step.get(Person, Person.greet, retry="3")  # error
+    step.get(Person.count_all, atomic=1)  # error
+    step.get(Person, Person.greet, name=5)  # error
+    step.get(Person, 5)  # error
+    step.get(Person, Person.greet).run(1) + 1  # error
     step.sleep("wait", None)  # error
+    step.sleep("wait")  # error
+    step.sleep_until("midnight", "00:00")  # error
+    step.wait("5s")  # error
+    charged: int = step.define("not run either", charge)  # error
+    print(charged)
 
     @step.define("decorated")
     def decorated(number: int) -> int:
         return number
+
+    @step.define("wrongly decorated", retries=3)  # error
+    def wrongly_decorated() -> None: ...
+
+    @step.define("no policy of a decorated one", retry="often")  # error
+    def without_policy() -> None: ...
 
     decorated.run("7")  # error
     decorated.run(7).upper()  # error
@@ -68,16 +92,59 @@ def mistyped_retry(input: int) -> None: ...
 def mistyped_step(step: int) -> None: ...
 
 
+@workflow  # error
+def mistyped_run(run: str) -> None: ...
+
+
+@workflow(priority="high")  # error
+def mistyped_priority(input: int) -> None: ...
+
+
+@workflow(mask=5)  # error
+def mistyped_mask(input: int) -> None: ...
+
+
+@workflow(step_retry=2.5)  # error
+def mistyped_step_retry(input: int) -> None: ...
+
+
+@workflow("nightly")  # error
+def mistyped_name(input: int) -> None: ...
+
+
 def start() -> None:
     mistyped_order.start("order-7")  # error
     mistyped_order.start()  # error
     mistyped_order.start(Order(7), kye="order-7")  # error
     mistyped_order.start_many([1, 2])  # error
+    mistyped_order.start(Order(7), "order-7")  # error
+    mistyped_order.start(Order(7), key=7)  # error
+    mistyped_order.start(Order(7), priority="high")  # error
+    mistyped_order.start(Order(7), delay=["1h"])  # error
+    mistyped_order.start(Order(7), start_at="2027-01-01")  # error
+    mistyped_order.start_many([Order(7)], key="order-7")  # error
+    mistyped_order.start_many(Order(7))  # error
     mistyped_nothing.start("something")  # error
+    mistyped_nothing.start(quue="bulk")  # error
     run = mistyped_order.start(Order(7))
     print(run.result().number)  # error
+    text: str = run.result()  # error
+    print(text, run.restart().result().number)  # error
+    run.cancel("customer asked")  # error
+    print(mistyped_order.start_many([Order(1)])[0].result().number)  # error
     run.result(timeout="30")  # error
     print(run.outcome)  # error
     run.retry(step="x")  # error
     run_workflow(mistyped_order, "order-7")  # error
     print(run_workflow(mistyped_order, Order(7)).result().number)  # error
+    run_workflow(mistyped_order, Order(7), stub={})  # error
+    run_workflow(mistyped_order, Order(7), queue=5)  # error
+    run_workflow(charge, 7)  # error
+
+
+async def start_async() -> None:
+    mistyped_order.astart(Order(7)).result()  # error
+    await mistyped_order.astart("order-7")  # error
+    await mistyped_order.astart(Order(7), kye="order-7")  # error
+    await mistyped_order.astart_many([Order(7)], key="order-7")  # error
+    print((await (await mistyped_order.astart(Order(7))).aresult()).number)  # error

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from logging import LoggerAdapter
 from typing import Any, assert_type
 from uuid import UUID
 
 from django_steps import RetryPolicy, Step, Workflow, get_workflow, workflow
+from django_steps.definitions import StartOptions, StartOptionsWithKey, StepOptions
 from django_steps.models import WorkflowRun
 from django_steps.testing import FakeStep, drain, run_workflow
 from tests.app.models import Person
@@ -61,7 +63,34 @@ def process_order(input: Order, step: Step) -> Receipt:
     assert_type(send.run(input.email), int)
     assert_type(look.run(), list[UUID])
     step.sleep("wait", "5s")
+    step.sleep("longer", timedelta(hours=2))
+    step.sleep_until("midnight", datetime(2027, 1, 1))
     return receipt
+
+
+@workflow
+def typed_options(input: Order, step: Step) -> None:
+    """Every option, wherever a step is defined; also from a dict."""
+    assert_type(step.define("policy", charge, retry=RetryPolicy(max_attempts=3)).run(7), Receipt)
+    assert_type(step.define("number", ship, retry=3, atomic=True).run(7), str)
+    step.define("neither", charge, retry=None, atomic=False).run(order_id=7, currency="USD")
+    careful: StepOptions = {"retry": 5, "atomic": True}
+    assert_type(step.define("from a dict", charge, **careful).run(7), Receipt)
+    assert_type(step.get(Person, Person.greet, retry=2, atomic=True).run(7), str)
+    assert_type(step.get(Person.count_all, name="people", **careful).run(), int)
+    step.get(Person, "greet", name="by name", retry=RetryPolicy()).run(7)
+
+
+@workflow
+def typed_functions(input: list[int], step: Step) -> int:
+    """Whatever can be called is a function for a step."""
+    assert_type(step.define("class", Receipt).run(3), Receipt)
+    assert_type(step.define("partial", partial(charge, currency="USD")).run(3), Receipt)
+    assert_type(step.define("method", input.count).run(7), int)
+    assert_type(step.define("nothing", print).run("a", 7), None)
+    call = step.define("kept", charge)
+    first = call.run(input[0])
+    return first.number
 
 
 @workflow(name="typed_nightly", version="2", queue="reports", priority=10, retry=3, step_retry=2, mask=("token",))
@@ -90,7 +119,24 @@ def typed_everything(run: WorkflowRun, logger: LoggerAdapter[Any], step: Step, i
     return True
 
 
+@workflow()
+def typed_step(step: Step) -> list[Order]:
+    return []
+
+
+@workflow(retry=RetryPolicy(max_attempts=2), step_retry=None, name=None, mask=["card"])
+def typed_step_run(step: Step, run: WorkflowRun[Any]) -> None: ...
+
+
+@workflow(priority=-5)
+def typed_input_run(run: WorkflowRun[Any], input: tuple[int, str]) -> float:
+    return 0.5
+
+
 assert_type(process_order, Workflow[Order, Receipt])
+assert_type(typed_step, Workflow[None, list[Order]])
+assert_type(typed_step_run, Workflow[Any, None])
+assert_type(typed_input_run, Workflow[tuple[int, str], float])
 assert_type(nightly, Workflow[dict[str, Any], None])
 assert_type(typed_nothing, Workflow[None, int])
 assert_type(typed_everything, Workflow[int, bool])
@@ -120,10 +166,29 @@ def start() -> None:
     assert_type(WorkflowRun.objects.filter(workflow="x").active().count(), int)
 
 
+def start_with_options() -> None:
+    process_order.start(Order(7), queue="bulk", start_at=datetime(2027, 1, 1), priority=None)
+    process_order.start(Order(7), key=None, delay=timedelta(minutes=5))
+    later: StartOptions = {"delay": "1h", "queue": "bulk"}
+    once: StartOptionsWithKey = {"key": "order-7", **later}
+    assert_type(process_order.start(Order(7), **once), WorkflowRun[Receipt])
+    assert_type(process_order.start_many((Order(number) for number in range(3)), **later), list[WorkflowRun[Receipt]])
+    process_order.start_many([{"order_id": 1}, Order(2)])
+    typed_step.start(key="x", delay=30)
+    run = process_order.start(Order(7))
+    assert_type(run.created, bool)
+    run.retry()
+    assert_type(run.restart(from_step="ship"), WorkflowRun[Receipt])
+    assert_type(typed_step.start().result()[0].email, str)
+    assert_type([run.result().number for run in process_order.start_many([Order(1)])], list[int])
+
+
 async def start_async() -> None:
     run = await process_order.astart(Order(7))
     assert_type(await run.aresult(), Receipt)
     assert_type(await typed_nothing.astart(key="x"), WorkflowRun[int])
+    many = await process_order.astart_many([Order(1)], queue="bulk", delay="1m")
+    assert_type(many, list[WorkflowRun[Receipt]])
     await run.aretry()
     await run.acancel()
 
@@ -161,6 +226,7 @@ def test() -> None:
     run = run_workflow(process_order, Order(7), stubs={"charge": Receipt(1), "ship": OSError("no truck")})
     assert_type(run.result(), Receipt)
     assert_type(run_workflow(typed_nothing).result(), int)
+    run_workflow(process_order, {"order_id": 7}, straight_through=True, max_steps=20, key="order-7", delay="1h")
     assert_type(drain(advance="6d"), list[WorkflowRun[Any]])
     step = FakeStep(stubs={"charge": Receipt(1)})
     process_order(input=Order(7), step=step)

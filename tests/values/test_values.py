@@ -493,13 +493,6 @@ def deleted() -> Group:
     return group
 
 
-@pytest.mark.django_db
-def test_text_says_whether_decoding_it_queries_the_database() -> None:
-    user = User.objects.create(username="ann")
-    assert values.holds_instances(values.encode([{"user": (user,)}]))
-    assert not values.holds_instances(values.encode(['{"$":"model",', {"$": "model"}, user.pk]))
-
-
 # -- What is refused -----------------------------------------------------------------------------
 
 

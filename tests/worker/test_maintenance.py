@@ -106,13 +106,15 @@ def test_an_error_puts_housekeeping_off_and_ends_nothing(monkeypatch, caplog):
         return 0
 
     monkeypatch.setattr(unknown, "bring_back", bring_back)
-    keeping = Maintenance("default")
+    ended = []
+    keeping = Maintenance("default", lambda: ended.append(len(rounds)))
     keeping.start()
     try:
         eventually(lambda: len(rounds) > 2)
     finally:
         keeping.stop()
     assert any("put off" in record.getMessage() for record in caplog.records)
+    assert ended[:2] == [1, 2]  # after a round that failed, too
 
 
 def test_housekeeping_stops_between_two_batches(monkeypatch, settings):

@@ -110,11 +110,53 @@ def test_a_step_does_not_begin_on_a_connection_that_was_closed_meanwhile(transac
     assert [step.attempts for step in run.steps.all()] == [1, 1, 1]
 
 
+if settings.DATABASE != "sqlite":  # whose file is always there
+
+    def test_an_outage_is_a_few_lines_in_the_log(transactional_db, monkeypatch, caplog):
+        """However many threads meet it, and however often they try: what failed, and that it works again."""
+        is_away, refused = threading.Event(), []
+        kind = type(connections["default"])
+        original = kind.get_new_connection
+
+        def connect(self, parameters):
+            if is_away.is_set():
+                refused.append(threading.current_thread().name)
+                raise OperationalError("sorry, too many clients already")
+            return original(self, parameters)
+
+        @workflow(name="eight")
+        def eight(input, step):
+            step.define("wait", is_away.wait).run(10)
+
+        runs = eight.start_many([{}] * 8)
+        worker = Worker(concurrency=8, poll_interval=0.1, lease=0.6)
+        working = Background(worker.run)
+        try:
+            eventually(lambda: len(worker.in_progress()) == 8)
+            # Connected meanwhile, so that this test can go on.
+            assert WorkflowRun.objects.count() == 8
+            monkeypatch.setattr(kind, "get_new_connection", connect)
+            is_away.set()
+            disturb()
+            eventually(lambda: len([name for name in refused if name.startswith("django-steps-")]) > 30)
+            is_away.clear()
+            for run in runs:
+                run.result(timeout=10)
+        finally:
+            is_away.clear()
+            worker.stop()
+            working.result()
+        lines = [message.partition(":")[0] for message in caplog.messages]
+        assert len(lines) == len(set(lines)), lines
+        assert "The database could not be written to, trying again" in lines
+        assert any(line.startswith("The database can be written to again.") for line in lines)
+
+
 def test_an_atomic_step_outlasts_an_outage(transactional_db, monkeypatch):
     """The database takes no connections for longer than all attempts would last, were they counted."""
-    from django_steps.engine.operations import attempts
+    from django_steps.engine.drivers import execute
 
-    monkeypatch.setattr(attempts, "_DATABASE_ATTEMPTS", 3)
+    monkeypatch.setattr(execute, "_DATABASE_ATTEMPTS", 3)
     is_away, tried, begun = threading.Event(), [], []
     kind = type(connections["default"])
     original = kind.get_new_connection

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from ...core import clock
 from ...ledger import database, pruning
 from ...models import WorkflowRun
-from ...presentation import output
+from ...presentation import durations, output
 from .. import arguments, base
 
 Status = WorkflowRun.Status
@@ -68,7 +68,7 @@ class Command(base.WorkflowCommand):
             self.report(deleted, counts if deleted == total else {}, before, is_rehearsal=False)
 
     def report(self, total: int, counts: dict[str, int], before: int, *, is_rehearsal: bool) -> None:
-        moment = output.full_moment(clock.to_datetime(before))
+        moment = durations.full_moment(clock.to_datetime(before))
         if not total:
             self.stdout.write(_("There are no such runs that ended before %(moment)s.") % {"moment": moment})
             return

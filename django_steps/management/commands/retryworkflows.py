@@ -1,4 +1,4 @@
-"""`manage.py retryworkflows`: lets failed and canceled runs go on, some or all that failed."""
+"""`manage.py retryworkflows`: retries failed and canceled runs, some or all that failed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .. import arguments, base, bulk
 
 class Command(base.WorkflowCommand):
     help = gettext_lazy(
-        "Let failed runs go on from the step that failed. What was recorded before is not executed again."
+        "Retry failed runs: they continue from the step that failed. What was recorded before is not executed again."
     )
     epilog = gettext_lazy(
         "examples:\n"
@@ -41,7 +41,7 @@ class Command(base.WorkflowCommand):
         add(
             "--from-step",
             metavar="NAME",
-            help=_("Forget this step and all that were recorded after it, and execute them again."),
+            help=_("Reset this step and all that were recorded after it, and execute them again."),
         )
         add("--dry-run", action="store_true", help=_("Say what would happen, and change nothing."))
 

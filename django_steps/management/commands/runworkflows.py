@@ -1,6 +1,6 @@
 """`manage.py runworkflows`: a worker, or several under a supervisor.
 
-Parses, greets, prints what ends. The work is in `worker.py`, the processes are in `supervisor.py`.
+Parses, greets, prints what ends. The work is in `worker/loop.py`, the processes are in `worker/supervisor.py`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from django.utils.autoreload import get_child_arguments
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from ... import checks
 from ...worker import Worker
 from ...worker.stopping import StopSignals, end_at_once
 from ...worker.supervisor import SUPERVISED, PythonFiles, Supervisor
@@ -27,7 +28,7 @@ class Command(base.WorkflowCommand):
     help = gettext_lazy("Execute the runs of workflows until stopped.")
     is_command_line = False  # rather than called by other code
     epilog = gettext_lazy(
-        "SIGTERM or Ctrl-C stops it cleanly: it claims nothing more, lets running steps end, and gives the runs back.\n"
+        "SIGTERM or Ctrl-C stops it cleanly: it claims nothing more, lets running steps end, and releases the runs.\n"
         "A second signal, or --shutdown-timeout, ends it at once; running steps are executed again when the lease ends.\n"
         "\n"
         "exit codes: 0 stopped cleanly or nothing left to do (also if runs failed), 1 ended at once or could not start\n"
@@ -71,7 +72,7 @@ class Command(base.WorkflowCommand):
             "--lease",
             type=arguments.lease,
             metavar="S",
-            help=_("Seconds after which the runs of a dead worker are taken over (default: the setting LEASE)."),
+            help=_("Seconds after which the runs of a dead worker are recovered (default: the setting LEASE)."),
         )
         add(
             "--shutdown-timeout",
@@ -84,6 +85,11 @@ class Command(base.WorkflowCommand):
     def run_from_argv(self, argv: list[str]) -> None:
         self.is_command_line = True
         super().run_from_argv(argv)
+
+    def execute(self, *args: Any, **options: Any) -> Any:
+        # What the system checks find too little may be enough here, and the other way around.
+        with checks.for_worker(options["concurrency"]):
+            return super().execute(*args, **options)
 
     def carry_out(self, **options: Any) -> None:
         # Whatever a step starts is not supervised.
@@ -121,7 +127,9 @@ class Command(base.WorkflowCommand):
             with logging_to_stderr(options["verbosity"]), lines.following():
                 is_clean = worker.run()
         if not is_clean:
-            lines.say(_("The time to stop is over; what still runs is executed again when its lease ends."))
+            lines.say(
+                _("The shutdown timeout is over. The steps that still run are executed again when their leases end.")
+            )
             end_at_once()
         if not is_supervised:
             ended = _("Ended. Finished runs: %(summary)s.") % {"summary": lines.summary()}
@@ -130,11 +138,15 @@ class Command(base.WorkflowCommand):
     def supervise(self, options: dict[str, Any]) -> None:
         """Keep workers going that execute this same command line."""
         if not self.is_command_line:
-            raise CommandError(_("--processes and --reload start the command line again: use them on one."))
+            raise CommandError(
+                _("--processes and --reload start this command in new processes: use them on a command line.")
+            )
         try:
             command = [str(argument) for argument in get_child_arguments()]
         except RuntimeError as error:
-            raise CommandError(_("The command line can't be started again: %(error)s") % {"error": error}) from None
+            raise CommandError(
+                _("The command can't be started in new processes: %(error)s") % {"error": error}
+            ) from None
         self.refuse_unusable_database()
         lines = WorkerOutput(self.stdout, self.style, options["verbosity"])
         defaults = Worker(queues=options["queue"], concurrency=options["concurrency"])

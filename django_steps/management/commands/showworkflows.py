@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from typing import Any
 from uuid import UUID
@@ -16,10 +15,10 @@ from ...errors import FailureWasHandled
 from ...ledger import controls
 from ...models import WorkflowRun
 from ...models.diagnosis import live_workers
+from ...presentation import durations, output
 from ...presentation import json as run_json
-from ...presentation import output
 from ...presentation import runs as run_texts
-from .. import arguments, base, health
+from .. import arguments, base, details, health
 
 LIMIT = 20
 
@@ -80,7 +79,7 @@ class Command(base.WorkflowCommand):
     def check_health(self, as_json: bool) -> None:
         problems = health.problems()
         if as_json:
-            self.stdout.write(json.dumps({"ok": not problems, "problems": problems}, ensure_ascii=False))
+            self.stdout.write(run_json.dumps({"ok": not problems, "problems": problems}, indent=None))
         elif problems:
             self.stdout.write("\n".join(problems))
         else:
@@ -98,11 +97,11 @@ class Command(base.WorkflowCommand):
         if run is None:
             raise CommandError(_("There is no run %(id)s.") % {"id": run_id})
         if as_json:
-            self.stdout.write(json.dumps(run_json.as_detailed_json(run), indent=2, ensure_ascii=False))
+            self.stdout.write(run_json.dumps(run_json.as_detailed_json(run)))
         else:
-            self.stdout.write("\n".join(run_texts.describe(run, output.width_of(self.stdout), self.style)))
+            self.stdout.write("\n".join(details.describe(run, output.width_of(self.stdout), self.style)))
             if run.status == run.Status.FAILED:
-                self.stdout.write("\n" + how_to_go_on(run))
+                self.stdout.write("\n" + how_to_retry(run))
 
     def show_many(self, options: dict[str, Any]) -> None:
         found = runs().defer("input_text", "input_search", "output_text").order_by("-pk")
@@ -116,7 +115,7 @@ class Command(base.WorkflowCommand):
         is_cut = len(shown) > limit
         shown = shown[:limit]
         if options["json"]:
-            self.stdout.write(json.dumps([run_json.as_json(run) for run in shown], indent=2, ensure_ascii=False))
+            self.stdout.write(run_json.dumps([run_json.as_json(run) for run in shown]))
         elif not shown:
             self.stdout.write(nothing_found(options))
         else:
@@ -132,14 +131,14 @@ class Command(base.WorkflowCommand):
                 str(run.pk),
                 run_texts.kind_of(run),
                 run.status,
-                output.moment(run.created_at),
-                run_texts.duration_of(run),
+                durations.short_moment(run.created_at),
+                durations.duration(run_texts.took(run)),
             ]
             for run in shown
         ]
         width = output.width_of(self.stdout)
-        lines = output.table(header, rows, width, shrink=1, paint=run_texts.paint(self.style))
-        return output.with_notes(lines, [run_texts.detail_of(run) for run in shown], width)
+        lines = output.table(header, rows, width, shrink=1, paint=details.paint(self.style))
+        return output.with_notes(lines, [run_texts.detail(run) for run in shown], width)
 
 
 def runs() -> QuerySet[WorkflowRun]:
@@ -147,14 +146,14 @@ def runs() -> QuerySet[WorkflowRun]:
     return WorkflowRun.objects.using(base.connection().alias).select_related("worker")
 
 
-def how_to_go_on(run: WorkflowRun) -> str:
+def how_to_retry(run: WorkflowRun) -> str:
     """What to type for a retry: one that will not be refused."""
-    text, step = _("Let it go on with:   %(manage)s retryworkflows %(id)s"), ""
+    text, step = _("Retry it with:   %(manage)s retryworkflows %(id)s"), ""
     try:
         controls.failures_to_reset(base.connection(), run.pk)
     except FailureWasHandled as handled:
         text = _(
-            "Its failure was handled. Let it go on from a step:   %(manage)s retryworkflows %(id)s --from-step %(step)s"
+            "Its failure was handled. Retry it from a step:   %(manage)s retryworkflows %(id)s --from-step %(step)s"
         )
         step = shlex.quote(handled.step)
     return text % {"manage": base.manage(), "id": run.pk, "step": step}

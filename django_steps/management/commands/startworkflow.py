@@ -10,10 +10,11 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from ...definitions import Workflow, get_workflow
+from ...definitions import get_workflow
 from ...models import WorkflowRun, diagnosis, results
-from ...presentation import output
-from ...values import searchable
+from ...presentation import durations
+from ...presentation import json as run_json
+from ...presentation.values import Mask
 from .. import arguments, base
 
 
@@ -53,12 +54,12 @@ class Command(base.WorkflowCommand):
             queue=options["queue"],
             priority=options["priority"],
         )
-        told = self.tell(run, options)
+        said = self.tell(run, options)
         if options["wait"]:
-            self.wait(workflow, run, told)
+            self.wait(run, said)
 
     def tell(self, run: WorkflowRun, options: dict[str, Any]) -> diagnosis.Unclaimed | None:
-        """The id, and what to type next; also why nobody will execute the run, which is returned."""
+        """The id, and what to type next; also why no worker will execute the run, which is returned."""
         # With --wait stdout is for the result alone.
         stream = self.stderr if options["wait"] else self.stdout
         if options["verbosity"] == 0:
@@ -75,7 +76,7 @@ class Command(base.WorkflowCommand):
             text = _("The key %(key)r was used before, by run %(id)s, which is %(status)s. Nothing was started.")
             say(text % {"key": run.key, "id": run.pk, "status": run.get_status_display()})
         if run.created and run.wakes_at:
-            say(_("It is due at %(moment)s.") % {"moment": output.full_moment(run.wakes_at)})
+            say(_("It is due at %(moment)s.") % {"moment": durations.full_moment(run.wakes_at)})
         if not options["wait"]:
             say(_("Look at it with:   %(manage)s showworkflows %(id)s") % {"manage": base.manage(), "id": run.pk})
         unclaimed = None if run.is_finished else diagnosis.why_unclaimed(base.connection(), run)
@@ -83,22 +84,23 @@ class Command(base.WorkflowCommand):
             say(unclaimed.text(base.manage()))
         return unclaimed
 
-    def wait(self, workflow: Workflow[Any, Any], run: WorkflowRun, told: diagnosis.Unclaimed | None) -> None:
-        """Print the result when it is there; what ended the run otherwise is the caller's error.
+    def wait(self, run: WorkflowRun, said: diagnosis.Unclaimed | None) -> None:
+        """Print the result when it is there; what ended the run otherwise is raised.
 
-        If nobody executes it, that is said, unless it was `told` already.
+        If no worker executes it, that is said, unless `said` is the same.
         """
 
         def say(unclaimed: diagnosis.Unclaimed) -> None:
-            if unclaimed != told:
+            if unclaimed != said:
                 self.stderr.write(unclaimed.text(base.manage()), self.style.WARNING)
 
         try:
             results.wait(run, None, say)
-            result = run.result()
+            if run.status != run.Status.SUCCEEDED:
+                run.result()  # raises why
         except KeyboardInterrupt:
-            raise CommandError(_("Stopped waiting; run %(id)s goes on.") % {"id": run.pk}) from None
-        self.stdout.write(json.dumps(searchable(result, workflow.mask), indent=2, ensure_ascii=False))
+            raise CommandError(_("Stopped waiting; run %(id)s continues.") % {"id": run.pk}) from None
+        self.stdout.write(run_json.dumps(run_json.value(run.output_text, Mask.of(run))))
 
 
 def read_input(text: str | None) -> Any:

@@ -1,0 +1,253 @@
+"""Retry, cancel, restart and delete for a selection: a page says what will happen to how many, then it happens.
+
+What can't be done is skipped and reported with the reason. At most `AT_MOST` runs at a time, the newest first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
+
+from ...errors import StepsError
+from ...models import WorkflowRun
+from ...presentation.steps import label_of
+from ..base import RunAdminBase
+from ..list.changelist import BIG_COLUMNS
+from ..list.search import parse_ids
+from . import restarting, retrying
+
+AT_MOST = 1000
+_HANDLED = gettext_lazy("its failure was handled: open it to choose a step")
+
+
+class Applied(NamedTuple):
+    """Which runs an action changed, and what else is to be said of them."""
+
+    runs: Sequence[UUID]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Control:
+    """What an action does to runs of these statuses, and how it speaks of it."""
+
+    name: str
+    title: Any
+    button: Any  # as the next two ngettext_lazy, with %(count)d
+    applies_to: Collection[str]
+    apply: Callable[[Any, HttpRequest, list[WorkflowRun]], Applied]
+    will: Any
+    done: Any
+    forecast: Callable[[Collection[UUID]], retrying.Forecast] | None = None
+
+
+@admin.action(description=gettext_lazy("Retry selected runs"), permissions=["retry"])
+def retry(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+    return _ask_or_do(model_admin, request, queryset, _RETRY)
+
+
+@admin.action(description=gettext_lazy("Cancel selected runs"), permissions=["cancel"])
+def cancel(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+    return _ask_or_do(model_admin, request, queryset, _CANCEL)
+
+
+@admin.action(description=gettext_lazy("Restart selected runs"), permissions=["add"])
+def restart(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+    return _ask_or_do(model_admin, request, queryset, _RESTART)
+
+
+@admin.action(description=gettext_lazy("Delete selected runs"), permissions=["delete"])
+def delete(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+    return _ask_or_do(model_admin, request, queryset, _DELETE)
+
+
+def _ask_or_do(
+    model_admin: RunAdminBase, request: HttpRequest, queryset: QuerySet[Any], control: Control
+) -> HttpResponse | None:
+    if "runs" in request.POST:  # the answer to the question names the runs in one field
+        queryset = model_admin.get_queryset(request).filter(pk__in=parse_ids(request.POST["runs"]))
+        _do(model_admin, request, list(queryset.defer(*BIG_COLUMNS)), control)
+        return None
+    return _ask(model_admin, request, queryset, control)
+
+
+# -- Asking -----------------------------------------------------------------------------------------
+
+
+def _ask(
+    model_admin: RunAdminBase, request: HttpRequest, queryset: QuerySet[Any], control: Control
+) -> TemplateResponse:
+    selected = list(queryset.order_by("-pk").values_list("pk", "status")[: AT_MOST + 1])
+    is_cut, selected = len(selected) > AT_MOST, selected[:AT_MOST]
+    able = [pk for pk, status in selected if status in control.applies_to]
+    skipped = Counter(_already(status) for _pk, status in selected if status not in control.applies_to)
+    details: list[str] = []
+    if control.forecast is not None and able:
+        forecast = control.forecast(able)
+        able = [pk for pk in able if pk not in forecast.handled]
+        skipped += Counter({str(_HANDLED): len(forecast.handled)})
+        details = forecast.lines()
+    count = len(able)
+    lines = [control.will % {"count": count}] if able else [_("There is nothing to do for any of the selected runs.")]
+    if skipped:
+        details.append(_("%(skipped)s will be skipped.") % {"skipped": _reasons(skipped)})
+    if is_cut:
+        details.append(_("Only the newest %(limit)d of the selected runs are changed at a time.") % {"limit": AT_MOST})
+    return model_admin.render(
+        request,
+        model_admin.confirmation_template,
+        str(control.title),
+        lines=lines,
+        details=details,
+        button=control.button % {"count": count} if able else "",
+        danger=control.name in ("cancel", "delete"),
+        fields={
+            "action": control.name,
+            "runs": ",".join(str(pk) for pk, _status in selected),
+            ACTION_CHECKBOX_NAME: str(selected[0][0]) if selected else "",
+            "select_across": "1",
+        }.items(),
+        back_url=request.get_full_path(),
+    )
+
+
+# -- Doing ------------------------------------------------------------------------------------------
+
+
+def _do(model_admin: RunAdminBase, request: HttpRequest, runs: list[WorkflowRun], control: Control) -> None:
+    able = [run for run in runs if run.status in control.applies_to]
+    applied = control.apply(model_admin, request, able) if able else Applied([])
+    done = set(applied.runs)
+    reasons = Counter(_already(run.status) for run in runs if run.status not in control.applies_to)
+    left = [run.pk for run in able if run.pk not in done]
+    for status in WorkflowRun.objects.filter(pk__in=left).values_list("status", flat=True):
+        reasons[_already(status) if status not in control.applies_to else str(_HANDLED)] += 1
+    text = control.done % {"count": len(done)}
+    if applied.note:
+        text = _("%(done)s (%(note)s)") % {"done": text, "note": applied.note}
+    if reasons:
+        text = _("%(done)s, %(skipped)s") % {"done": text, "skipped": _skipped(reasons)}
+    model_admin.message_user(request, text, messages.SUCCESS if done else messages.WARNING)
+
+
+def _apply_retry(model_admin: RunAdminBase, request: HttpRequest, runs: list[WorkflowRun]) -> Applied:
+    ids = [run.pk for run in runs]
+    forecast = retrying.forecast(ids)  # before the failures that say so are reset
+    done = set(WorkflowRun.objects.filter(pk__in=ids).retry().done)
+    by_step: dict[str, list[UUID]] = defaultdict(list)
+    for pk in done:
+        by_step[forecast.step_of(pk)].append(pk)
+    for step, some in by_step.items():
+        _log(request, runs, some, CHANGE, retrying.retried_text([step] if step else []))
+    return Applied(list(done), forecast.note(done))
+
+
+def _apply_cancel(model_admin: RunAdminBase, request: HttpRequest, runs: list[WorkflowRun]) -> Applied:
+    done = WorkflowRun.objects.filter(pk__in=[run.pk for run in runs]).cancel(by=str(request.user)).done
+    _log(request, runs, done, CHANGE, _("Canceled."))
+    return Applied(done)
+
+
+def _apply_restart(model_admin: RunAdminBase, request: HttpRequest, runs: list[WorkflowRun]) -> Applied:
+    done, news = [], []
+    for run in runs:
+        try:
+            new, is_new = restarting.restart(run)
+        except StepsError:
+            continue
+        if is_new:
+            done.append(run.pk)
+            news.append(new)
+    _log(request, runs, done, CHANGE, _("Restarted."))
+    _log(request, news, [new.pk for new in news], ADDITION, _("Started as a restart."))
+    return Applied(done)
+
+
+def _apply_delete(model_admin: RunAdminBase, request: HttpRequest, runs: list[WorkflowRun]) -> Applied:
+    ended = [run for run in runs if run.phase == run.Phase.ENDED]
+    ids = [run.pk for run in ended]
+    _log(request, ended, ids, DELETION, "")
+    model_admin.delete_queryset(request, WorkflowRun.objects.filter(pk__in=ids))
+    return Applied(ids)
+
+
+def _log(request: HttpRequest, runs: list[WorkflowRun], done: Collection[UUID], flag: int, text: str) -> None:
+    changed = set(done)
+    logged: Any = [run for run in runs if run.pk in changed]
+    if logged:
+        LogEntry.objects.log_actions(str(request.user.pk), logged, flag, text)
+
+
+def _already(status: str) -> str:
+    return _("already %(status)s") % {"status": label_of(status)}
+
+
+def _skipped(reasons: Counter[str]) -> str:
+    parts = [
+        ngettext("%(count)d skipped: %(reason)s", "%(count)d skipped: %(reason)s", count)
+        % {"count": count, "reason": reason}
+        for reason, count in sorted(reasons.items())
+    ]
+    return ", ".join(parts)
+
+
+def _reasons(reasons: Counter[str]) -> str:
+    return ", ".join(f"{count} ({reason})" for reason, count in sorted(reasons.items()))
+
+
+_FINISHED = frozenset(WorkflowRun.FINISHED)
+_RETRY = Control(
+    "retry",
+    gettext_lazy("Retry selected runs"),
+    ngettext_lazy("Retry %(count)d run", "Retry %(count)d runs", "count"),
+    frozenset(WorkflowRun.RETRYABLE),
+    _apply_retry,
+    ngettext_lazy("%(count)d run will be retried.", "%(count)d runs will be retried.", "count"),
+    ngettext_lazy("%(count)d retried", "%(count)d retried", "count"),
+    retrying.forecast,
+)
+_CANCEL = Control(
+    "cancel",
+    gettext_lazy("Cancel selected runs"),
+    ngettext_lazy("Cancel %(count)d run", "Cancel %(count)d runs", "count"),
+    frozenset(WorkflowRun.CANCELABLE),
+    _apply_cancel,
+    ngettext_lazy("%(count)d run will be canceled.", "%(count)d runs will be canceled.", "count"),
+    ngettext_lazy("%(count)d canceled", "%(count)d canceled", "count"),
+)
+_RESTART = Control(
+    "restart",
+    gettext_lazy("Restart selected runs"),
+    ngettext_lazy("Restart %(count)d run", "Restart %(count)d runs", "count"),
+    _FINISHED,
+    _apply_restart,
+    ngettext_lazy(
+        "%(count)d run will be restarted: a new run with the same input starts from the beginning.",
+        "%(count)d runs will be restarted: new runs with the same inputs start from the beginning.",
+        "count",
+    ),
+    ngettext_lazy("%(count)d restarted", "%(count)d restarted", "count"),
+)
+_DELETE = Control(
+    "delete",
+    gettext_lazy("Delete selected runs"),
+    ngettext_lazy("Delete %(count)d run", "Delete %(count)d runs", "count"),
+    _FINISHED,
+    _apply_delete,
+    ngettext_lazy(
+        "%(count)d run will be deleted, with its steps.", "%(count)d runs will be deleted, with their steps.", "count"
+    ),
+    ngettext_lazy("%(count)d deleted", "%(count)d deleted", "count"),
+)

@@ -1,0 +1,142 @@
+"""Retry, cancel and restart, for one run: a page that asks, and the POST that does it.
+
+A GET changes nothing. Pressed twice, the second press finds what the first one did and says so.
+"""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.utils.translation import gettext as _
+
+from ...errors import FailureWasHandled, InvalidState, StepsError, UnknownStep
+from ...models import WorkflowRun
+from ..base import RunAdminBase
+from . import confirmation, restarting, retrying
+
+
+def retry_page(admin: RunAdminBase, request: HttpRequest, object_id: str) -> HttpResponse:
+    """Retry a failed or canceled run, from the step that failed or from `from_step`."""
+    if not admin.has_retry_permission(request):
+        raise PermissionDenied
+    run: WorkflowRun = admin.get_object(request, object_id)
+    from_step = request.POST.get("from_step", request.GET.get("from_step")) or None
+    if request.method == "POST":
+        return _retry(admin, request, run, from_step)
+    if run.status not in run.RETRYABLE:
+        return _refuse(admin, request, run, _("A run that is %(status)s can't be retried."))
+    if from_step is not None and not run.steps.filter(name=from_step).exists():
+        return _back(admin, request, run, _no_such_step(from_step), messages.ERROR)
+    choice = retrying.retry_choice(run, from_step)
+    return confirmation.ask(
+        admin,
+        request,
+        run,
+        title=_("Retry"),
+        lines=choice.lines,
+        button=choice.button,
+        fields={"from_step": from_step} if from_step else {},
+        choices=choice.choices,
+        restart_url=admin.url_of("restart", run.pk) if choice.choices and admin.has_add_permission(request) else "",
+    )
+
+
+def cancel_page(admin: RunAdminBase, request: HttpRequest, object_id: str) -> HttpResponse:
+    """Cancel a run that has not ended."""
+    if not admin.has_cancel_permission(request):
+        raise PermissionDenied
+    run: WorkflowRun = admin.get_object(request, object_id)
+    if request.method == "POST":
+        return _cancel(admin, request, run)
+    if run.status not in run.CANCELABLE:
+        return _refuse(admin, request, run, _("A run that is %(status)s can't be canceled."))
+    lines = [_("The run will be canceled. What its steps have done stays done, and it can be retried later.")]
+    if run.status == run.Status.RUNNING:
+        lines.append(
+            _("A worker is executing it now: the step that is being executed ends, and no further one begins.")
+        )
+    return confirmation.ask(
+        admin, request, run, title=_("Cancel"), lines=lines, button=_("Cancel the run"), danger=True
+    )
+
+
+def restart_page(admin: RunAdminBase, request: HttpRequest, object_id: str) -> HttpResponse:
+    """Start a new run of the same workflow, with the same input."""
+    if not admin.has_start_permission(request):
+        raise PermissionDenied
+    run: WorkflowRun = admin.get_object(request, object_id)
+    if request.method == "POST":
+        return _restart(admin, request, run)
+    lines = [_("A new run of this workflow starts from the beginning, with the same input.")]
+    if (other := restarting.active(run)) is not None:
+        return _back(admin, request, other, _("Nothing was done: this run was started already."), messages.WARNING)
+    if not run.is_finished:
+        lines.append(_("This run has not ended: it continues, and both will do their work."))
+    return confirmation.ask(
+        admin,
+        request,
+        run,
+        title=_("Restart"),
+        lines=lines,
+        button=_("Restart"),
+        edit_url=f"{admin.url_of('start')}?run={run.pk}",
+    )
+
+
+# -- What a POST does -------------------------------------------------------------------------------
+
+
+def _retry(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun, from_step: str | None) -> HttpResponse:
+    is_possible = run.status in run.RETRYABLE
+    choice = retrying.retry_choice(run, from_step) if is_possible else None  # before the failure is reset
+    try:
+        run.retry(from_step=from_step)
+    except FailureWasHandled:
+        return HttpResponseRedirect(admin.url_of("retry", run.pk))  # the page that offers the choices
+    except UnknownStep:
+        return _back(admin, request, run, _no_such_step(from_step), messages.ERROR)
+    except InvalidState:
+        return _refuse(admin, request, run, _("Nothing was done: the run is %(status)s already."))
+    done = choice.done if choice is not None else _("Retried.")
+    admin.log_change(request, run, done)
+    return _back(admin, request, run, done, messages.SUCCESS)
+
+
+def _cancel(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun) -> HttpResponse:
+    if run.status not in run.CANCELABLE:
+        return _refuse(admin, request, run, _("Nothing was done: the run is %(status)s already."))
+    try:
+        run.cancel(by=str(request.user))
+    except InvalidState:
+        return _refuse(admin, request, run, _("Nothing was done: the run is %(status)s already."))
+    admin.log_change(request, run, _("Canceled."))
+    done = _("Canceled.")
+    if run.status == run.Status.CANCELING:
+        done = _("Canceling: the step that a worker executes now will end, and no further one begins.")
+    return _back(admin, request, run, done, messages.SUCCESS)
+
+
+def _restart(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun) -> HttpResponse:
+    try:
+        new, is_new = restarting.restart(run)
+    except StepsError as error:
+        return _back(admin, request, run, str(error), messages.ERROR)
+    if not is_new:
+        return _back(admin, request, new, _("Nothing was done: this run was started already."), messages.WARNING)
+    restarting.log(admin, request, run, new)
+    return _back(admin, request, new, _("This is the new run."), messages.SUCCESS)
+
+
+def _refuse(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun, text: str) -> HttpResponse:
+    run.refresh_from_db(fields=["status"])
+    return _back(admin, request, run, text % {"status": run.get_status_display()}, messages.WARNING)
+
+
+def _back(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun, text: str, level: int) -> HttpResponseRedirect:
+    admin.message_user(request, text, level)
+    return HttpResponseRedirect(admin.url_of("change", run.pk))
+
+
+def _no_such_step(name: str | None) -> str:
+    return _("The run has recorded no step “%(step)s”.") % {"step": name}

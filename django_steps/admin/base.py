@@ -1,0 +1,106 @@
+"""What every page of the admin needs of its ModelAdmin: addresses, permissions, a run by its id, deleting, the frame.
+
+The pages take a `RunAdminBase` and import nothing above it. Which pages there are is said in `site.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth import get_permission_codename
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.translation import gettext as _
+
+from ..models import StepRecord, WorkflowRun
+
+
+class RunAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
+    """A ModelAdmin of runs without pages."""
+
+    change_list_template = "admin/django_steps/workflowrun/change_list.html"
+    change_form_template = "admin/django_steps/workflowrun/change_form.html"
+    confirmation_template = "admin/django_steps/workflowrun/confirmation.html"
+    start_template = "admin/django_steps/workflowrun/start.html"
+    overview_template = "admin/django_steps/workflowrun/overview.html"
+
+    class Media:
+        css = {"all": ["django_steps/admin.css"]}
+        js = ["django_steps/admin.js"]
+
+    # -- Pages ------------------------------------------------------------------------------------
+
+    def url_of(self, name: str, *args: Any) -> str:
+        """The address of a page on this site: `url_of("retry", run.pk)`."""
+        opts = self.opts
+        return reverse(f"{self.admin_site.name}:{opts.app_label}_{opts.model_name}_{name}", args=args)
+
+    def render(self, request: HttpRequest, template: str, title: str, /, **context: Any) -> TemplateResponse:
+        """A page in the frame of this site. `context` is what its template shows beyond the title."""
+        request.current_app = self.admin_site.name
+        return TemplateResponse(
+            request,
+            template,
+            {
+                **self.admin_site.each_context(request),
+                "title": title,
+                "opts": self.opts,
+                "original": title,
+                "media": self.media,
+                "has_view_permission": True,
+                **context,
+            },
+        )
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """The run, or the answer 404."""
+        run = super().get_object(request, object_id, from_field)
+        if run is None:
+            raise Http404(_("There is no run %(id)s.") % {"id": object_id})
+        return run
+
+    # -- Who may do what ----------------------------------------------------------------------------
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        is_deletable = obj is None or obj.phase == obj.Phase.ENDED
+        return is_deletable and super().has_delete_permission(request, obj)
+
+    def has_retry_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self._has_permission(request, "retry")
+
+    def has_cancel_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self._has_permission(request, "cancel")
+
+    def has_start_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may start and restart runs. The page of the new run follows, so this takes both permissions."""
+        return self.has_add_permission(request) and self.has_view_permission(request)
+
+    def _has_permission(self, request: HttpRequest, control: str) -> bool:
+        codename = get_permission_codename(control, self.opts)
+        user: Any = request.user
+        return self.has_view_permission(request) and bool(user.has_perm(f"{self.opts.app_label}.{codename}"))
+
+    # -- Deleting -----------------------------------------------------------------------------------
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """What deleting runs takes with it: counted, since a run may have ten thousand steps."""
+        runs = list(objs)
+        steps = StepRecord.objects.filter(run__in=runs).count()
+        counts = {self.opts.verbose_name_plural: len(runs), StepRecord._meta.verbose_name_plural: steps}
+        return [str(run) for run in runs[:100]], counts, set(), []
+
+    def delete_model(self, request: HttpRequest, obj: WorkflowRun) -> None:
+        self.delete_queryset(request, self.model._default_manager.filter(pk=obj.pk))
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        """Delete those of the runs that have ended."""
+        with transaction.atomic(using=queryset.db):
+            ended = queryset.filter(phase=WorkflowRun.Phase.ENDED).select_for_update()
+            self.model._default_manager.filter(pk__in=list(ended.values_list("pk", flat=True))).delete()

@@ -1,0 +1,94 @@
+"""The filters beside the list. None of them reads the whole table to say what can be chosen."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from typing import Any
+
+from django.apps import apps
+from django.contrib import admin
+from django.db import models, router
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+
+from ...definitions import registered
+from ...ledger import database, reports
+from ...models import Worker, WorkflowRun
+
+UNKNOWN = "unknown"
+
+
+class StatusFilter(admin.SimpleListFilter):
+    """By status, and the pending runs that are unknown: no worker knows their workflow."""
+
+    title = _("status")
+    parameter_name = "status__exact"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[Any, Any]]:
+        return [*WorkflowRun.Status.choices, (UNKNOWN, _("unknown"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Each status together with what its index goes by."""
+        status, phase = self.value(), WorkflowRun.Phase
+        if status == UNKNOWN:
+            return queryset.filter(phase=phase.UNKNOWN)
+        if status in WorkflowRun.FINISHED:
+            return queryset.filter(status=status, finished_at__isnull=False)
+        if status in (WorkflowRun.Status.RUNNING, WorkflowRun.Status.SLEEPING, WorkflowRun.Status.CANCELING):
+            return queryset.filter(status=status, phase=phase.TIMED)
+        return queryset.filter(status=status) if status else queryset
+
+
+class _NameFilter(admin.SimpleListFilter):
+    def names(self) -> Iterable[str]:
+        raise NotImplementedError
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        chosen = request.GET.get(self.parameter_name or "")
+        return [(name, name) for name in sorted({*self.names(), *([chosen] if chosen else [])})]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(**{str(self.parameter_name): self.value()}) if self.value() else queryset
+
+
+class WorkflowFilter(_NameFilter):
+    """By the names of the workflows that have runs."""
+
+    title = _("workflow")
+    parameter_name = "workflow"
+
+    def names(self) -> Iterable[str]:
+        return reports.workflow_names(database.connection_for(router.db_for_read(WorkflowRun)))
+
+
+class QueueFilter(_NameFilter):
+    """By the queues that workflows name and workers serve."""
+
+    title = _("queue")
+    parameter_name = "queue"
+
+    def names(self) -> Iterable[str]:
+        served = {queue for queues in Worker.objects.values_list("queues", flat=True)[:500] for queue in queues}
+        return served | {workflow.queue for workflow in registered()}
+
+
+def with_date_ranges(filters: Iterable[Any], model: type[models.Model]) -> list[Any]:
+    """The filters, with date ranges for plain names of date fields; Django's own where `rangefilter` isn't installed."""
+    if not apps.is_installed("rangefilter"):
+        return list(filters)
+    from .date_ranges import RunDateRangeFilter
+
+    return [(item, RunDateRangeFilter) if _is_date(item, model) else item for item in filters]
+
+
+def has_date_range(request: HttpRequest) -> bool:
+    """Whether the request limits the list to a time."""
+    return any(value and key.startswith(("created_at__", "finished_at__")) for key, value in request.GET.items())
+
+
+def _is_date(item: Any, model: type[models.Model]) -> bool:
+    with contextlib.suppress(Exception):
+        return isinstance(item, str) and isinstance(model._meta.get_field(item), models.DateField)
+    return False

@@ -1,0 +1,122 @@
+"""`WorkflowRunAdmin`: which pages there are, and where. What is on them is in the packages beside it.
+
+To change it, subclass it and register the subclass on the site that should have it:
+
+>>> class OpsRunAdmin(WorkflowRunAdmin):  # doctest: +SKIP
+...     list_per_page = 50
+>>> ops_site.register(WorkflowRun, OpsRunAdmin)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, path
+from django.utils.translation import gettext_lazy as _
+
+from . import csp
+from .actions import bulk, single
+from .base import RunAdminBase
+from .list import search
+from .list.changelist import CappedPaginator, RunChangeList
+from .list.columns import RunColumns
+from .list.filters import QueueFilter, StatusFilter, WorkflowFilter, has_date_range, with_date_ranges
+from .overview import page as overview
+from .run import page as run
+from .start import page as start
+
+
+class WorkflowRunAdmin(RunColumns, RunAdminBase):
+    """The pages of the runs. Nothing is edited here: runs change through retry, cancel, restart and delete."""
+
+    list_display: Any = ["run_name", "status_word", "progress", "started"]
+    list_filter: ClassVar[Any] = [StatusFilter, WorkflowFilter, QueueFilter, "created_at", "finished_at"]
+    search_fields = ["id", "key"]
+    search_help_text = _(
+        "An id, a key, or a part of a key in the newest 10,000 runs. "
+        "Within a chosen date range also the text of inputs and errors."
+    )
+    ordering = ["-pk"]
+    sortable_by: ClassVar[Any] = []
+    list_per_page = 50
+    list_max_show_all = 200
+    paginator = CappedPaginator
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    actions = [bulk.retry, bulk.cancel, bulk.restart, bulk.delete]
+
+    # -- Pages ------------------------------------------------------------------------------------
+
+    def get_urls(self) -> list[URLPattern]:
+        def page_at(route: str, view: Any, name: str) -> URLPattern:
+            full_name = f"{self.opts.app_label}_{self.opts.model_name}_{name}"
+            pattern: URLPattern = path(route, self.admin_site.admin_view(view), name=full_name)
+            return pattern
+
+        return [
+            page_at("overview/", self.overview_view, "overview"),
+            page_at("start/", self.start_view, "start"),
+            page_at("<path:object_id>/retry/", self.retry_view, "retry"),
+            page_at("<path:object_id>/cancel/", self.cancel_view, "cancel"),
+            page_at("<path:object_id>/restart/", self.restart_view, "restart"),
+            *super().get_urls(),
+        ]
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        csp.lend_nonce(request)
+        extra = {"strip": overview.strip(self), **(extra_context or {})}
+        return super().changelist_view(request, extra)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        return run.run_page(self, request, object_id, extra_context)
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        return HttpResponseRedirect(self.url_of("start"))
+
+    def start_view(self, request: HttpRequest) -> HttpResponse:
+        return start.start_page(self, request)
+
+    def overview_view(self, request: HttpRequest) -> HttpResponse:
+        return overview.overview_page(self, request)
+
+    def retry_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return single.retry_page(self, request, object_id)
+
+    def cancel_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return single.cancel_page(self, request, object_id)
+
+    def restart_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return single.restart_page(self, request, object_id)
+
+    # -- What the list shows ------------------------------------------------------------------------
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
+        return RunChangeList
+
+    def get_list_filter(self, request: HttpRequest) -> Any:
+        return with_date_ranges(super().get_list_filter(request), self.model)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        found, is_cut = search.search(queryset, search_term, text=has_date_range(request))
+        request.steps_search_is_cut = is_cut  # type: ignore[attr-defined]
+        return found, False
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
+        """Only what the filters ask: a free lookup into inputs and results would reveal what is masked."""
+        return lookup.split("__")[0] in {"status", "workflow", "version", "queue", "phase", "created_at", "finished_at"}
+
+    def get_actions(self, request: HttpRequest, action_location: Any = None) -> Any:
+        # Since Django 6.1 it is asked for one place on the pages or another.
+        place = {} if action_location is None else {"action_location": action_location}
+        found = super().get_actions(request, **place)
+        found.pop("delete_selected", None)  # runs have an action of their own, which keeps those that have not ended
+        return found

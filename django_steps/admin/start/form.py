@@ -1,0 +1,139 @@
+"""The form that starts a workflow: its input, queue, priority, key and delay. Press once or twice, and one run starts.
+
+A run can be taken as the pattern, to restart it with another input. Masked values are neither shown nor lost: where the
+mask is left in place, the value of that run is used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+from django import forms
+from django.contrib.admin import widgets
+from django.db import router, transaction
+from django.utils.translation import gettext_lazy
+
+from ...definitions import PRIORITIES, Workflow
+from ...durations import to_timedelta
+from ...errors import InvalidInput, StepsError
+from ...models import WorkflowRun
+from ...presentation.values import UNREADABLE, Mask, plain
+from ...values.search import MASK
+from .. import own_keys
+from . import input_fields
+
+
+class StartForm(forms.Form):
+    """How a run is started; its input is in further fields, made for the workflow."""
+
+    queue = forms.CharField(label=gettext_lazy("Queue"), widget=widgets.AdminTextInputWidget)
+    priority = forms.IntegerField(
+        label=gettext_lazy("Priority"),
+        min_value=PRIORITIES[0],
+        max_value=PRIORITIES[-1],
+        widget=widgets.AdminIntegerFieldWidget,
+        help_text=gettext_lazy("-100 to 100; larger ones go first."),
+    )
+    key = forms.CharField(
+        label=gettext_lazy("Key"),
+        required=False,
+        widget=widgets.AdminTextInputWidget,
+        help_text=gettext_lazy("Starting the workflow with a key again gives the first run. Empty: a new run."),
+    )
+    delay = forms.CharField(
+        label=gettext_lazy("Delay"),
+        required=False,
+        widget=widgets.AdminTextInputWidget,
+        help_text=gettext_lazy("Such as 30s, 10m, 2h or 1d. Empty: at once."),
+    )
+    # Pressing twice sends the same one twice, and starts one run.
+    press = forms.UUIDField(widget=forms.HiddenInput, required=False)
+
+    def __init__(self, workflow: Workflow[Any, Any], pattern: WorkflowRun | None, data: Any = None) -> None:
+        self.workflow, self.pattern = workflow, pattern
+        super().__init__(data, initial=self._initial(), label_suffix="")
+        self.input_names = list(input_fields.fields_for(workflow))
+        self.fields = {**input_fields.fields_for(workflow), **self.fields}
+
+    @property
+    def rows(self) -> list[tuple[forms.BoundField, bool]]:
+        """The visible fields, each with whether it belongs to the input."""
+        return [(field, field.name in self.input_names) for field in self.visible_fields()]
+
+    def clean_delay(self) -> str | None:
+        value: str = self.cleaned_data["delay"]
+        if not value:
+            return None
+        try:
+            to_timedelta(value)
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from None
+        return value
+
+    def start(self) -> WorkflowRun | None:
+        """The run, or None with the form saying what is wrong."""
+        cleaned = self.cleaned_data
+        value = input_fields.collect(self.workflow, cleaned)
+        if self.pattern is not None:
+            value = _unmasked(value, _input_of(self.pattern, Mask(())), self.workflow)
+        key = cleaned["key"] or (own_keys.of_press(cleaned["press"]) if cleaned["press"] else None)
+        runs = WorkflowRun.objects.using(router.db_for_write(WorkflowRun))
+        try:
+            with transaction.atomic(using=runs.db):
+                run = self.workflow.start(
+                    value, key=key, queue=cleaned["queue"], priority=cleaned["priority"], delay=cleaned["delay"]
+                )
+                if self.pattern is not None and run.created:
+                    runs.filter(pk=run.pk).update(restart_of=self.pattern)
+        except InvalidInput as error:
+            self._place(error)
+        except (StepsError, TypeError, ValueError) as error:
+            self.add_error(None, str(error))
+        else:
+            return run
+        return None
+
+    def _initial(self) -> dict[str, Any]:
+        workflow, pattern = self.workflow, self.pattern
+        initial: dict[str, Any] = {"queue": workflow.queue, "priority": workflow.priority, "press": uuid4()}
+        if pattern is None:
+            return initial
+        shown = _input_of(pattern, Mask.of(pattern))
+        initial |= {"queue": pattern.queue, "priority": pattern.priority, input_fields.WHOLE: shown}
+        if isinstance(shown, dict):
+            initial |= {input_fields.PREFIX + name: value for name, value in shown.items()}
+        return initial
+
+    def _place(self, error: InvalidInput) -> None:
+        """Put each complaint beside the field that it names."""
+        for line in error.errors:
+            name, _colon, text = line.partition(": ")
+            field = input_fields.PREFIX + name.partition(".")[0]
+            if field in self.fields:
+                self.add_error(field, text)
+            else:
+                self.add_error(None, line)
+
+
+def _input_of(run: WorkflowRun, mask: Mask) -> Any:
+    """The input as plain JSON types; None where it can't be read."""
+    try:
+        return plain(run.input_text, mask)
+    except UNREADABLE:
+        return None
+
+
+def _unmasked(value: Any, original: Any, workflow: Workflow[Any, Any]) -> Any:
+    """The value with what the masks that were left in place stand for."""
+    if isinstance(value, dict) and isinstance(original, dict):
+        return {
+            key: original[key]
+            if key in workflow.mask and item == MASK and key in original
+            else _unmasked(item, original.get(key), workflow)
+            for key, item in value.items()
+        }
+    if isinstance(value, list) and isinstance(original, list):
+        padded = original + [None] * len(value)
+        return [_unmasked(item, other, workflow) for item, other in zip(value, padded, strict=False)]
+    return value

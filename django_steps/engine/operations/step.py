@@ -1,0 +1,62 @@
+"""A step: its function is executed until an attempt succeeds or its policy gives up, and the outcome is recorded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...definitions.requests import RunStep
+from ...errors import UnserializableValue, ValueTooLarge
+from ...ledger import leases
+from ...ledger.histories import Recorded
+from ..ending import Ended, Ending
+from ..frame import Frame
+from .attempts import Attempt
+from .base import Call, Core, Execute, Operation, Part, Record, record_and_wait, wait_until
+
+
+class StepOperation(Operation[RunStep]):
+    """The name is taken when the step is defined."""
+
+    kind = "step"
+
+    def recorded_as(self, frame: Frame, request: RunStep) -> str:
+        frame.use_defined(request.name)
+        return request.name
+
+    def is_over(self, frame: Frame, recorded: Recorded) -> bool:
+        return recorded.is_final
+
+    def core(self, frame: Frame, request: RunStep, name: str, recorded: Recorded | None) -> Core:
+        if recorded is not None and recorded.wakes_at_us:
+            yield from wait_until(frame, recorded.wakes_at_us)
+        policy = request.options.retry or frame.default_retry
+        attempt = Attempt(request, frame.claim, frame.history, frame.host.limits.max_value_bytes, policy, recorded)
+        while True:
+            frame.current_step = name
+            if frame.is_careful:
+                yield from _announce(frame, name)
+            write, error = yield Execute(attempt)
+            if write.status != "retrying":
+                break
+            yield from record_and_wait(frame, write, write.wakes_at_us or 0, error)
+            attempt.count(write)
+        frame.current_step = ""
+        try:
+            frame.ensure_held(attempt.outcome or (yield Record(write)))
+        except (UnserializableValue, ValueTooLarge) as refused:  # by the database, which takes the failure instead
+            write, error = attempt.failed(refused), refused
+            frame.ensure_held((yield Record(write)))
+        final = frame.add(write, error)
+        if frame.host.suspends_always:
+            frame.end(Ending(Ended.RELEASED))
+        return final
+
+    def outcome(self, frame: Frame, recorded: Recorded) -> Any:
+        return frame.outcome(recorded)
+
+
+def _announce(frame: Frame, name: str) -> Part:
+    """After a crash, say which step comes next before executing it: if it kills the worker, it can be named."""
+    host, run_id, token = frame.host, frame.claim.run_id, frame.claim.token
+    if not (yield Call(lambda: leases.enter_step(host.connection(), run_id, token, name))):
+        frame.end(Ending(Ended.LOST))

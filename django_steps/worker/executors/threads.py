@@ -1,0 +1,120 @@
+"""Executes runs on threads of this process, as many as the concurrency, each one pass at a time."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from uuid import UUID
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ...engine.ending import Ended
+from ..prefetch import Prefetch
+from ..task import Task
+from ..thread_connections import ThreadConnections
+from .base import Executor, HasEnded
+
+logger = logging.getLogger("django_steps")
+
+
+class Threads(Executor):
+    """Starts threads when there is something to do, up to `concurrency`, and keeps them; `alias`: the database of the runs."""
+
+    def __init__(self, alias: str, concurrency: int, has_ended: HasEnded, has_room: Callable[[], None]) -> None:
+        super().__init__(has_ended, has_room)
+        self._concurrency = concurrency
+        self._tasks: dict[UUID, Task] = {}
+        self._waiting: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._prefetch = Prefetch(concurrency)
+        self._connections = ThreadConnections(alias)
+        self._is_stopping = False
+        self._is_more_ready = True
+
+    def room(self) -> int:
+        with self._lock:
+            return self._prefetch.room(len(self._tasks))
+
+    def take(self, tasks: Sequence[Task], *, is_more_ready: bool) -> None:
+        with self._lock:
+            self._is_more_ready = is_more_ready
+            for task in tasks:
+                self._tasks[task.claim.run_id] = task
+        for task in tasks:
+            self._waiting.put(task)
+        self._staff()
+
+    def held(self) -> Mapping[UUID, Task]:
+        with self._lock:
+            return dict(self._tasks)
+
+    def longest_wait(self) -> float | None:
+        with self._lock:
+            oldest = min((task.claimed_on for task in self._tasks.values() if not task.has_begun), default=None)
+        return None if oldest is None else time.monotonic() - oldest
+
+    def release_next(self, connection: BaseDatabaseWrapper) -> bool:
+        try:
+            task = self._waiting.get_nowait()
+        except queue.Empty:
+            return False
+        if task is None:
+            return False
+        try:
+            task.release(connection)
+        except BaseException:
+            self._waiting.put(task)
+            raise
+        self._prefetch.note_wait()
+        self._drop(task)
+        return True
+
+    def stop(self, timeout: float | None) -> bool:
+        self._is_stopping = True
+        for task in self.held().values():
+            task.stop(Ended.RELEASED)
+        for _ in self._threads:
+            self._waiting.put(None)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    # -- Threads --------------------------------------------------------------------------------
+
+    def _staff(self) -> None:
+        """Start threads for what waits, up to the concurrency."""
+        with self._lock:
+            wanted = min(self._concurrency, len(self._tasks)) - len(self._threads)
+        for _ in range(wanted):
+            number = len(self._threads) + 1
+            thread = threading.Thread(target=self._work, name=f"django-steps-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _work(self) -> None:
+        """What each thread does: one task after the other."""
+        while (task := self._connections.next_task(self._waiting)) is not None:
+            began = time.monotonic()
+            try:
+                self._has_ended(task, task.run())
+            except BaseException:  # a thread that ends takes its share of the concurrency with it
+                logger.exception("Run %s is recovered by others when its lease runs out.", task.claim.run_id)
+            self._connections.return_pooled()
+            self._prefetch.note(time.monotonic() - began)
+            self._drop(task)
+        self._connections.close()
+
+    def _drop(self, task: Task) -> None:
+        """A task has ended, or its run was released."""
+        with self._lock:
+            if self._tasks.get(task.claim.run_id) is task:
+                del self._tasks[task.claim.run_id]
+            held, low, prefetches = len(self._tasks), self._prefetch.low(), self._prefetch.prefetches
+        # Where runs are prefetched, not every end is a reason to claim: there are others to go on with, or none at all.
+        if held == 0 or not prefetches or (held <= low and self._is_more_ready) or self._is_stopping:
+            self._has_room()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from django.db import connection
 
-from django_steps import workflow
+from django_steps import ledger, workflow
 from django_steps.core import states
 from django_steps.ledger import claims, transitions, unknown
 from django_steps.ledger.transitions import Finish
@@ -115,3 +118,16 @@ def test_the_model_test_looks_at_the_table(columns):
     WorkflowRun.objects.filter(pk=machine.run.pk).update(**columns)
     with pytest.raises(AssertionError):
         machine.history_is_the_beginning_of_the_models()
+
+
+def test_a_run_finishes_becomes_ready_and_is_suspended_in_one_place():
+    """Only `moves` spells what these UPDATEs set."""
+    spelled = re.compile(
+        r"phase = (\{(ENDED|Phase\.ENDED)\}|[02]\b)|finished_at = %s|status = '(sleeping|pending|canceled)',"
+    )
+    found = {
+        path.name
+        for path in Path(ledger.__file__).parent.rglob("*.py")
+        if any(spelled.search(line) for line in path.read_text().splitlines() if "WHERE" not in line)
+    }
+    assert found == {"moves.py"}

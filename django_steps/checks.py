@@ -7,8 +7,7 @@ Only settings are read, and no database is touched, except with `manage.py check
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from django.apps import apps
@@ -38,20 +37,6 @@ DATABASES[{alias!r}]["OPTIONS"] = {{
     "timeout": 30,
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
 }}"""
-
-
-_concurrency_here: int | None = None
-
-
-@contextmanager
-def for_worker(concurrency: int | None) -> Iterator[None]:
-    """Let the checks judge pools by this concurrency rather than the setting: a worker's command line may say another."""
-    global _concurrency_here
-    before, _concurrency_here = _concurrency_here, concurrency
-    try:
-        yield
-    finally:
-        _concurrency_here = before
 
 
 def register() -> None:
@@ -256,16 +241,14 @@ def _check_pool(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
 
 def _concurrency() -> int | None:
     """How many threads a worker has; None if the setting is wrong, which E001 tells."""
-    if _concurrency_here is not None:
-        return _concurrency_here
     try:
-        return conf.concurrency
+        return conf.concurrency_given or conf.concurrency
     except ImproperlyConfigured:
         return None
 
 
 def _where_concurrency_is_set() -> str:
-    return 'DJANGO_STEPS["CONCURRENCY"]' if _concurrency_here is None else "--concurrency"
+    return 'DJANGO_STEPS["CONCURRENCY"]' if conf.concurrency_given is None else "--concurrency"
 
 
 def _pool_size(options: dict[str, Any]) -> int | None:

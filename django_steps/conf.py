@@ -6,7 +6,8 @@ checks show; reading a wrong value raises `ImproperlyConfigured`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -85,7 +86,21 @@ def problems() -> list[str]:
 
 
 class Conf:
-    """The values in force now; see the reference for what each means."""
+    """The values in force now; see the reference for what each means.
+
+    `concurrency_given`: what the command line of this process says instead of the setting, while that is checked.
+    """
+
+    concurrency_given: int | None = None
+
+    @contextmanager
+    def given(self, *, concurrency: int | None) -> Iterator[None]:
+        """Let the system checks look at what the command line of a worker says; None leaves it to the setting."""
+        before, self.concurrency_given = self.concurrency_given, concurrency
+        try:
+            yield
+        finally:
+            self.concurrency_given = before
 
     @property
     def concurrency(self) -> int:

@@ -15,6 +15,7 @@ from django.db.utils import ConnectionHandler
 from psycopg import IsolationLevel
 
 from django_steps import checks
+from django_steps.conf import conf
 
 SQLITE = {
     "ENGINE": "django.db.backends.sqlite3",
@@ -159,12 +160,12 @@ class TestDatabaseSettings:
     def test_pool_is_judged_by_what_the_command_line_of_a_worker_says(self, use_database, settings):
         settings.DJANGO_STEPS = {"CONCURRENCY": 8}
         use_database(POSTGRESQL, OPTIONS={"pool": {"max_size": 13}})
-        with checks.for_worker(9):
+        with conf.given(concurrency=9):
             (message,) = found()
         assert message.id == "django_steps.E003" and "a concurrency of 9 may need 14" in message.msg
         assert message.hint.endswith("or lower --concurrency.")
         use_database(POSTGRESQL, OPTIONS={"pool": {"max_size": 7}})
-        with checks.for_worker(2):
+        with conf.given(concurrency=2):
             assert ids() == []
 
     def test_command_line_with_more_threads_than_its_pool_has_connections_is_refused(self, use_database, settings):
@@ -217,7 +218,7 @@ class TestProject:
         assert (message.id, message.level) == ("django_steps.W005", WARNING)
         assert f"database 'reports' has {size} connections, fewer than the 8 threads" in message.msg
         assert '{"max_size": 8}' in message.hint
-        with checks.for_worker(size):
+        with conf.given(concurrency=size):
             assert ids() == []
 
     def test_pool_of_another_database_with_room_for_all_threads(self, settings, monkeypatch):

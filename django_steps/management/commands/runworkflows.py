@@ -15,7 +15,7 @@ from django.utils.autoreload import get_child_arguments
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from ... import checks
+from ...conf import conf
 from ...worker import Worker
 from ...worker.stopping import StopSignals, end_at_once
 from ...worker.supervisor import SUPERVISED, PythonFiles, Supervisor
@@ -27,6 +27,7 @@ from ..worker_output import WorkerOutput, logging_to_stderr
 class Command(base.WorkflowCommand):
     help = gettext_lazy("Execute the runs of workflows until stopped.")
     is_command_line = False  # rather than called by other code
+    concurrency: int | None = None  # as the options say
     epilog = gettext_lazy(
         "SIGTERM or Ctrl-C stops it cleanly: it claims nothing more, lets running steps end, and releases the runs.\n"
         "A second signal, or --shutdown-timeout, ends it at once; running steps are executed again when the lease ends.\n"
@@ -86,10 +87,14 @@ class Command(base.WorkflowCommand):
         self.is_command_line = True
         super().run_from_argv(argv)
 
-    def execute(self, *args: Any, **options: Any) -> Any:
-        # What the system checks find too little may be enough here, and the other way around.
-        with checks.for_worker(options["concurrency"]):
-            return super().execute(*args, **options)
+    def get_check_kwargs(self, options: dict[str, Any]) -> Any:
+        self.concurrency = options["concurrency"]
+        return super().get_check_kwargs(options)
+
+    def check(self, *args: Any, **kwargs: Any) -> None:
+        # A pool that is too small for the setting may be large enough for this worker, and the other way around.
+        with conf.given(concurrency=self.concurrency):
+            super().check(*args, **kwargs)
 
     def carry_out(self, **options: Any) -> None:
         # Whatever a step starts is not supervised.

@@ -1,6 +1,6 @@
 """The `DJANGO_STEPS` setting: defaults, and validation when a value is read.
 
-Read lazily, so that `override_settings` works. Which values are wrong is told by `problems()`, which the system
+Read lazily, so that `override_settings` works. `problems()` says which values are wrong, which the system
 checks show; reading a wrong value raises `ImproperlyConfigured`.
 """
 

@@ -209,11 +209,11 @@ class StartOutsideStep(StepsError):
 
 
 class PassEnded(BaseException):
-    """Unwinds a body whose pass is ending early (put down, canceled, lease lost, worker stopping).
+    """Unwinds a body whose pass is ending early (suspended, canceled, lease lost, worker stopping).
 
     A `BaseException`, so that `except Exception` in a body lets it through. Never catch it to stay.
     """
 
 
 class ClaimLost(PassEnded):
-    """The run is another worker's by now, or the database can't be told otherwise: nothing more is written."""
+    """The run is another worker's by now, or the database can't be reached to find out: nothing more is written."""

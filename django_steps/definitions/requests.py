@@ -36,7 +36,7 @@ Request = RunStep | Sleep
 
 
 class Performer(Protocol):
-    """What carries requests out: a pass over a run."""
+    """What carries requests out: the pass of a run."""
 
     def define(self, name: str) -> None:
         """A step is defined: its name is taken, and it has to be run."""

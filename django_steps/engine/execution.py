@@ -1,4 +1,4 @@
-"""One pass over one run: call the body against its history, and bring the run to where the call leaves it.
+"""One pass of one run: call the body against its history, and bring the run to where the call leaves it.
 
 Knows no threads. `run_claim()` is the way in, for workers, the testing kit and whoever else executes runs.
 """
@@ -252,7 +252,7 @@ def _finish(
 
 def _fail(claim: Claim, host: Host, error: Exception) -> Ending:
     """End a run whose pass raised an error that is neither the body's nor a step's."""
-    logger.error("The pass over run %s raised an error of its own.", claim.run_id, exc_info=error)
+    logger.error("The pass of run %s raised an error of its own.", claim.run_id, exc_info=error)
     text = failures.with_steps(failures.record(error), [])
     try:
         outcome, ending = _finish(claim, host, Ended.FAILED, error=text)

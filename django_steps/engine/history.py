@@ -1,4 +1,4 @@
-"""What one run has recorded, as a pass over its body reads it: look up, notice duplicates and mismatches.
+"""What one run has recorded, as a pass reads it: look up, notice duplicates and mismatches.
 
 Nothing is written here. The database's part of reading is in `ledger/histories.py`.
 """

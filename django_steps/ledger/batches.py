@@ -45,7 +45,7 @@ def _write_one(connection: BaseDatabaseWrapper, write: Write) -> bool:
     if isinstance(write, StepWrite):
         return records.insert_unlocked(connection, write)
     if connection.vendor == "mysql":
-        return False  # there is no UPDATE that passes over a locked row
+        return False  # no UPDATE can leave out a locked row
     if connection.vendor == "postgresql":
         return bool(_write_as_one_statement(connection, [write]))
     return transitions.finish_waiting(connection, write)

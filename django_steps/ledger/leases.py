@@ -89,7 +89,7 @@ def _look(
             ids,
         )
         rows = cursor.fetchall()
-    if not lock:  # what a lock passes over is missing, too
+    if not lock:  # what a lock leaves out is missing, too
         found.lost |= holdings.keys() - {dialect.run_id(row[0]) for row in rows}
     for value, token, status, phase in rows:
         run_id = dialect.run_id(value)

@@ -5,7 +5,7 @@ Every way in which it becomes ready uses `ready()`: a release, a recovery, a tim
 known again. (A run that is started is ready by the defaults of its columns.) Which columns go together in which state is
 the table in `ledger/__init__.py`.
 
-The word is *finish*, not end: a run finishes, a pass over it ends.
+The word is *finish*, not end: a run finishes, a pass ends.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def bring_back(connection: BaseDatabaseWrapper, kinds: Collection[Kind]) -> int:
 
 
 def _move(connection: BaseDatabaseWrapper, source: int, move: str, condition: str, parameters: list[str]) -> int:
-    """Passes over what somebody has locked, and takes SQLite's write lock only if there is something to do."""
+    """Leaves out what somebody has locked, and takes SQLite's write lock only if there is something to do."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT 1 FROM {RUN} WHERE phase = {source} AND {condition} LIMIT 1", parameters)
         if cursor.fetchone() is None:

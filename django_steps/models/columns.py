@@ -130,7 +130,7 @@ class RunColumns(models.Model):
     def save(self, **options: Any) -> None:
         """Refused for a run that exists: its state belongs to the engine."""
         if not self._state.adding:
-            raise TypeError("A run is changed through its verbs: retry(), cancel(), restart(); not by save().")
+            raise TypeError("A run is changed through its controls: retry(), cancel(), restart(); not by save().")
         super().save(**options)
 
     # -- What people read -----------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Querysets that speak the language of runs: which are pending, active, failed, finished; and verbs for many at once."""
+"""Querysets that speak the language of runs: which are pending, active, failed, finished; and controls for many at once."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ M = TypeVar("M", bound=RunColumns, covariant=True)
 
 
 class Skipped(NamedTuple):
-    """A run that a verb left alone, and why."""
+    """A run that a control left alone, and why."""
 
     run_id: UUID
     reason: str
 
 
 class BulkResult(NamedTuple):
-    """What a verb did to many runs: the ids of those it changed, and those it skipped with the reasons."""
+    """What a control did to many runs: the ids of those it changed, and those it skipped with the reasons."""
 
     done: list[UUID]
     skipped: list[Skipped]
 
 
 class WorkflowRunQuerySet(models.QuerySet[M]):
-    """The runs of the database, with verbs that report `(done, skipped)`."""
+    """The runs of the database, with controls that report `(done, skipped)`."""
 
     def pending(self) -> Self:
         """Runs that wait for a worker, or for the time they were delayed to."""
@@ -64,12 +64,12 @@ class WorkflowRunQuerySet(models.QuerySet[M]):
         if is_canceled_now and signals.run_canceled.has_listeners(self.model):
             tell_canceled(self.model._default_manager.using(connection.alias).get(pk=run_id), connection.alias)
 
-    def _each(self, verb: Any, *arguments: Any) -> BulkResult:
+    def _each(self, control: Any, *arguments: Any) -> BulkResult:
         connection = database.connection_for(router.db_for_write(self.model))
         result = BulkResult([], [])
         for run_id in list(self.values_list("pk", flat=True)):
             try:
-                verb(connection, run_id, *arguments)
+                control(connection, run_id, *arguments)
             except StepsError as error:
                 result.skipped.append(Skipped(run_id, str(error)))
             else:

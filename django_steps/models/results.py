@@ -21,7 +21,7 @@ from .diagnosis import Unclaimed, why_unclaimed
 Say = Callable[[Unclaimed], None]
 
 _FIRST_LOOK, _LAST_LOOK = 0.005, 0.25  # seconds between two looks for the end of a run
-# Seconds between two looks for a worker. The second in succession that finds none is told of: the only worker may just
+# Seconds between two looks for a worker. The second in succession that finds none is reported: the only worker may just
 # be restarting.
 LOOK_FOR_WORKERS = 2.5
 

@@ -42,7 +42,7 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop; what is held is not given back by this."""
+        """Stop; what is held is not released by this."""
         self._stop.set()
         self._thread.join(timeout=5)
 

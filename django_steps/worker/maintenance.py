@@ -38,7 +38,7 @@ class Maintenance:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop after the batch that is under way."""
+        """Stop after the present batch."""
         self._stop.set()
         self._thread.join(timeout=5)
 

@@ -2,7 +2,7 @@
 
 A wake-up is a hint and may be lost: workers look for themselves now and then. On MySQL and MariaDB, and behind a pooler
 that drops notifications, they only do that. The loop of a worker waits on the connection by which it claims, so that
-being told takes no connection and no thread of its own.
+hearing of news takes no connection and no thread of its own.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Wakeups:
         self._event = threading.Event()
 
     def wake(self) -> None:
-        """End the wait that is under way, or the next one."""
+        """End the wait that is going on, or the next one."""
         self._event.set()
 
     def clear(self) -> None:

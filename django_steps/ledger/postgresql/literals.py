@@ -65,7 +65,7 @@ def execute_as_literals(cursor: Any, text: str, parameters: Sequence[Any], sent:
 
 
 class _Sending:
-    """A client's cursor that sends another statement than it is told to."""
+    """A client's cursor that sends another statement than the one it is given."""
 
     __slots__ = ("_raw", "_sent")
 

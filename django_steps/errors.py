@@ -145,8 +145,11 @@ class NonRetryableError(StepsError):
 class RetryAfter(StepsError):
     """Raise this in a step to say when the next attempt is due.
 
-    `delay` is a duration: `"30s"`, a `timedelta`, or seconds. It replaces the delay of the step's
-    retry policy; how many attempts there are is still the policy's to say.
+    `delay` is a duration: `"30s"`, a `timedelta`, or seconds. The attempt is not used up, also without a retry policy;
+    1,000 in succession are a failure. With jitter, which is the default, the wait is up to a tenth longer. Raise it `from`
+    the error that is the reason: that one is shown. `give_up_on` of the policy wins.
+
+    In a body it replaces the delay of the policy of the run, and uses up an attempt of it.
     """
 
     def __init__(self, delay: Any, message: str = "") -> None:

@@ -33,7 +33,7 @@ class RetryPolicy:
     - `retry_on`, `give_up_on`: an exception class, a tuple of them, or a function that takes the exception
       and returns a bool. `give_up_on` wins.
 
-    `NonRetryableError` is never tried again; `RetryAfter` sets the wait itself.
+    `NonRetryableError` is never tried again. `RetryAfter` sets the wait itself; in a step it uses up no attempt.
 
     >>> RetryPolicy(max_attempts=5, initial_interval="1s", jitter=False).delay_after(3, OSError())
     datetime.timedelta(seconds=4)
@@ -68,6 +68,15 @@ class RetryPolicy:
         if _is_excluded(self, error):
             return None
         return self._backoff(attempt)
+
+    def delay_asked_for(self, error: BaseException) -> timedelta | None:
+        """The wait that a `RetryAfter` of a step asks for, which uses up no attempt; None for other errors.
+
+        With jitter it is up to a tenth longer, never shorter. `give_up_on` wins.
+        """
+        if not isinstance(error, RetryAfter) or isinstance(error, NonRetryableError) or _gives_up(self, error):
+            return None
+        return error.delay * random.uniform(1.0, 1.1) if self.jitter else error.delay
 
     def _backoff(self, attempt: int) -> timedelta:
         try:
@@ -111,11 +120,19 @@ def _holds(condition: Condition, error: BaseException) -> bool:
 
 
 def _is_excluded(policy: RetryPolicy, error: BaseException) -> bool:
+    return _gives_up(policy, error) or not _safely_holds(policy.retry_on, error, otherwise=False)
+
+
+def _gives_up(policy: RetryPolicy, error: BaseException) -> bool:
+    return _safely_holds(policy.give_up_on, error, otherwise=True)
+
+
+def _safely_holds(condition: Condition, error: BaseException, *, otherwise: bool) -> bool:
     try:
-        return _holds(policy.give_up_on, error) or not _holds(policy.retry_on, error)
+        return _holds(condition, error)
     except BaseException:  # the failure that is being judged must be recorded all the same, also after a SystemExit
         logger.exception("A function of a RetryPolicy raised, so that there is no further attempt.")
-        return True
+        return otherwise
 
 
 ONE_ATTEMPT = RetryPolicy(max_attempts=1)

@@ -7,13 +7,14 @@
 Not here: whether something that failed is tried again (`core/retries.py`), and how people read an error (`presentation`).
 """
 
-from .attempt_log import append_attempt
+from .attempt_log import append_attempt, count_postponements
 from .codec import FailureRecord, columns, is_retryable, rebuild, record, steps_named_at_the_end, summary, with_steps
 
 __all__ = [
     "FailureRecord",
     "append_attempt",
     "columns",
+    "count_postponements",
     "is_retryable",
     "rebuild",
     "record",

@@ -19,15 +19,30 @@ _LATEST_KEPT = 29
 _LONGEST_MESSAGE, _LONGEST_TRACEBACK = 2000, 8000
 
 
-def append_attempt(log: str, number: int, started_at: int | None, finished_at: int | None, error: str | None) -> str:
+def append_attempt(
+    log: str,
+    number: int,
+    started_at: int | None,
+    finished_at: int | None,
+    error: str | None,
+    postponements: int = 0,
+) -> str:
     """The text of an attempt log with one more entry; times in microseconds, `error` as the record of the failure.
+
+    `postponements`: the attempt has ended by `RetryAfter`, so that it is not used up; so many in succession.
 
     Of many attempts the log keeps the first and the latest, of an error what people are shown.
     """
     entries: list[dict[str, Any]] = json.loads(log) if log else []
     shown = None if error is None else FailureRecord.read(error).shortened(_LONGEST_MESSAGE, _LONGEST_TRACEBACK)
-    entries.append({"attempt": number, "started_at": started_at, "finished_at": finished_at, "error": shown})
+    entry = {"attempt": number, "started_at": started_at, "finished_at": finished_at, "error": shown}
+    entries.append({**entry, "postponed": postponements} if postponements else entry)
     return json.dumps([*entries[:1], *entries[1:][-_LATEST_KEPT:]])
+
+
+def count_postponements(log: str) -> int:
+    """How many attempts in succession, up to the last one, have ended by `RetryAfter`."""
+    return int(json.loads(log)[-1].get("postponed", 0)) if log else 0
 
 
 def read_log(log: str, next_attempt: int) -> list[Entry]:
@@ -37,10 +52,12 @@ def read_log(log: str, next_attempt: int) -> list[Entry]:
     # no number is below 0.
     following = next_attempt
     for entry in reversed(json.loads(log) if log else []):
-        following = entry["attempt"] if entry["attempt"] < following else 0
+        postponed = entry.get("postponed", 0) > 0  # the next attempt has the same number
+        following = entry["attempt"] if entry["attempt"] < following + postponed else 0
         entries.append(
             {
                 "attempt": entry["attempt"],
+                "postponed": postponed,
                 "before_retry": following == 0,
                 "started_at": entry["started_at"] and clock.to_datetime(entry["started_at"]),
                 "finished_at": entry["finished_at"] and clock.to_datetime(entry["finished_at"]),
@@ -55,5 +72,5 @@ def count_before_retry(entries: Sequence[Entry]) -> int:
 
     A log is cut where it is long: where what it has lost was the last attempt before a retry, this counts too few.
     """
-    numbers = [entry["attempt"] for entry in entries if entry["before_retry"]]
+    numbers = [entry["attempt"] for entry in entries if entry["before_retry"] and not entry["postponed"]]
     return sum(number for number, following in zip_longest(numbers, numbers[1:], fillvalue=0) if following <= number)

@@ -262,7 +262,7 @@ def test_retry_after_says_when_the_next_attempt_is_due(work, pass_time):
     pass_time("119m")
     work()
     assert executed == [1]
-    pass_time("2m")
+    pass_time("14m")  # with jitter it may be a tenth later
     work()
     assert run.result(timeout=0) == "data"
 
@@ -412,3 +412,96 @@ def test_condition_that_exits_is_no_further_attempt_and_not_the_end_of_the_worke
     error = error_of(run)
     assert (error["type"], error["message"]) == ("OSError", "no answer")
     assert run.steps.get().attempts == 1
+
+
+# -- RetryAfter ------------------------------------------------------------------------------------
+
+
+def test_retry_after_uses_up_no_attempt_and_needs_no_policy(work):
+    seen: list[int] = []
+
+    def limited() -> str:
+        seen.append(current_step().attempt)
+        if len(seen) < 4:
+            raise RetryAfter("10ms", "slow down") from ConnectionError("429")
+        return "data"
+
+    @workflow
+    def calling(step):
+        return step.define("call", limited).run()
+
+    run = calling.start()
+    work()
+    assert run.result(timeout=0) == "data"
+    assert seen == [1, 1, 1, 1]
+    record = run.steps.get()
+    assert record.attempts == 1
+    logged = list(record.earlier_attempts)
+    assert [entry["attempt"] for entry in logged] == [1, 1, 1]
+    assert {entry["error"]["type"] for entry in logged} == {"ConnectionError"}  # what is shown is the reason
+    assert not any(entry["before_retry"] for entry in logged)
+
+
+@pytest.mark.counts_passes
+def test_attempts_are_counted_over_postponements_and_suspensions(work, pass_time):
+    seen: list[int] = []
+
+    def flaky() -> None:
+        seen.append(current_step().attempt)
+        raise RetryAfter("2h") if len(seen) % 2 else OSError("down")
+
+    @workflow
+    def calling(step):
+        step.define("call", flaky, retry=RetryPolicy(max_attempts=2, initial_interval="2h", jitter=False)).run()
+
+    run = calling.start()
+    for _ in range(6):
+        work()
+        pass_time("3h")
+    assert error_of(run)["type"] == "OSError"
+    assert seen == [1, 1, 2, 2]
+    assert run.steps.get().attempts == 2
+
+
+@pytest.mark.counts_passes
+def test_a_thousand_postponements_in_succession_are_a_failure(work):
+    executed: list[int] = []
+
+    def never() -> None:
+        executed.append(1)
+        raise RetryAfter(0, "not yet")
+
+    @workflow
+    def waiting(step):
+        step.define("wait", never, retry=RetryPolicy(jitter=False)).run()
+
+    run = waiting.start()
+    work()
+    error = error_of(run)
+    assert (error["type"], error["message"]) == ("django_steps.errors.RetryAfter", "not yet")
+    assert len(executed) == 1001
+
+
+@pytest.mark.parametrize("give_up_on", [RetryAfter, lambda error: error.delay.total_seconds() > 60])
+def test_giving_up_wins_over_retry_after(work, give_up_on):
+    executed: list[int] = []
+
+    def busy() -> None:
+        executed.append(1)
+        raise RetryAfter("2h")
+
+    @workflow
+    def calling(step):
+        step.define("call", busy, retry=RetryPolicy(give_up_on=give_up_on)).run()
+
+    run = calling.start()
+    work()
+    assert error_of(run)["type"] == "django_steps.errors.RetryAfter"
+    assert executed == [1]
+
+
+def test_wait_of_retry_after_is_never_shorter_and_at_most_a_tenth_longer():
+    waits = {RetryPolicy().delay_asked_for(RetryAfter("100s")) for _ in range(200)}
+    assert timedelta(seconds=100) <= min(waits) < max(waits) <= timedelta(seconds=110)
+    assert RetryPolicy(jitter=False).delay_asked_for(RetryAfter("100s")) == timedelta(seconds=100)
+    assert RetryPolicy().delay_asked_for(OSError()) is None

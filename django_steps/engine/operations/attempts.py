@@ -10,12 +10,22 @@ from ... import failures, values
 from ...core.retries import RetryPolicy
 from ...core.states import FINAL
 from ...definitions.requests import RunStep
-from ...errors import NestedStep, OwnRunChanged, StepInTransaction, UnserializableValue, ValueTooLarge, WrongThread
+from ...errors import (
+    NestedStep,
+    OwnRunChanged,
+    RetryAfter,
+    StepInTransaction,
+    UnserializableValue,
+    ValueTooLarge,
+    WrongThread,
+)
 from ...ledger.claims import Claim
 from ...ledger.histories import Recorded
 from ...ledger.records import Outcome, StepWrite
 from ..history import History
 
+# How often in succession a step may ask by `RetryAfter` to be executed later: more is an endless loop.
+_MOST_POSTPONEMENTS = 1000
 # Mistakes in the code: trying again would only make the same one again.
 _MISTAKES = (NestedStep, OwnRunChanged, StepInTransaction, WrongThread, UnserializableValue, ValueTooLarge)
 
@@ -42,11 +52,13 @@ class Attempt:
         self.position = recorded.position if recorded else history.next_position()
         self.after = history.delivered
         self.started_at = 0
+        self.postponements = failures.count_postponements(self.log)  # in succession, up to now
         self.outcome: Outcome | None = None  # of the record that an atomic step has committed itself
 
     def count(self, write: StepWrite) -> None:
         """The attempt that `write` records has failed; the next one begins."""
         self.number, self.log, self.replaces = write.attempts + 1, write.attempt_log, True
+        self.postponements = failures.count_postponements(self.log)
 
     def succeeded(self, value: Any) -> StepWrite:
         """The record of success; raises what makes the value impossible to record."""
@@ -54,16 +66,27 @@ class Attempt:
 
     def failed(self, error: BaseException) -> StepWrite:
         """The record of a failure: final, or of an attempt that is followed by another one."""
-        text = failures.with_steps(failures.record(error), [self.request.name])
-        delay = None if isinstance(error, _MISTAKES) else self.policy.delay_after(self.number, error)
-        if delay is None:
-            return self._write("failed", error=text)
+        asked_for = self.policy.delay_asked_for(error) if self.postponements < _MOST_POSTPONEMENTS else None
+        if asked_for is not None:
+            return self._retrying(error.__cause__ or error, asked_for, self.postponements + 1)
+        delay = None
+        if not isinstance(error, (*_MISTAKES, RetryAfter)):
+            delay = self.policy.delay_after(self.number, error)
+        return self._write("failed", error=self._text(error)) if delay is None else self._retrying(error, delay)
+
+    def _retrying(self, error: BaseException, delay: timedelta, postponements: int = 0) -> StepWrite:
+        """Another attempt follows after `delay`; where the step itself has asked for the delay, it is the same attempt."""
         write = self._write("retrying")
-        finished_at = write.finished_at or 0
-        delay_us = delay // timedelta(microseconds=1)
+        write.attempts -= postponements > 0
+        finished_at, delay_us = write.finished_at or 0, delay // timedelta(microseconds=1)
         write.wakes_at_us, write.context = finished_at + delay_us, json.dumps({"delay_us": delay_us})
-        write.attempt_log = failures.append_attempt(self.log, self.number, self.started_at, finished_at, text)
+        write.attempt_log = failures.append_attempt(
+            self.log, self.number, self.started_at, finished_at, self._text(error), postponements
+        )
         return write
+
+    def _text(self, error: BaseException) -> str:
+        return failures.with_steps(failures.record(error), [self.request.name])
 
     def _write(self, status: str, output: str | None = None, error: str | None = None) -> StepWrite:
         claim = self.claim

@@ -199,7 +199,10 @@ class Pass:
         policy: RetryPolicy | None = self.workflow.retry
         delay = policy.delay_after(self.claim.attempts, error) if policy and failures.is_retryable(text) else None
         if delay is None or not self._may_reset(steps):
-            return self._ended(*_finish(self.claim, self.host, Ended.FAILED, error=text))
+            outcome, ending = _finish(self.claim, self.host, Ended.FAILED, error=text)
+            if outcome is Outcome.WRITTEN and self.host.logs_failures:
+                hooks.log_failure(self.claim.run_id, self.claim.workflow, text, error)
+            return self._ended(outcome, ending)
         claim, host = self.claim, self.host
         due_us = claim.now() + delay // timedelta(microseconds=1)
         outcome = host.write(

@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db import router
 from django.dispatch import Signal
 
-from .. import signals
+from .. import failures, signals
 from ..core import clock
 from ..core.context import active_pass
 from ..ledger.claims import Claim
@@ -101,7 +101,26 @@ def run_ended(run_id: UUID) -> None:
     alias = router.db_for_write(WorkflowRun)
     run = WorkflowRun.objects.using(alias).filter(pk=run_id).first()
     if run is not None:
+        if run.status == WorkflowRun.Status.FAILED:
+            log_failure(run.pk, run.workflow, run.error_text)
         _tell(signals.run_canceled if run.status == WorkflowRun.Status.CANCELED else signals.run_failed, run)
+
+
+def log_failure(run_id: UUID, workflow: str, text: str | None, error: BaseException | None = None) -> None:
+    """Write to the log that a run has failed for good, so that error trackers learn of it."""
+    shown = failures.summary(text) or {}
+    step = shown.get("step")
+    where = f" in step {step!r}" if step else ""
+    logger.error(
+        "Run %s of %r failed%s: %s: %s",
+        run_id,
+        workflow,
+        where,
+        shown.get("type"),
+        shown.get("message"),
+        exc_info=error,
+        extra={"run_id": str(run_id), "workflow": workflow, "step": step, "is_end_of_run": True},
+    )
 
 
 def _send(signal: Signal, claim: Claim, known: dict[str, Any] | None = None, **details: Any) -> None:

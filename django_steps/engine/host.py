@@ -72,6 +72,11 @@ class Host(Protocol):
         ...
 
     @property
+    def logs_failures(self) -> bool:
+        """Whether a run that has failed is written to the log."""
+        ...
+
+    @property
     def limits(self) -> Limits:
         """What the settings allow here."""
         ...
@@ -82,6 +87,7 @@ class Direct:
 
     suspends_always = False
     lets_through: tuple[type[BaseException], ...] = ()
+    logs_failures = True
 
     def __init__(self, alias: str) -> None:
         self._alias = alias

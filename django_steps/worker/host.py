@@ -42,6 +42,7 @@ class WorkerHost:
 
     suspends_always = False
     lets_through = ()
+    logs_failures = True
 
     def __init__(self, commits: GroupCommit, limits: Limits, repeated: Repeated | None = None) -> None:
         self.limits = limits

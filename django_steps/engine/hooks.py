@@ -118,7 +118,7 @@ def log_failure(run_id: UUID, workflow: str, text: str | None, error: BaseExcept
         where,
         shown.get("type"),
         shown.get("message"),
-        exc_info=error,
+        exc_info=error and (type(error), error, failures.users_traceback(error)),
         extra={"run_id": str(run_id), "workflow": workflow, "step": step, "is_end_of_run": True},
     )
 

@@ -8,7 +8,17 @@ Not here: whether something that failed is tried again (`core/retries.py`), and 
 """
 
 from .attempt_log import append_attempt, count_postponements
-from .codec import FailureRecord, columns, is_retryable, rebuild, record, steps_named_at_the_end, summary, with_steps
+from .codec import (
+    FailureRecord,
+    columns,
+    is_retryable,
+    rebuild,
+    record,
+    steps_named_at_the_end,
+    summary,
+    users_traceback,
+    with_steps,
+)
 
 __all__ = [
     "FailureRecord",
@@ -20,5 +30,6 @@ __all__ = [
     "record",
     "steps_named_at_the_end",
     "summary",
+    "users_traceback",
     "with_steps",
 ]

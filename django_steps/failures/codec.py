@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from ..core.names import MAX_LENGTH
@@ -209,6 +210,14 @@ def _traceback(exc: BaseException) -> str:
         # Its class breaks what looks at it; where it happened is known all the same.
         text = "".join(traceback.format_tb(_own_traceback(exc)))
     return _clipped(text, _MAX_TRACEBACK_BYTES)
+
+
+def users_traceback(exc: BaseException) -> TracebackType | None:
+    """The traceback of an exception from the first frame of users' code on; all of it where there is none."""
+    found = whole = _own_traceback(exc)
+    while found is not None and found.tb_frame.f_code.co_filename.startswith(_OWN_FILES):
+        found = found.tb_next
+    return found or whole
 
 
 def _own_traceback(exc: BaseException) -> Any:

@@ -151,8 +151,8 @@ def logging_to_stderr(verbosity: int) -> Iterator[None]:
         yield
         return
     handler = logging.StreamHandler(sys.stderr)
-    if verbosity:  # there is a line for each run that ends
-        handler.addFilter(lambda record: not getattr(record, "is_end_of_run", False))
+    # Of each run that ends there is a line, or none was asked for.
+    handler.addFilter(lambda record: not getattr(record, "is_end_of_run", False))
     handler.setFormatter(logging.Formatter("%(asctime)s  %(levelname)-9s  %(name)s: %(message)s", "%H:%M:%S"))
     level = logger.level
     logger.addHandler(handler)

@@ -10,6 +10,7 @@ from .definitions.decorator import workflow
 from .definitions.step import Step
 from .errors import (
     DuplicateStepName,
+    EndlessBody,
     FailureWasHandled,
     HistoryMismatch,
     InvalidInput,
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DuplicateStepName",
+    "EndlessBody",
     "FailureWasHandled",
     "HistoryMismatch",
     "InvalidInput",

@@ -101,6 +101,10 @@ class StepInTransaction(StepsError):
     """A step was called inside an `atomic()` block that the body opened."""
 
 
+class EndlessBody(StepsError):
+    """A body catches the exception that ends its pass, and goes on calling steps without end."""
+
+
 class OwnRunChanged(StepsError):
     """An atomic step deleted its own run, or changed it, so that its record can't be written."""
 

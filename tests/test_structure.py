@@ -20,6 +20,7 @@ MODULES = {
 
 PUBLIC_NAMES = {
     "DuplicateStepName",
+    "EndlessBody",
     "FailureWasHandled",
     "HistoryMismatch",
     "InvalidInput",

@@ -21,7 +21,7 @@ from ..definitions import Workflow, get_workflow
 from ..definitions.logger import WorkflowLogger
 from ..definitions.requests import Request
 from ..definitions.step import Step
-from ..errors import ClaimLost, StepNotRun
+from ..errors import ClaimLost, EndlessBody, StepNotRun
 from ..ledger import histories, transitions
 from ..ledger.claims import Claim
 from ..ledger.histories import Recorded
@@ -38,7 +38,7 @@ from .operations.table import OPERATIONS
 
 logger = logging.getLogger("django_steps")
 
-_LET_GO = (Ended.CANCELED, Ended.RELEASED, Ended.LOST)
+_RELEASING = (Ended.CANCELED, Ended.RELEASED, Ended.LOST)
 
 
 def run_claim(
@@ -113,7 +113,7 @@ class Pass:
         """Call the body, and bring the run to where the call leaves it."""
         value, error = self._call_body()
         if self.frame.ending is not None:
-            return self._settled(self.frame.ending)
+            return _settled(self.claim, self.host, self.frame.ending)
         if self.frame.mistake is not None:  # whatever the body made of it
             return self._raised(self.frame.mistake)
         return self._returned(value) if error is None else self._raised(error)
@@ -224,15 +224,17 @@ class Pass:
 
     def _ended(self, outcome: Outcome, ending: Ending) -> Ending:
         """The ending that was asked for, or what came between."""
-        return ending if outcome is Outcome.WRITTEN else self._settled(Ending(ended_by(outcome)))
-
-    def _settled(self, ending: Ending) -> Ending:
-        """Release the run, if it is still this pass's to release."""
-        if ending.how not in _LET_GO:
+        if outcome is Outcome.WRITTEN:
             return ending
-        claim, host = self.claim, self.host
-        has_ended = host.write(lambda: transitions.release(host.connection(), claim.run_id, claim.token))
-        return Ending(Ended.CANCELED) if has_ended else ending
+        return _settled(self.claim, self.host, Ending(ended_by(outcome)))
+
+
+def _settled(claim: Claim, host: Host, ending: Ending) -> Ending:
+    """Release the run, if it is still this pass's to release."""
+    if ending.how not in _RELEASING:
+        return ending
+    has_ended = host.write(lambda: transitions.release(host.connection(), claim.run_id, claim.token))
+    return Ending(Ended.CANCELED) if has_ended else ending
 
 
 # -- The end of a run, in one place ------------------------------------------------------------------
@@ -242,7 +244,12 @@ def _finish(
     claim: Claim, host: Host, how: Ended, *, output: str | None = None, error: str | None = None
 ) -> tuple[Outcome, Ending]:
     """End the run, unless it is no longer this claim's."""
-    end = Finish(
+    end = _end(claim, how, output=output, error=error)
+    return host.finish(end), Ending(how, finish=end)
+
+
+def _end(claim: Claim, how: Ended, *, output: str | None = None, error: str | None = None) -> Finish:
+    return Finish(
         run_id=claim.run_id,
         token=claim.token,
         status=how.value,
@@ -250,7 +257,18 @@ def _finish(
         error=error,
         finished_at=claim.now(),
     )
-    return host.finish(end), Ending(how, finish=end)
+
+
+def fail_endless(claim: Claim, host: Host, ending: Ending, error: EndlessBody) -> Ending:
+    """End a run whose body doesn't let its pass end; `ending` is what the pass was ending by."""
+    if ending.how in (Ended.CANCELED, Ended.LOST):
+        return _settled(claim, host, ending)
+    if ending.how is not Ended.SUSPENDED:
+        return _fail(claim, host, error)
+    text = failures.with_steps(failures.record(error), [])
+    end = _end(claim, Ended.FAILED, error=text)
+    host.write(lambda: transitions.finish_suspended(host.connection(), end))
+    return Ending(Ended.FAILED, finish=end)
 
 
 def _fail(claim: Claim, host: Host, error: Exception) -> Ending:

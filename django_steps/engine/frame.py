@@ -35,6 +35,9 @@ from .interceptors import Interceptor
 # Mistakes of the code: a body that catches one can't go on as if nothing had happened.
 MISTAKES = (DuplicateStepName, HistoryMismatch, NestedStep, OwnRunChanged, StepInTransaction, WrongThread)
 
+# After so many refused calls a body is taken for one that never ends.
+MOST_REFUSALS = 1000
+
 
 class Frame:
     """The state of one pass. `interrupt` may be set from any thread, and ends the pass at its next operation.
@@ -66,17 +69,23 @@ class Frame:
         self.guard = Guard(self.connections)
         self.attribution = Attribution()
         self._unrun: dict[str, None] = {}
+        self._refusals = 0
 
     # -- May this be called here and now? ---------------------------------------------------------
 
     def check(self, name: str) -> None:
         """Whether an operation may be called: on the body's own thread, and while the pass is not ending."""
         self.guard.check(name)
-        if self.ending is not None:
-            raise PassEnded(self.ending.how.value)
-        if self.mistake is not None:
-            raise PassEnded(str(self.mistake))
+        if self.ending is not None or self.mistake is not None:
+            self._refuse()
         self.end_if_interrupted()
+
+    def _refuse(self) -> NoReturn:
+        """The pass is ending. A body that catches even this and calls again and again would never let it end."""
+        self._refusals += 1
+        if self._refusals == MOST_REFUSALS:
+            self.host.has_endless_body(self.claim, self.ending or Ending(Ended.FAILED))
+        raise PassEnded(self.ending.how.value if self.ending else str(self.mistake))
 
     def define(self, name: str) -> None:
         """A step is defined: its name is taken, and it has to be run."""

@@ -5,18 +5,27 @@
 
 from __future__ import annotations
 
+import logging
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol, TypeVar
+from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from .. import failures
 from ..conf import conf
+from ..errors import EndlessBody
 from ..ledger import database, records, transitions
+from ..ledger.claims import Claim
 from ..ledger.records import Outcome, StepWrite
 from ..ledger.transitions import Finish
+from .ending import Ending
+
+logger = logging.getLogger("django_steps")
 
 T = TypeVar("T")
 
@@ -71,6 +80,13 @@ class Host(Protocol):
         """What a body raises that is no failure of the run but goes to whoever called."""
         ...
 
+    def has_endless_body(self, claim: Claim, ending: Ending) -> None:
+        """The body of this pass goes on calling operations although the pass is ending; called on its thread.
+
+        A host that has other threads need not return: that keeps the body from using up the processor.
+        """
+        ...
+
     @property
     def logs_failures(self) -> bool:
         """Whether a run that has failed is written to the log."""
@@ -110,3 +126,18 @@ class Direct:
 
     def wait(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    def has_endless_body(self, claim: Claim, ending: Ending) -> None:
+        logger.error("%s", endless_body(claim.run_id))
+
+
+def endless_body(run_id: UUID) -> EndlessBody:
+    """What is wrong with a body that doesn't let its pass end, and where; to be called on its thread."""
+    place = next(
+        (caller for caller in reversed(traceback.extract_stack()) if failures.is_users_code(caller.filename)), None
+    )
+    where = f" at {place.filename}:{place.lineno}, in {place.name}," if place else ""
+    return EndlessBody(
+        f"The body of run {run_id}{where} catches the exception that ends its pass, and goes on calling steps without end. "
+        "Catch Exception instead of using a bare `except:` or BaseException, or raise it again."
+    )

@@ -214,10 +214,16 @@ def _traceback(exc: BaseException) -> str:
 
 def users_traceback(exc: BaseException) -> TracebackType | None:
     """The traceback of an exception from the first frame of users' code on; all of it where there is none."""
-    found = whole = _own_traceback(exc)
-    while found is not None and found.tb_frame.f_code.co_filename.startswith(_OWN_FILES):
+    whole: TracebackType | None = _own_traceback(exc)
+    found = whole
+    while found is not None and not is_users_code(found.tb_frame.f_code.co_filename):
         found = found.tb_next
     return found or whole
+
+
+def is_users_code(file: str) -> bool:
+    """Whether a file is none of this package's."""
+    return not file.startswith(_OWN_FILES)
 
 
 def _own_traceback(exc: BaseException) -> Any:

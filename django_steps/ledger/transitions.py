@@ -59,6 +59,18 @@ def finish_all(connection: BaseDatabaseWrapper, writes: Sequence[Finish]) -> int
         return int(cursor.rowcount)
 
 
+def finish_suspended(connection: BaseDatabaseWrapper, write: Finish) -> bool:
+    """Finish a run that its pass has suspended already, and that no other pass has claimed since; whether it is finished."""
+    statement = f"UPDATE {RUN} SET {_FINISHED_WITH} WHERE id = %s AND status = 'sleeping' AND worker_id IS NULL"
+
+    def finish() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, _parameters(connection, write)[:-1])  # the token went with the suspension
+            return bool(cursor.rowcount)
+
+    return database.retrying(connection, finish)
+
+
 # PostgreSQL: the ends of several runs, given as one JSON text. Runs that are locked are left out; it returns the ids of
 # the finished ones.
 FINISHING = Statement(
@@ -192,10 +204,8 @@ def release(connection: BaseDatabaseWrapper, run_id: UUID, token: int, *, is_unt
     return database.retrying(connection, statements)
 
 
-_FINISHING_ONE = (
-    f"UPDATE {RUN} SET {moves.finishing()}, output = %s, error = %s, error_type = %s, failed_step = %s"
-    f" WHERE {records.FENCE}"
-)
+_FINISHED_WITH = f"{moves.finishing()}, output = %s, error = %s, error_type = %s, failed_step = %s"
+_FINISHING_ONE = f"UPDATE {RUN} SET {_FINISHED_WITH} WHERE {records.FENCE}"
 
 
 def _finish(connection: BaseDatabaseWrapper, write: Finish) -> bool:

@@ -16,9 +16,11 @@ from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core.repeated import Repeated
+from ..engine.ending import Ending
 from ..engine.host import Limits
 from ..errors import ClaimLost, UnserializableResult
 from ..ledger import database, records, transitions
+from ..ledger.claims import Claim
 from ..ledger.records import Outcome, StepWrite
 from ..ledger.transitions import Finish
 from .group_commit import GroupCommit
@@ -51,6 +53,11 @@ class WorkerHost:
         self._lent: BaseDatabaseWrapper | None = None
         self._waiting: threading.Event | None = None
         self._is_interrupted = False
+        # Called with the claim and the ending of a pass whose body doesn't let it end; need not return.
+        self.on_endless_body: Callable[[Claim, Ending], None] = lambda claim, ending: None
+
+    def has_endless_body(self, claim: Claim, ending: Ending) -> None:
+        self.on_endless_body(claim, ending)
 
     def connection(self) -> BaseDatabaseWrapper:
         """In a statement of `write`, the connection that was lent for it; else the calling thread's own."""

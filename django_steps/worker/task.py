@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..engine import hooks
 from ..engine.ending import Ended, Ending
-from ..engine.execution import Pass, run_claim
+from ..engine.execution import Pass, fail_endless, run_claim
 from ..engine.frame import Frame
+from ..engine.host import endless_body
 from ..engine.interceptors import Interceptor
 from ..errors import ClaimLost
 from ..ledger import leases, transitions
@@ -18,6 +21,8 @@ from ..ledger.claims import Claim
 from ..ledger.histories import Recorded
 from ..ledger.leases import Holding
 from .host import WorkerHost
+
+logger = logging.getLogger("django_steps")
 
 # A run that has waited for a thread for so many seconds may have been canceled or lost meanwhile.
 _LONG_WAIT = 0.2
@@ -39,6 +44,9 @@ class Task:
         self.has_begun = False
         self._records, self._host, self._interceptors = records, host, interceptors
         self._frame: Frame | None = None
+        host.on_endless_body = self._has_endless_body
+        # Called on the thread of a pass whose body doesn't let it end; never returns.
+        self.abandon: Callable[[Task, Ending], NoReturn] | None = None
 
     def run(self) -> Ending:
         """Execute the run once. What goes wrong here is the run's failure, or the next claim's."""
@@ -72,6 +80,14 @@ class Task:
     def recorded(self) -> list[Recorded]:
         """What the run had recorded when its pass ended: what its next pass need not load again."""
         return [] if self._frame is None else self._frame.history.records()
+
+    def _has_endless_body(self, claim: Claim, ending: Ending) -> None:
+        error = endless_body(claim.run_id)
+        logger.error("%s", error)
+        ending = fail_endless(claim, self._host, ending, error)
+        hooks.run_left(claim, ending)
+        if self.abandon is not None:
+            self.abandon(self, ending)
 
     def _begun(self, current: Pass) -> None:
         self._frame = current.frame

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ...engine.ending import Ended
+from ...engine.ending import Ended, Ending
 from ..prefetch import Prefetch
 from ..task import Task
 from ..thread_connections import ThreadConnections
 from .base import Executor, HasEnded
 
 logger = logging.getLogger("django_steps")
+
+_LOOK_AGAIN = 0.1  # seconds after which the end of a thread is waited for anew: it may be abandoned meanwhile
 
 
 class Threads(Executor):
@@ -44,6 +48,7 @@ class Threads(Executor):
             self._is_more_ready = is_more_ready
             for task in tasks:
                 self._tasks[task.claim.run_id] = task
+                task.abandon = self._abandon
         for task in tasks:
             self._waiting.put(task)
         self._staff()
@@ -79,10 +84,10 @@ class Threads(Executor):
             task.stop(Ended.RELEASED)
         for _ in self._threads:
             self._waiting.put(None)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        for thread in self._threads:
-            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while (thread := self._any_alive()) is not None and time.monotonic() < deadline:
+            thread.join(min(deadline - time.monotonic(), _LOOK_AGAIN))
+        return thread is None
 
     # -- Threads --------------------------------------------------------------------------------
 
@@ -108,6 +113,26 @@ class Threads(Executor):
             self._prefetch.note(time.monotonic() - began)
             self._drop(task)
         self._connections.close()
+
+    def _abandon(self, task: Task, ending: Ending) -> NoReturn:
+        """Give up this thread, whose body never ends; another one takes its place.
+
+        Python can't end a thread from outside, and this body catches whatever is raised in it. So the thread is kept waiting,
+        where it costs no processor, until the process ends.
+        """
+        self._has_ended(task, ending)
+        self._connections.close()
+        with self._lock:
+            self._threads.remove(threading.current_thread())
+        self._drop(task)
+        self._staff()
+        while True:
+            threading.Event().wait()
+
+    def _any_alive(self) -> threading.Thread | None:
+        """A thread that has not ended, the abandoned ones left out."""
+        with self._lock:
+            return next((thread for thread in self._threads if thread.is_alive()), None)
 
     def _drop(self, task: Task) -> None:
         """A task has ended, or its run was released."""

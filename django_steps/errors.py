@@ -212,7 +212,7 @@ class ResultUnavailable(StepsError):
 
 
 class StartOutsideStep(StepsError):
-    """`start()` was called in a body outside a step: every pass would start another run."""
+    """`start()`, or a control such as `cancel()`, was called in a body outside a step: every pass would do it again."""
 
 
 class PassEnded(BaseException):

@@ -14,7 +14,15 @@ from uuid import UUID
 
 from ..errors import StartOutsideStep, StepsError
 
-__all__ = ["StepContext", "active_pass", "active_step", "current_step", "refuse_outside_step", "thread_id"]
+__all__ = [
+    "StepContext",
+    "active_pass",
+    "active_step",
+    "current_step",
+    "refuse_control_outside_step",
+    "refuse_outside_step",
+    "thread_id",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +59,21 @@ def current_step() -> StepContext:
 
 def refuse_outside_step(method: str) -> None:
     """Raise `StartOutsideStep` in a body outside a step: every pass would start another run."""
-    if active_pass.get() is not None and active_step.get() is None:
+    if _is_in_body():
         raise StartOutsideStep(
             f"{method}() in a body starts another run on every pass. Wrap it in a step: "
             f'step.define("start_other", lambda: str(other.{method}(…).pk)).run()'
         )
+
+
+def refuse_control_outside_step(method: str) -> None:
+    """Raise `StartOutsideStep` in a body outside a step: every pass would do it again."""
+    if _is_in_body():
+        raise StartOutsideStep(
+            f"{method}() in a body is called again on every pass. Wrap it in a step: "
+            f'step.define("{method}_run", run.{method}).run()'
+        )
+
+
+def _is_in_body() -> bool:
+    return active_pass.get() is not None and active_step.get() is None

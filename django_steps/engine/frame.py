@@ -5,6 +5,7 @@ It calls no body and carries nothing out: the story of a pass is in `execution.p
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -68,6 +69,8 @@ class Frame:
         self.connections = Connections()
         self.guard = Guard(self.connections)
         self.attribution = Attribution()
+        # When the database last said that the run is this pass's and not canceled, on the clock of this process.
+        self.confirmed_on = time.monotonic()
         self._unrun: dict[str, None] = {}
         self._refusals = 0
 
@@ -126,6 +129,7 @@ class Frame:
     def add(self, write: StepWrite, error: BaseException | None = None) -> Recorded:
         """Take in what has just been committed."""
         self.is_careful = False
+        self.confirmed_on = time.monotonic()
         recorded = as_recorded(write)
         self.history.add(recorded)
         for interceptor in reversed(self.interceptors):  # from the inside out, as they are left

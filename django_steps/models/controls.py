@@ -16,7 +16,7 @@ from django.db import router, transaction
 
 from .. import signals
 from ..core import clock
-from ..core.context import active_pass, refuse_outside_step
+from ..core.context import active_pass, refuse_control_outside_step, refuse_outside_step
 from ..errors import ResultUnavailable, RunCanceled, RunFailed
 from ..ledger import controls as ledger
 from ..ledger import database, inserts, notify
@@ -81,6 +81,7 @@ class RunControls(RunColumns, _Generic[R]):
         status, `FailureWasHandled` where the body had handled the failure, `UnknownStep` for a step not recorded. A run that
         is canceling can be retried once it is canceled.
         """
+        refuse_control_outside_step("retry")
         connection = _connection(self)
         ledger.retry(connection, self.pk, from_step)
         _changed(self, connection)
@@ -92,6 +93,7 @@ class RunControls(RunColumns, _Generic[R]):
         finished, once that step has ended and is recorded. Canceling what is canceled or canceling does nothing. Raises
         `InvalidState` for a run that succeeded or failed.
         """
+        refuse_control_outside_step("cancel")
         connection = _connection(self)
         is_canceled_now = ledger.cancel(connection, self.pk, reason, by)
         _changed(self, connection)

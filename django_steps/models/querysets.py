@@ -9,6 +9,7 @@ from django.db import models, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .. import signals
+from ..core.context import refuse_control_outside_step
 from ..errors import StepsError
 from ..ledger import controls as ledger
 from ..ledger import database, notify
@@ -53,10 +54,12 @@ class WorkflowRunQuerySet(models.QuerySet[M]):
 
     def retry(self, from_step: str | None = None) -> BulkResult:
         """Retry each of these runs, as `run.retry()` does; those that can't be are skipped with the reason."""
+        refuse_control_outside_step("retry")
         return self._each(ledger.retry, from_step)
 
     def cancel(self, reason: str = "", by: str = "") -> BulkResult:
         """Cancel each of these runs, as `run.cancel()` does; those that can't be are skipped with the reason."""
+        refuse_control_outside_step("cancel")
         return self._each(self._cancel, reason, by)
 
     def _cancel(self, connection: BaseDatabaseWrapper, run_id: UUID, reason: str, by: str) -> None:

@@ -1,13 +1,14 @@
 """`run.cancel()`: in every status, in the middle of a step, and against what happens at the same time."""
 
 import threading
+import time
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.db import connection
 from django.utils import timezone
 
-from django_steps import signals, workflow
+from django_steps import RetryPolicy, signals, workflow
 from django_steps.errors import InvalidState, RunCanceled
 from django_steps.ledger import leases, records, transitions
 from django_steps.ledger.transitions import Finish
@@ -244,3 +245,67 @@ def test_many_runs_are_canceled_and_the_others_are_named(work, told):
     assert sorted(result.done) == sorted(run.pk for run in waiting)
     assert [entry.run_id for entry in result.skipped] == [done.pk]
     assert sorted(told) == sorted(result.done)
+
+
+# -- No step begins after a cancel has returned ------------------------------------------------------
+
+
+def canceling_elsewhere(run_id):
+    """Cancel a run as another process does, on a connection of another thread; returns when that has returned."""
+    Background(lambda: WorkflowRun.objects.get(pk=run_id).cancel()).result()
+
+
+@pytest.mark.parametrize("meanwhile", ["computes", "waits in place", "waits for the next attempt"])
+def test_no_step_begins_after_a_cancel_while_the_body(work, meanwhile):
+    executed: list[str] = []
+
+    def fail_once() -> None:
+        executed.append("first")
+        if meanwhile == "waits for the next attempt":
+            threading.Timer(0.05, canceling_elsewhere, [run.pk]).start()
+            raise OSError
+
+    @workflow
+    def busy(step):
+        step.define("first", fail_once, retry=RetryPolicy(initial_interval="300ms", jitter=False)).run()
+        if meanwhile == "computes":
+            time.sleep(0.02)
+            canceling_elsewhere(run.pk)
+        if meanwhile == "waits in place":
+            threading.Timer(0.05, canceling_elsewhere, [run.pk]).start()
+            step.sleep("rest", "300ms")
+        step.define("second", lambda: executed.append("second")).run()
+
+    run = busy.start()
+    work(concurrency=1)
+    run.refresh_from_db()
+    assert run.status == "canceled"
+    assert executed == ["first"]
+
+
+@pytest.mark.parametrize("control", ["cancel", "retry"])
+def test_controls_in_a_body_outside_a_step_are_refused(work, control):
+    @workflow
+    def controls(run):
+        getattr(run, control)()
+
+    run = controls.start()
+    work()
+    run.refresh_from_db()
+    assert run.error["type"] == "django_steps.errors.StartOutsideStep"
+    assert f'step.define("{control}_run", run.{control}).run()' in run.error["message"]
+
+
+def test_run_that_cancels_itself_in_a_step_ends_after_it(work):
+    executed: list[int] = []
+
+    @workflow
+    def gives_up(step, run):
+        step.define("give up", run.cancel).run()
+        step.define("never", lambda: executed.append(1)).run()
+
+    run = gives_up.start()
+    work()
+    run.refresh_from_db()
+    assert (run.status, executed) == ("canceled", [])
+    assert [step.name for step in run.steps.all()] == ["give up"]

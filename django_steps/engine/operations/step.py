@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from ...definitions.requests import RunStep
 from ...errors import UnserializableValue, ValueTooLarge
 from ...ledger import leases
 from ...ledger.histories import Recorded
+from ...ledger.leases import Holding
 from ..ending import Ended, Ending
 from ..frame import Frame
 from .attempts import Attempt
 from .base import Call, Core, Execute, Operation, Part, Record, record_and_wait, wait_until
+
+# For so many seconds after a write of the pass its run counts as not canceled.
+_TRUSTED = 0.01
 
 
 class StepOperation(Operation[RunStep]):
@@ -35,6 +40,8 @@ class StepOperation(Operation[RunStep]):
             frame.current_step = name
             if frame.is_careful:
                 yield from _announce(frame, name)
+            elif time.monotonic() - frame.confirmed_on > _TRUSTED:
+                yield from _confirm(frame)
             write, error = yield Execute(attempt)
             if write.status != "retrying":
                 break
@@ -53,6 +60,20 @@ class StepOperation(Operation[RunStep]):
 
     def outcome(self, frame: Frame, recorded: Recorded) -> Any:
         return frame.outcome(recorded)
+
+
+def _confirm(frame: Frame) -> Part:
+    """Ask whether the run was canceled or lost: no step is to begin after a cancel has returned.
+
+    The record before this step said that it was not. That was a moment ago where steps follow one another, so that they pay
+    nothing; a body that has computed or waited asks.
+    """
+    host, run_id = frame.host, frame.claim.run_id
+    holding = {run_id: Holding(frame.claim.token)}
+    found = yield Call(lambda: leases.check(host.connection(), holding))
+    if found.lost or found.canceled:
+        frame.end(Ending(Ended.LOST if found.lost else Ended.CANCELED))
+    frame.confirmed_on = time.monotonic()
 
 
 def _announce(frame: Frame, name: str) -> Part:

@@ -130,7 +130,7 @@ def start() -> None:
     print(run.result().number)  # error
     text: str = run.result()  # error
     print(text, run.restart().result().number)  # error
-    run.cancel("customer asked")  # error
+    run.cancel(reason=5)  # error
     print(mistyped_order.start_many([Order(1)])[0].result().number)  # error
     run.result(timeout="30")  # error
     print(run.outcome)  # error

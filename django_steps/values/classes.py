@@ -18,6 +18,7 @@ from typing import Any
 from django.utils.functional import cached_property as django_cached_property
 
 from ..errors import UnreadableValue
+from .sets import RecordedSet
 from .types import TAG, Codec, Pack, Refused, pack_members
 
 # -- Classes by name -----------------------------------------------------------------------------
@@ -242,7 +243,7 @@ def _unpack_pydantic(node: dict[str, Any]) -> Any:
     }
     state = {
         "__dict__": node["v"] | newer,
-        "__pydantic_fields_set__": set(node["set"]),
+        "__pydantic_fields_set__": RecordedSet(node["set"]),
         "__pydantic_extra__": node["extra"],
         "__pydantic_private__": node["private"],
     }

@@ -98,6 +98,8 @@ CODECS = Codecs(
         types.TUPLE,
         types.SET,
         types.FROZENSET,
+        types.READ_SET,
+        types.READ_FROZENSET,
         types.DATETIME,
         types.DATE,
         types.TIME,

@@ -27,6 +27,7 @@ from .classes import (
     pydantic_state,
     pydantic_with,
 )
+from .sets import RecordedFrozenSet, RecordedSet
 from .types import MAX_DEPTH
 
 MASK = "********"
@@ -143,7 +144,7 @@ def _masked(value: Any, mask: frozenset[str], depth: int) -> Any:
     if depth <= 0:
         return MASK
     cls = type(value)
-    if cls in (list, tuple, set, frozenset):
+    if cls in (list, tuple, set, frozenset, RecordedSet, RecordedFrozenSet):
         return cls(_masked(item, mask, depth - 1) for item in value)
     if isinstance(value, dict):
         return _masked_members(value, mask, depth)

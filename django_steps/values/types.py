@@ -22,6 +22,8 @@ from zoneinfo import ZoneInfo
 
 from django.utils.safestring import SafeString
 
+from .sets import RecordedFrozenSet, RecordedSet
+
 TAG = "$"
 # Fixed, not Python's recursion limit: what could be written must be readable on any stack.
 MAX_DEPTH = 100
@@ -185,9 +187,9 @@ def _pack_tuple(value: tuple[Any, ...], depth: int, pack: Pack) -> Any:
 
 
 def _pack_set(value: set[Any] | frozenset[Any], depth: int, pack: Pack) -> Any:
-    # Sorted, so that equal sets give equal text in every process.
+    # Sorted, so that equal sets give equal text in every process. What is read has this order, also on the first pass.
     items = sorted(_pack_items(value, value, depth, pack, lambda _: "{…}"), key=dumps)
-    return {TAG: type(value).__name__, "v": items}
+    return {TAG: "set" if isinstance(value, set) else "frozenset", "v": items}
 
 
 def _pack_dict(value: dict[Any, Any], depth: int, pack: Pack) -> Any:
@@ -222,8 +224,10 @@ SAFE_STRING = Codec(SafeString, _pack_safe_string, ("SafeString",), lambda node:
 LIST = Codec(list, _pack_list)
 DICT = Codec(dict, _pack_dict, ("dict",), lambda node: {key: item for key, item in node["v"]})  # noqa: C416
 TUPLE = Codec(tuple, _pack_tuple, ("tuple",), lambda node: tuple(node["v"]))
-SET = Codec(set, _pack_set, ("set",), lambda node: set(node["v"]))
-FROZENSET = Codec(frozenset, _pack_set, ("frozenset",), lambda node: frozenset(node["v"]))
+SET = Codec(set, _pack_set, ("set",), lambda node: RecordedSet(node["v"]))
+FROZENSET = Codec(frozenset, _pack_set, ("frozenset",), lambda node: RecordedFrozenSet(node["v"]))
+READ_SET = Codec(RecordedSet, _pack_set)
+READ_FROZENSET = Codec(RecordedFrozenSet, _pack_set)
 DATETIME = Codec(datetime, _pack_datetime, ("datetime",), _unpack_datetime)
 DATE = _as_text(date, date.isoformat, date.fromisoformat)
 TIME = Codec(time, _pack_time, ("time",), _unpack_time)

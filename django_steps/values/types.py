@@ -32,6 +32,7 @@ _TOO_DEEP = f"it is nested more than {MAX_DEPTH} levels deep: flatten it, or sto
 _MAX_INT_BITS = 14_280
 # Between two code points that JSON would join to one character.
 _BETWEEN_SURROGATES = re.compile("(?<=[\ud800-\udbff])(?=[\udc00-\udfff])")
+_MICROSECOND = timedelta(microseconds=1)
 
 Pack = Callable[[Any, int], Any]  # gives the tree of a value that may be nested so many levels deep
 Packer = Callable[[Any, int, Pack], Any]  # the last one is for what the value holds
@@ -100,28 +101,54 @@ def _pack_timedelta(value: timedelta, depth: int, pack: Pack) -> Any:
 
 
 def _pack_datetime(value: datetime, depth: int, pack: Pack) -> Any:
+    fold = value.fold
     if value.tzinfo is None or value.tzinfo is UTC:
         node = {TAG: "datetime", "v": value.isoformat()}
     else:
-        node = {TAG: "datetime", "v": value.replace(tzinfo=None).isoformat(), "tz": _pack_zone(value)}
-    return node | {"fold": 1} if value.fold else node
+        zone, fold = _pack_zone(value)
+        node = {TAG: "datetime", "v": value.replace(tzinfo=None).isoformat(), "tz": zone}
+    return node | {"fold": 1} if fold else node
 
 
 def _pack_time(value: time, depth: int, pack: Pack) -> Any:
     node: dict[str, Any] = {TAG: "time", "v": value.replace(tzinfo=None).isoformat()}
     if value.tzinfo is not None:
-        node["tz"] = _pack_zone(value)
+        node["tz"], _ = _pack_zone(value)
     return node | {"fold": 1} if value.fold else node
 
 
-def _pack_zone(value: datetime | time) -> Any:
+def _pack_zone(value: datetime | time) -> tuple[Any, int]:
+    """How the zone is written, a key or an offset, and the fold that the value has in the zone that is read."""
     zone: Any = value.tzinfo
     if type(zone) is ZoneInfo and zone.key is not None:
-        return zone.key
+        return zone.key, value.fold
     if type(zone) is timezone:
         offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]  # what copying and pickling use
-        return [offset // timedelta(microseconds=1), *name]
-    raise Refused(value, f"its time zone is {zone!r}: use zoneinfo.ZoneInfo(…) or datetime.timezone.")
+        return [offset // _MICROSECOND, *name], value.fold
+    return _pack_zone_of_another_class(value)
+
+
+def _pack_zone_of_another_class(value: datetime | time) -> tuple[Any, int]:
+    """By its key, if the zone of that key has the same offset at that time; otherwise by its offset at that time."""
+    own_offset = value.utcoffset()
+    known = _zone_of_the_same_key(value.tzinfo)
+    for fold in (value.fold, 1 - value.fold):  # zones of pytz tell two equal hours apart without it
+        if known is not None and value.replace(tzinfo=known, fold=fold).utcoffset() == own_offset:
+            return known.key, fold
+    if own_offset is None:
+        raise Refused(value, f"its time zone is {value.tzinfo!r}: use zoneinfo.ZoneInfo(…) or datetime.timezone.")
+    return [own_offset // _MICROSECOND], value.fold
+
+
+def _zone_of_the_same_key(zone: Any) -> ZoneInfo | None:
+    """The zone of the standard library for one that names its key: as `key`, or as `zone` in pytz."""
+    key = getattr(zone, "key", None) or getattr(zone, "zone", None)
+    if not isinstance(key, str):
+        return None
+    try:
+        return ZoneInfo(key)
+    except (LookupError, OSError, ValueError):  # no such key, a directory, a path that leads elsewhere
+        return None
 
 
 def _unpack_datetime(node: dict[str, Any]) -> datetime:

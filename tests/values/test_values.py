@@ -19,7 +19,7 @@ from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo
+from zoneinfo import TZPATH, ZoneInfo
 
 import pydantic
 import pytest
@@ -288,6 +288,80 @@ def test_value_comes_back_with_the_same_types_and_order(value: Any) -> None:
 @pytest.mark.parametrize("zone", [UTC, timezone(timedelta(0))])
 def test_utc_comes_back_as_the_one_utc(zone: tzinfo) -> None:
     assert round_trip(datetime(2024, 1, 1, tzinfo=zone)).tzinfo is UTC
+
+
+class Keyed(Moon):
+    """A zone that says by what key others know it, as those of pytz do with `zone`."""
+
+    def __init__(self, *, hours: float = 1, **names: Any) -> None:
+        self.hours = hours
+        vars(self).update(names)
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+    def utcoffset(self, when: datetime | None) -> timedelta:
+        return timedelta(hours=self.hours)
+
+
+class Endless(tzinfo):
+    """A zone that knows no offset."""
+
+    def utcoffset(self, when: datetime | None) -> None:
+        return None
+
+
+SUMMER, AMBIGUOUS = datetime(2024, 7, 1), datetime(2024, 10, 27, 2, 30)
+HOUR = timezone(timedelta(hours=1))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (datetime(2024, 1, 1, tzinfo=Moon()), datetime(2024, 1, 1, tzinfo=HOUR)),
+        (time(1, 2, tzinfo=Moon()), time(1, 2, tzinfo=HOUR)),
+        (
+            pydantic.TypeAdapter(datetime).validate_python("2024-01-01T00:00:00+01:00"),
+            datetime(2024, 1, 1, tzinfo=HOUR),
+        ),
+        (pydantic.TypeAdapter(datetime).validate_python("2024-01-01T00:00:00Z"), datetime(2024, 1, 1, tzinfo=UTC)),
+        (pydantic.TypeAdapter(time).validate_python("01:02:00+01:00"), time(1, 2, tzinfo=HOUR)),
+        (SUMMER.replace(tzinfo=Keyed(key="Europe/Berlin", hours=2)), SUMMER.replace(tzinfo=BERLIN)),
+        (SUMMER.replace(tzinfo=Keyed(zone="Europe/Berlin", hours=2)), SUMMER.replace(tzinfo=BERLIN)),
+        # Which of two hours, such zones may say by their offset.
+        (AMBIGUOUS.replace(tzinfo=Keyed(zone="Europe/Berlin", hours=2)), AMBIGUOUS.replace(tzinfo=BERLIN)),
+        (AMBIGUOUS.replace(tzinfo=Keyed(zone="Europe/Berlin")), AMBIGUOUS.replace(tzinfo=BERLIN, fold=1)),
+        # Not the zone of that key.
+        (SUMMER.replace(tzinfo=Keyed(key="Europe/Berlin")), SUMMER.replace(tzinfo=HOUR)),
+        (SUMMER.replace(tzinfo=Keyed(key="Mars/Olympus")), SUMMER.replace(tzinfo=HOUR)),
+        (SUMMER.replace(tzinfo=Keyed(key="../etc/passwd")), SUMMER.replace(tzinfo=HOUR)),
+        (SUMMER.replace(tzinfo=Keyed(key="Europe")), SUMMER.replace(tzinfo=HOUR)),
+        (SUMMER.replace(tzinfo=Keyed(key=7)), SUMMER.replace(tzinfo=HOUR)),
+        (time(1, 2, tzinfo=Keyed(zone="Europe/Berlin")), time(1, 2, tzinfo=HOUR)),
+    ],
+    ids=repr,
+)
+def test_zone_of_another_class_comes_back_by_its_key_or_its_offset(value: Any, expected: Any) -> None:
+    back = round_trip([value])[0]
+    assert exactly(back) == exactly(expected)
+    if isinstance(value, datetime):
+        assert back.utcoffset() == value.utcoffset()
+
+
+def test_time_comes_back_by_the_key_of_its_zone_where_it_has_no_offset() -> None:
+    class WithoutDate(Endless):
+        zone = "Europe/Berlin"
+
+    assert exactly(round_trip(time(1, 2, tzinfo=WithoutDate()))) == exactly(time(1, 2, tzinfo=BERLIN))
+
+
+def test_zone_made_from_a_file_comes_back_by_its_offset() -> None:
+    path = next(path for path in (Path(directory, "Europe", "Berlin") for directory in TZPATH) if path.exists())
+    with path.open("rb") as file:
+        zone = ZoneInfo.from_file(file)
+    assert exactly(round_trip(SUMMER.replace(tzinfo=zone))) == exactly(
+        SUMMER.replace(tzinfo=timezone(timedelta(hours=2)))
+    )
 
 
 @pytest.mark.parametrize(
@@ -652,7 +726,8 @@ async def coroutine_function() -> None: ...
         (local_class_instance(), "inside a function"),
         (Impostor.ONE, "can't be imported as tests.values.test_values.Size"),
         (DictAndFields(1), "dict(value)"),
-        (datetime(2024, 1, 1, tzinfo=Moon()), "zoneinfo"),
+        (datetime(2024, 1, 1, tzinfo=Endless()), "zoneinfo"),
+        (time(1, tzinfo=Endless()), "zoneinfo"),
         (10**4300, "hex(value)"),
     ],
     ids=lambda value: repr(value)[:30] if not isinstance(value, int) else "int",

@@ -27,6 +27,7 @@ from .classes import (
     pydantic_state,
     pydantic_with,
 )
+from .instances import primary_key
 from .sets import RecordedFrozenSet, RecordedSet
 from .types import MAX_DEPTH
 
@@ -92,7 +93,7 @@ def _searchable(value: Any, mask: frozenset[str], depth: int) -> Any:
     if depth <= 0:
         return _CUT_OFF
     if isinstance(value, Model):
-        return {"model": value._meta.label, "pk": _searchable(value.pk, mask, depth - 1)}
+        return {"model": value._meta.label, "pk": _searchable(primary_key(value), mask, depth - 1)}
     members = _members(value)
     if members is not None:
         return {

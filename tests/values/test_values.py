@@ -631,6 +631,24 @@ def test_model_instance_is_found_by_primary_keys_of_other_types() -> None:
 
 
 @pytest.mark.django_db
+def test_model_instance_is_found_whose_primary_key_was_given_as_text() -> None:
+    users = [User.objects.create(pk=str(number), username=str(number)) for number in (71, 72)]
+    runs = [
+        WorkflowRun.objects.create(id=text, workflow="w", input_text="null", created_at=django_timezone.now())
+        for text in (str(uuid.uuid4()), uuid.uuid4().hex)
+    ]
+    session = Session.objects.create(session_key=7, session_data="", expire_date=django_timezone.now())
+    for instances in (users, runs, [session, session]):
+        back = round_trip(instances)
+        assert [type(instance.pk) for instance in back] == [type(type(back[0]).objects.first().pk)] * 2
+        assert [str(instance.pk).replace("-", "") for instance in back] == [
+            str(instance.pk).replace("-", "") for instance in instances
+        ]
+        assert round_trip(instances[0]).pk == back[0].pk
+    assert values.searchable(users[0]) == {"model": "auth.User", "pk": 71}
+
+
+@pytest.mark.django_db
 def test_row_that_is_gone_names_model_and_primary_key() -> None:
     user, group = User.objects.create(username="ann"), Group.objects.create(name="g")
     one, many = values.encode(user), values.encode([group, user])

@@ -215,7 +215,14 @@ def _pack_tuple(value: tuple[Any, ...], depth: int, pack: Pack) -> Any:
 
 def _pack_set(value: set[Any] | frozenset[Any], depth: int, pack: Pack) -> Any:
     # Sorted, so that equal sets give equal text in every process. What is read has this order, also on the first pass.
-    items = sorted(_pack_items(value, value, depth, pack, lambda _: "{…}"), key=dumps)
+    node = pack_set_in_its_order(value, depth, pack)
+    node["v"].sort(key=dumps)
+    return node
+
+
+def pack_set_in_its_order(value: set[Any] | frozenset[Any], depth: int, pack: Pack) -> dict[str, Any]:
+    """A set with its items in the order that it has in this process."""
+    items = _pack_items(value, value, depth, pack, lambda _: "{…}")
     return {TAG: "set" if isinstance(value, set) else "frozenset", "v": items}
 
 

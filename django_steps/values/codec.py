@@ -102,6 +102,8 @@ CODECS = Codecs(
         types.READ_FROZENSET,
         types.DATETIME,
         types.DATE,
+        types.FROZEN_DATETIME,
+        types.FROZEN_DATE,
         types.TIME,
         types.TIMEDELTA,
         types.DECIMAL,

@@ -86,6 +86,8 @@ def _searchable(value: Any, mask: frozenset[str], depth: int) -> Any:
         return value if math.isfinite(value) else repr(value)
     if kind in _TEXTS:
         return _TEXTS[kind](value)
+    if isinstance(value, date):  # or a datetime; of a class that stands in for the plain one
+        return value.isoformat()
     if isinstance(value, Enum):
         return _searchable(value.value, mask, depth)
     if isinstance(value, str):

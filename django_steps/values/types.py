@@ -99,6 +99,14 @@ def _pack_timedelta(value: timedelta, depth: int, pack: Pack) -> Any:
 
 # -- Dates and times -----------------------------------------------------------------------------
 
+# Not looked up when a value is read: a test may have replaced the classes for the time that it freezes.
+_read_datetime, _read_date = datetime.fromisoformat, date.fromisoformat
+
+
+def frozen(kind: type) -> Callable[[type], bool]:
+    """Whether a class is the one that freezegun puts in the place of `kind`; its instances are recorded as plain ones."""
+    return lambda cls: cls.__module__.partition(".")[0] == "freezegun" and kind in cls.__mro__
+
 
 def _pack_datetime(value: datetime, depth: int, pack: Pack) -> Any:
     fold = value.fold
@@ -152,7 +160,7 @@ def _zone_of_the_same_key(zone: Any) -> ZoneInfo | None:
 
 
 def _unpack_datetime(node: dict[str, Any]) -> datetime:
-    value = datetime.fromisoformat(node["v"])
+    value = _read_datetime(node["v"])
     if "tz" in node:
         value = value.replace(tzinfo=_unpack_zone(node["tz"]))
     return value.replace(fold=1) if "fold" in node else value
@@ -263,7 +271,9 @@ FROZENSET = Codec(frozenset, _pack_set, ("frozenset",), lambda node: RecordedFro
 READ_SET = Codec(RecordedSet, _pack_set)
 READ_FROZENSET = Codec(RecordedFrozenSet, _pack_set)
 DATETIME = Codec(datetime, _pack_datetime, ("datetime",), _unpack_datetime)
-DATE = _as_text(date, date.isoformat, date.fromisoformat)
+DATE = _as_text(date, date.isoformat, _read_date)
+FROZEN_DATETIME = Codec(frozen(datetime), _pack_datetime)
+FROZEN_DATE = Codec(frozen(date), DATE.pack)
 TIME = Codec(time, _pack_time, ("time",), _unpack_time)
 TIMEDELTA = Codec(timedelta, _pack_timedelta, ("timedelta",), lambda node: timedelta(*node["v"]))
 DECIMAL = _as_text(Decimal, str, Decimal)

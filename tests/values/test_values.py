@@ -364,6 +364,45 @@ def test_time_comes_back_by_the_key_of_its_zone_where_it_has_no_offset() -> None
     assert exactly(round_trip(time(1, 2, tzinfo=WithoutDate()))) == exactly(time(1, 2, tzinfo=BERLIN))
 
 
+class FakeDatetime(datetime):
+    """What freezegun puts in the place of `datetime`, and below of `date`."""
+
+    __module__ = "freezegun.api"
+
+
+class FakeDate(date):
+    __module__ = "freezegun.api"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (FakeDatetime(2024, 1, 2, 3, 4, 5, 6, UTC), datetime(2024, 1, 2, 3, 4, 5, 6, UTC)),
+        (
+            FakeDatetime(2024, 10, 27, 2, 30, fold=1, tzinfo=BERLIN),
+            datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=BERLIN),
+        ),
+        (FakeDate(2024, 1, 2), date(2024, 1, 2)),
+    ],
+)
+def test_date_of_freezegun_comes_back_as_a_plain_one(value: Any, expected: Any) -> None:
+    assert exactly(round_trip({"at": [value]})) == exactly({"at": [expected]})
+    assert values.searchable({value: value}) == {expected.isoformat(): expected.isoformat()}
+
+
+def test_date_is_read_as_a_plain_one_while_the_classes_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [values.encode(value) for value in (datetime(2024, 1, 2, tzinfo=UTC), date(2024, 1, 2))]
+    monkeypatch.setattr("django_steps.values.types.datetime", FakeDatetime)
+    monkeypatch.setattr("django_steps.values.types.date", FakeDate)
+    assert [type(values.decode(text)) for text in texts] == [datetime, date]
+
+
+@pytest.mark.parametrize("kind", [datetime, date])
+def test_other_subclass_of_a_date_is_refused(kind: Any) -> None:
+    with pytest.raises(UnserializableValue, match="it is a subclass"):
+        values.encode(type("Timestamp", (kind,), {})(2024, 1, 1))
+
+
 def test_zone_made_from_a_file_comes_back_by_its_offset() -> None:
     path = next(path for path in (Path(directory, "Europe", "Berlin") for directory in TZPATH) if path.exists())
     with path.open("rb") as file:

@@ -7,7 +7,7 @@ of a step each of them is refused. Rows are not referred to: rebuilding an excep
 from __future__ import annotations
 
 import pathlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import values
@@ -15,7 +15,17 @@ from ..values import instances
 from ..values.classes import class_name, find_class
 from ..values.codec import CODECS as OF_RESULTS
 from ..values.codec import Codecs
-from ..values.types import TAG, Codec, Pack, Refused
+from ..values.types import (
+    FROZENSET,
+    READ_FROZENSET,
+    READ_SET,
+    SET,
+    TAG,
+    Codec,
+    Pack,
+    Refused,
+    pack_set_in_its_order,
+)
 
 
 @dataclass(frozen=True)
@@ -65,9 +75,16 @@ def _pack_class(value: type, depth: int, pack: Pack) -> Any:
         raise Refused(value, f"{error}.") from None
 
 
+def _in_its_order(codec: Codec) -> Codec:
+    """The codec for sets that keeps their order: it shows in the message of an exception."""
+    return replace(codec, pack=pack_set_in_its_order)
+
+
+_SETS = (SET, FROZENSET, READ_SET, READ_FROZENSET)
 _CODECS = Codecs(
     [
-        *(codec for codec in OF_RESULTS.all if codec is not instances.MODEL),
+        *(codec for codec in OF_RESULTS.all if codec is not instances.MODEL and codec not in _SETS),
+        *map(_in_its_order, _SETS),
         Codec(Reference, _pack_reference, ("exception",), lambda node: Reference(node["v"])),
         Codec(_is_path, _pack_path, ("path",), _unpack_path),
         Codec(_is_class, _pack_class, ("class",), lambda node: find_class(node["of"])),

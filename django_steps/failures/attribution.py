@@ -23,22 +23,32 @@ class Attribution:
         return next((step for raised, step in self._raised if raised is error), None)
 
     def steps_of(self, error: BaseException) -> list[str]:
-        """The steps whose failures this exception is, or holds, or was raised from or in."""
-        return list(dict.fromkeys(self._steps_of(error, set())))
+        """The steps whose failures this exception is, or holds, or was raised from or in.
 
-    def _steps_of(self, error: BaseException, seen: set[int]) -> list[str]:
-        if id(error) in seen:
-            return []
-        seen.add(id(error))
-        step = self.step_of(error)
-        if step is not None:
-            return [step]
-        if isinstance(error, BaseExceptionGroup):
-            members = [step for member in error.exceptions for step in self._steps_of(member, seen)]
-            if members:
-                return members
-        if error.__cause__ is not None:
-            return self._steps_of(error.__cause__, seen)
-        if error.__context__ is not None and not error.__suppress_context__:
-            return self._steps_of(error.__context__, seen)
-        return []
+        What a group was raised from or in counts only where none of its members is a step's failure.
+        """
+        found: list[str] = []
+        seen: set[int] = set()
+        # Not by recursion: chains can be longer than the stack is deep. An exception comes a second time after its
+        # members, with the number of steps that had been found before them.
+        waiting: list[tuple[BaseException, int | None]] = [(error, None)]
+        while waiting:
+            error, found_before = waiting.pop()
+            if found_before is not None:
+                if len(found) == found_before and (origin := _origin(error)) is not None:
+                    waiting.append((origin, None))
+            elif id(error) not in seen:
+                seen.add(id(error))
+                step = self.step_of(error)
+                if step is not None:
+                    found.append(step)
+                    continue
+                waiting.append((error, len(found)))
+                if isinstance(error, BaseExceptionGroup):
+                    waiting += [(member, None) for member in reversed(error.exceptions)]
+        return list(dict.fromkeys(found))
+
+
+def _origin(error: BaseException) -> BaseException | None:
+    """What an exception was raised from or in, as a traceback shows it."""
+    return error.__context__ if error.__cause__ is None and not error.__suppress_context__ else error.__cause__

@@ -8,9 +8,11 @@
             self.assertEqual(run.status, "failed")
 
 The engine is the real one: claims, records, retries, values and signals. Only time is not: sleeps and back-offs pass on
-a virtual clock, which is reset after the test. (What `timezone.now()` says to your own code is not moved.) After every
-step the run is suspended and its body called again from the top, so that what would break in production breaks in the
-test. `straight_through=True` does as a worker does, and suspends runs only where they wait.
+a virtual clock, which is reset after the test. `timezone.now()` follows it while bodies, steps and receivers of signals
+are executed; `datetime.now()`, `time.time()` and the database's clock don't, nor does `timezone.now()` in the test itself.
+
+After every step the run is suspended and its body called again from the top, so that what would break in production breaks
+in the test. `straight_through=True` does as a worker does, and suspends runs only where they wait.
 
 Not here: executing runs outside of tests, which is what a worker is for (`manage.py runworkflows`).
 """

@@ -1,7 +1,9 @@
-"""The virtual clock of tests: how far the engine's clock is ahead of the database's, and when it goes back.
+"""The virtual clock of tests: how far the engine's clock is ahead of the database's, who follows it, and when it goes back.
 
 It goes back at the end of the test: of the `unittest` test case that is being executed, or, with pytest, as the plugin
 says. Where there is neither it goes back at the end of each call, so that nothing ever leaks.
+
+While runs are executed `timezone.now()` follows it. Other clocks don't: `datetime.now()`, `time.time()`, the database's.
 """
 
 from __future__ import annotations
@@ -10,6 +12,11 @@ import sys
 import unittest
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any, Self
+from unittest import mock
+
+from django.utils import timezone
 
 from ..core import clock as engine_clock
 
@@ -43,6 +50,39 @@ def running() -> Iterator[None]:
 def advance(microseconds: int) -> None:
     """Let time pass."""
     engine_clock.offset_us += microseconds
+
+
+@contextmanager
+def followed() -> Iterator[None]:
+    """Let `timezone.now()` follow the clock in here, also where `now` was imported by its name.
+
+    So the function stays, and what it calls is replaced. What the test itself has replaced there is left alone.
+    """
+    if timezone.datetime is not datetime:  # type: ignore[attr-defined]
+        yield
+        return
+    with mock.patch.object(timezone, "datetime", _Following):
+        yield
+
+
+class _StandsForDatetime(type):
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, datetime)
+
+
+class _Following(datetime, metaclass=_StandsForDatetime):
+    """What `datetime` is in the module `django.utils.timezone` meanwhile."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        # `datetime` is looked up here each time: freezegun may have replaced it.
+        moment: Any = datetime.now(UTC) + timedelta(microseconds=engine_clock.offset_us)
+        if tz is None:
+            moment = timezone.make_naive(moment, timezone.get_default_timezone())
+        elif tz is not UTC:
+            moment = moment.astimezone(tz)
+        following: Self = moment
+        return following
 
 
 def _restore(offset: int) -> None:

@@ -15,6 +15,7 @@ from django.db import router
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..conf import conf
+from ..core import clock as engine_clock
 from ..core.clock import to_datetime
 from ..core.context import active_pass
 from ..definitions import registered_kinds
@@ -62,6 +63,7 @@ class Session:
 
     def __enter__(self) -> Self:
         self._exits.enter_context(clock.running())
+        self._offset_before = engine_clock.offset_us
         try:
             self._worker_id = self._register()
             self._active_before = WorkflowRun.objects.using(self.alias).active().count()
@@ -131,7 +133,8 @@ class Session:
             watch.begun(current)
             kept.append(current)
 
-        ending = run_claim(claim, host, records, interceptors=[watch], begun=begun)
+        with clock.followed():
+            ending = run_claim(claim, host, records, interceptors=[watch], begun=begun)
         trouble = self.stubs.failed_assertion or watch.trouble
         if trouble is not None:
             raise trouble
@@ -158,6 +161,7 @@ class Session:
             raise DoesNotEnd(
                 f"A run of {claim.workflow!r} has recorded {self._max_steps:,} steps and sleeps and has not ended; maybe it"
                 f" never does. The last were: {last}. If it does take that many, allow for them with max_steps=."
+                f"{self._hint_at_clocks()}"
             )
 
     def _count_run(self, claim: Claim) -> None:
@@ -170,6 +174,15 @@ class Session:
             )
 
     # -- Details --------------------------------------------------------------------------------
+
+    def _hint_at_clocks(self) -> str:
+        """The end of a message about what does not end, where time has passed meanwhile."""
+        if engine_clock.offset_us == self._offset_before:
+            return ""
+        return (
+            " If it waits until a time comes: timezone.now() follows the clock of the test, datetime.now(), time.time() and"
+            " the database's clock don't."
+        )
 
     def _has_ended(self, run: WorkflowRun) -> bool:
         run.refresh_from_db(fields=["status", "phase"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
 from typing import Any, NoReturn
 
 from asgiref.sync import async_to_sync
@@ -16,6 +17,7 @@ from ..engine.interceptors import Interceptor
 from ..engine.operations.attempts import Attempt, Executed
 from ..ledger.claims import Claim
 from ..ledger.records import StepWrite
+from .autocommit import Autocommit
 from .errors import DoesNotEnd, NotRepeatable, StateLost
 from .host import TestingHost
 from .stubs import Stubs
@@ -65,9 +67,12 @@ class Watch(Interceptor):
         original = request.function
         function = self._stubs.function_for(request.name, original)
         before = self._variables(function)
-        request.function = function if request.options.atomic else self._committing(function)
+        step = _StepFunction(function, self._host.autocommit, is_atomic=request.options.atomic)
+        request.function = step
         try:
-            return proceed()
+            executed = proceed()
+            step.call_callbacks_left(request.name)
+            return executed
         finally:
             request.function = original
             self._compare(request.name, before, self._variables(function))
@@ -80,27 +85,11 @@ class Watch(Interceptor):
             self._give_up(self._not_repeatable(place, f"came to {name!r}"))
 
     def recorded(self, claim: Claim, write: StepWrite, error: BaseException | None) -> None:
-        try:
-            self._host.autocommit.call_callbacks()  # those of an atomic step: it is committed, and they harm nothing
-        except Exception:
-            logger.exception("Step %r is done and recorded, but an on_commit() callback raised.", write.name)
         self.has_recorded = True
         try:
             self._count()
         except DoesNotEnd as too_many:
             self._give_up(too_many)
-
-    def _committing(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function with the callbacks of its commits: outside `atomic()` they belong to the function."""
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            value = function(*args, **kwargs)
-            if inspect.isawaitable(value):
-                value = async_to_sync(_awaited)(value)
-            self._host.autocommit.call_callbacks()
-            return value
-
-        return call
 
     # -- What can't be repeated -----------------------------------------------------------------
 
@@ -133,6 +122,39 @@ class Watch(Interceptor):
     def _give_up(self, trouble: Exception) -> NoReturn:
         self.trouble = self.trouble or trouble
         self._pass.frame.end(Ending(Ended.RELEASED))
+
+
+class _StepFunction:
+    """The function of a step, and with it the callbacks of its commits: they are called in its context, as in a worker.
+
+    Outside `atomic()` they are called when they are registered. Here that is at the end of the function, and what they raise
+    is its failure. Those of an atomic step are called when it is committed, and harm nothing.
+    """
+
+    def __init__(self, function: Callable[..., Any], autocommit: Autocommit, *, is_atomic: bool) -> None:
+        self._function, self._autocommit, self._is_atomic = function, autocommit, is_atomic
+        self._context: Context | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            value = self._function(*args, **kwargs)
+            if inspect.isawaitable(value):
+                value = async_to_sync(_awaited)(value)
+            if not self._is_atomic:
+                self._autocommit.call_callbacks()
+            return value
+        finally:
+            self._context = copy_context()
+
+    def call_callbacks_left(self, step: str) -> None:
+        """Call those of a commit that came after the function, or before it failed."""
+        call_all = self._autocommit.call_callbacks
+        while self._context is not None:
+            try:
+                self._context.run(call_all)
+                break
+            except Exception:  # and those after it are called all the same
+                logger.exception("Step %r is done, but an on_commit() callback raised.", step)
 
 
 def _print_of(cell: Any) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 from django.utils.functional import cached_property as django_cached_property
 
 from ..errors import UnreadableValue
+from .sets import RecordedSet
 from .types import TAG, Codec, Pack, Refused, pack_members
 
 # -- Classes by name -----------------------------------------------------------------------------
@@ -169,13 +170,16 @@ def _without_caches(cls: type, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def dataclass_with(cls: type, state: dict[str, Any]) -> Any:
-    """An instance with these attributes; neither `__init__` nor `__setattr__` of the class is called."""
+    """An instance with these attributes; neither `__init__` nor `__setattr__` of the class is called.
+
+    A class with slots has no place for an attribute of a field that it has lost: that one is left out.
+    """
     value: Any = object.__new__(cls)
     attributes = getattr(value, "__dict__", None)
     for name, member in state.items():
-        if attributes is None or isinstance(getattr(cls, name, None), MemberDescriptorType):
+        if isinstance(getattr(cls, name, None), MemberDescriptorType):
             object.__setattr__(value, name, member)
-        else:
+        elif attributes is not None:
             attributes[name] = member
     return value
 
@@ -242,7 +246,7 @@ def _unpack_pydantic(node: dict[str, Any]) -> Any:
     }
     state = {
         "__dict__": node["v"] | newer,
-        "__pydantic_fields_set__": set(node["set"]),
+        "__pydantic_fields_set__": RecordedSet(node["set"]),
         "__pydantic_extra__": node["extra"],
         "__pydantic_private__": node["private"],
     }

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.apps import apps
+from django.core.exceptions import ValidationError
 from django.db.models import Model
 
 from ..errors import RecordedInstanceGone, UnreadableValue
@@ -26,7 +27,18 @@ def _pack_instance(value: Model, depth: int, pack: Pack) -> Any:
         raise Refused(value, "it isn't saved, and only a reference to its row can be kept: save it first.")
     if apps.all_models.get(value._meta.app_label, {}).get(str(value._meta.model_name)) is not type(value):
         raise Refused(value, f"its class isn't the model that Django knows as {label}: use its values.")
-    return {TAG: "model", "of": label, "pk": pack(value.pk, depth), "db": alias}
+    return {TAG: "model", "of": label, "pk": pack(primary_key(value), depth), "db": alias}
+
+
+def primary_key(instance: Model) -> Any:
+    """The primary key as a query gives it: what was assigned may be a text that stands for a number or a UUID."""
+    field: Any = instance._meta.pk
+    try:
+        if parts := getattr(field, "fields", None):  # a composite key
+            return tuple(part.to_python(value) for part, value in zip(parts, instance.pk, strict=True))
+        return field.to_python(instance.pk)
+    except (TypeError, ValidationError, ValueError):  # nothing that the field understands
+        return instance.pk
 
 
 def _model(label: str) -> Any:

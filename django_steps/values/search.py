@@ -27,6 +27,8 @@ from .classes import (
     pydantic_state,
     pydantic_with,
 )
+from .instances import primary_key
+from .sets import RecordedFrozenSet, RecordedSet
 from .types import MAX_DEPTH
 
 MASK = "********"
@@ -84,6 +86,8 @@ def _searchable(value: Any, mask: frozenset[str], depth: int) -> Any:
         return value if math.isfinite(value) else repr(value)
     if kind in _TEXTS:
         return _TEXTS[kind](value)
+    if isinstance(value, date):  # or a datetime; of a class that stands in for the plain one
+        return value.isoformat()
     if isinstance(value, Enum):
         return _searchable(value.value, mask, depth)
     if isinstance(value, str):
@@ -91,7 +95,7 @@ def _searchable(value: Any, mask: frozenset[str], depth: int) -> Any:
     if depth <= 0:
         return _CUT_OFF
     if isinstance(value, Model):
-        return {"model": value._meta.label, "pk": _searchable(value.pk, mask, depth - 1)}
+        return {"model": value._meta.label, "pk": _searchable(primary_key(value), mask, depth - 1)}
     members = _members(value)
     if members is not None:
         return {
@@ -143,7 +147,7 @@ def _masked(value: Any, mask: frozenset[str], depth: int) -> Any:
     if depth <= 0:
         return MASK
     cls = type(value)
-    if cls in (list, tuple, set, frozenset):
+    if cls in (list, tuple, set, frozenset, RecordedSet, RecordedFrozenSet):
         return cls(_masked(item, mask, depth - 1) for item in value)
     if isinstance(value, dict):
         return _masked_members(value, mask, depth)

@@ -22,6 +22,8 @@ from zoneinfo import ZoneInfo
 
 from django.utils.safestring import SafeString
 
+from .sets import RecordedFrozenSet, RecordedSet
+
 TAG = "$"
 # Fixed, not Python's recursion limit: what could be written must be readable on any stack.
 MAX_DEPTH = 100
@@ -30,6 +32,7 @@ _TOO_DEEP = f"it is nested more than {MAX_DEPTH} levels deep: flatten it, or sto
 _MAX_INT_BITS = 14_280
 # Between two code points that JSON would join to one character.
 _BETWEEN_SURROGATES = re.compile("(?<=[\ud800-\udbff])(?=[\udc00-\udfff])")
+_MICROSECOND = timedelta(microseconds=1)
 
 Pack = Callable[[Any, int], Any]  # gives the tree of a value that may be nested so many levels deep
 Packer = Callable[[Any, int, Pack], Any]  # the last one is for what the value holds
@@ -96,34 +99,68 @@ def _pack_timedelta(value: timedelta, depth: int, pack: Pack) -> Any:
 
 # -- Dates and times -----------------------------------------------------------------------------
 
+# Not looked up when a value is read: a test may have replaced the classes for the time that it freezes.
+_read_datetime, _read_date = datetime.fromisoformat, date.fromisoformat
+
+
+def frozen(kind: type) -> Callable[[type], bool]:
+    """Whether a class is the one that freezegun puts in the place of `kind`; its instances are recorded as plain ones."""
+    return lambda cls: cls.__module__.partition(".")[0] == "freezegun" and kind in cls.__mro__
+
 
 def _pack_datetime(value: datetime, depth: int, pack: Pack) -> Any:
+    fold = value.fold
     if value.tzinfo is None or value.tzinfo is UTC:
         node = {TAG: "datetime", "v": value.isoformat()}
     else:
-        node = {TAG: "datetime", "v": value.replace(tzinfo=None).isoformat(), "tz": _pack_zone(value)}
-    return node | {"fold": 1} if value.fold else node
+        zone, fold = _pack_zone(value)
+        node = {TAG: "datetime", "v": value.replace(tzinfo=None).isoformat(), "tz": zone}
+    return node | {"fold": 1} if fold else node
 
 
 def _pack_time(value: time, depth: int, pack: Pack) -> Any:
     node: dict[str, Any] = {TAG: "time", "v": value.replace(tzinfo=None).isoformat()}
     if value.tzinfo is not None:
-        node["tz"] = _pack_zone(value)
+        node["tz"], _ = _pack_zone(value)
     return node | {"fold": 1} if value.fold else node
 
 
-def _pack_zone(value: datetime | time) -> Any:
+def _pack_zone(value: datetime | time) -> tuple[Any, int]:
+    """How the zone is written, a key or an offset, and the fold that the value has in the zone that is read."""
     zone: Any = value.tzinfo
     if type(zone) is ZoneInfo and zone.key is not None:
-        return zone.key
+        return zone.key, value.fold
     if type(zone) is timezone:
         offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]  # what copying and pickling use
-        return [offset // timedelta(microseconds=1), *name]
-    raise Refused(value, f"its time zone is {zone!r}: use zoneinfo.ZoneInfo(…) or datetime.timezone.")
+        return [offset // _MICROSECOND, *name], value.fold
+    return _pack_zone_of_another_class(value)
+
+
+def _pack_zone_of_another_class(value: datetime | time) -> tuple[Any, int]:
+    """By its key, if the zone of that key has the same offset at that time; otherwise by its offset at that time."""
+    own_offset = value.utcoffset()
+    known = _zone_of_the_same_key(value.tzinfo)
+    for fold in (value.fold, 1 - value.fold):  # zones of pytz tell two equal hours apart without it
+        if known is not None and value.replace(tzinfo=known, fold=fold).utcoffset() == own_offset:
+            return known.key, fold
+    if own_offset is None:
+        raise Refused(value, f"its time zone is {value.tzinfo!r}: use zoneinfo.ZoneInfo(…) or datetime.timezone.")
+    return [own_offset // _MICROSECOND], value.fold
+
+
+def _zone_of_the_same_key(zone: Any) -> ZoneInfo | None:
+    """The zone of the standard library for one that names its key: as `key`, or as `zone` in pytz."""
+    key = getattr(zone, "key", None) or getattr(zone, "zone", None)
+    if not isinstance(key, str):
+        return None
+    try:
+        return ZoneInfo(key)
+    except (LookupError, OSError, ValueError):  # no such key, a directory, a path that leads elsewhere
+        return None
 
 
 def _unpack_datetime(node: dict[str, Any]) -> datetime:
-    value = datetime.fromisoformat(node["v"])
+    value = _read_datetime(node["v"])
     if "tz" in node:
         value = value.replace(tzinfo=_unpack_zone(node["tz"]))
     return value.replace(fold=1) if "fold" in node else value
@@ -185,9 +222,16 @@ def _pack_tuple(value: tuple[Any, ...], depth: int, pack: Pack) -> Any:
 
 
 def _pack_set(value: set[Any] | frozenset[Any], depth: int, pack: Pack) -> Any:
-    # Sorted, so that equal sets give equal text in every process.
-    items = sorted(_pack_items(value, value, depth, pack, lambda _: "{…}"), key=dumps)
-    return {TAG: type(value).__name__, "v": items}
+    # Sorted, so that equal sets give equal text in every process. What is read has this order, also on the first pass.
+    node = pack_set_in_its_order(value, depth, pack)
+    node["v"].sort(key=dumps)
+    return node
+
+
+def pack_set_in_its_order(value: set[Any] | frozenset[Any], depth: int, pack: Pack) -> dict[str, Any]:
+    """A set with its items in the order that it has in this process."""
+    items = _pack_items(value, value, depth, pack, lambda _: "{…}")
+    return {TAG: "set" if isinstance(value, set) else "frozenset", "v": items}
 
 
 def _pack_dict(value: dict[Any, Any], depth: int, pack: Pack) -> Any:
@@ -222,10 +266,14 @@ SAFE_STRING = Codec(SafeString, _pack_safe_string, ("SafeString",), lambda node:
 LIST = Codec(list, _pack_list)
 DICT = Codec(dict, _pack_dict, ("dict",), lambda node: {key: item for key, item in node["v"]})  # noqa: C416
 TUPLE = Codec(tuple, _pack_tuple, ("tuple",), lambda node: tuple(node["v"]))
-SET = Codec(set, _pack_set, ("set",), lambda node: set(node["v"]))
-FROZENSET = Codec(frozenset, _pack_set, ("frozenset",), lambda node: frozenset(node["v"]))
+SET = Codec(set, _pack_set, ("set",), lambda node: RecordedSet(node["v"]))
+FROZENSET = Codec(frozenset, _pack_set, ("frozenset",), lambda node: RecordedFrozenSet(node["v"]))
+READ_SET = Codec(RecordedSet, _pack_set)
+READ_FROZENSET = Codec(RecordedFrozenSet, _pack_set)
 DATETIME = Codec(datetime, _pack_datetime, ("datetime",), _unpack_datetime)
-DATE = _as_text(date, date.isoformat, date.fromisoformat)
+DATE = _as_text(date, date.isoformat, _read_date)
+FROZEN_DATETIME = Codec(frozen(datetime), _pack_datetime)
+FROZEN_DATE = Codec(frozen(date), DATE.pack)
 TIME = Codec(time, _pack_time, ("time",), _unpack_time)
 TIMEDELTA = Codec(timedelta, _pack_timedelta, ("timedelta",), lambda node: timedelta(*node["v"]))
 DECIMAL = _as_text(Decimal, str, Decimal)

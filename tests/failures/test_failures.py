@@ -172,6 +172,8 @@ def same(value: Any) -> Any:
         return {key: same(item) for key, item in value.items()}
     if isinstance(value, Promise):
         return (str, str(value))
+    if isinstance(value, (set, frozenset)):
+        return (isinstance(value, set), value, list(value))
     return (type(value), value)
 
 
@@ -894,6 +896,15 @@ def test_shown_texts_can_be_written_anywhere() -> None:
 def test_durations_and_paths_in_attributes_come_back() -> None:
     rebuilt: Any = there_and_back(with_attribute((timedelta(1), pathlib.PurePosixPath("/a"), ValueError)))
     assert rebuilt.value == (timedelta(1), pathlib.PurePosixPath("/a"), ValueError)
+
+
+@pytest.mark.parametrize("made", [set, frozenset])
+def test_set_among_the_arguments_comes_back_in_its_order_so_that_the_message_is_the_same(made: Any) -> None:
+    names = made(f"name {number}" for number in range(30))
+    assert list(names) != sorted(names)
+    error = with_attribute([names])
+    error.args = (names,)
+    assert same(there_and_back(error)) == same(error)
 
 
 # -- What is on disk -----------------------------------------------------------------------------

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Group
 from django.db import IntegrityError, connection, transaction
 from django.test import TestCase, TransactionTestCase
 
-from django_steps import workflow
+from django_steps import current_step, workflow
 from django_steps.testing import drain, run_workflow
 from tests.app import effects
+from tests.app.models import Effect
 
 from .workflows import kit_greeting, kit_order
+
+tenant = ContextVar("tenant", default="none")
 
 
 def make_twice(name):
@@ -99,6 +104,45 @@ class Behaviour:
         with self.assertLogs("django_steps", "ERROR"):
             run = run_workflow(kit_on_commit, {"atomic": True, "fails": True})
         self.assertEqual(run.status, "succeeded")
+
+    def test_callbacks_of_commits_belong_to_the_step(self):
+        for atomic in (True, False):
+            found = []
+
+            @workflow(name=f"kit_starts_on_commit_{type(self).__name__}_{atomic}")
+            def body(input, step):
+                def do():
+                    tenant.set("acme")
+                    transaction.on_commit(lambda: found.append((current_step().name, tenant.get())))  # noqa: B023
+                    with transaction.atomic():
+                        transaction.on_commit(lambda: kit_greeting.start({"name": "started on commit"}))
+
+                step.define("do", do, atomic=input["atomic"]).run()
+
+            Effect.objects.all().delete()
+            with self.assertNoLogs("django_steps", "ERROR"):
+                self.assertEqual(run_workflow(body, {"atomic": atomic}).status, "succeeded")
+                drain()
+            self.assertEqual(found, [("do", "acme")])
+            self.assertEqual(effects.names(), ["hello started on commit", "bye started on commit"])
+
+    def test_callbacks_of_what_a_failed_step_has_committed_are_called(self):
+        @workflow(name=f"kit_fails_after_commit_{type(self).__name__}")
+        def body(input, step):
+            def do():
+                with transaction.atomic():
+                    transaction.on_commit(lambda: kit_greeting.start({"name": "started"}))
+                raise OSError
+
+            step.define("do", do, atomic=input["atomic"]).run()
+
+        for atomic, names in ((False, ["hello started", "bye started"]), (True, [])):
+            Effect.objects.all().delete()
+            with self.assertLogs("django_steps.testing", "ERROR") as logs:
+                self.assertEqual(run_workflow(body, {"atomic": atomic}).status, "failed")
+            self.assertEqual(len(logs.output), 1, logs.output)
+            drain()
+            self.assertEqual(effects.names(), names)
 
     def test_a_step_in_a_transaction_of_the_body_is_an_error(self):
         @workflow(name=f"kit_body_atomic_{type(self).__name__}")

@@ -67,7 +67,7 @@ class WorkflowRunAdmin(RunColumns, RunAdminBase):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         csp.lend_nonce(request)
-        extra = {"strip": overview.strip(self), **(extra_context or {})}
+        extra = {"strip": overview.strip(self, request), **(extra_context or {})}
         return super().changelist_view(request, extra)
 
     def change_view(

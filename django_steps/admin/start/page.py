@@ -25,7 +25,7 @@ def start_page(admin: RunAdminBase, request: HttpRequest) -> HttpResponse:
     if not admin.has_start_permission(request):
         raise PermissionDenied
     run_id = request.GET.get("run")
-    pattern = admin.get_object(request, run_id) if run_id else None
+    pattern = admin.get_permitted(request, run_id, admin.has_start_permission) if run_id else None
     try:
         workflow = _chosen(request, pattern)
     except UnknownWorkflow as error:

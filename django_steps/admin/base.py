@@ -20,6 +20,20 @@ from django.utils.translation import gettext as _
 
 from ..models import StepRecord, WorkflowRun
 
+# What Django's own pages with a form always know; themes ask for it in the frame of a page, in `submit_row` for one.
+_NOTHING_TO_SAVE = {
+    "add": False,
+    "change": False,
+    "is_popup": False,
+    "save_as": False,
+    "show_save": False,
+    "has_add_permission": False,
+    "has_change_permission": False,
+    "has_delete_permission": False,
+    "has_view_permission": True,
+    "has_editable_inline_admin_formsets": False,
+}
+
 
 class RunAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
     """A ModelAdmin of runs without pages."""
@@ -53,14 +67,14 @@ class RunAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
                 "opts": self.opts,
                 "original": title,
                 "media": self.media,
-                "has_view_permission": True,
+                **_NOTHING_TO_SAVE,
                 **context,
             },
         )
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """The run, or the answer 404."""
-        run = super().get_object(request, object_id, from_field)
+        run = super().get_object(request, object_id, from_field or None)
         if run is None:
             raise Http404(_("There is no run %(id)s.") % {"id": object_id})
         return run

@@ -81,7 +81,7 @@ def _ask_or_do(
     model_admin: RunAdminBase, request: HttpRequest, queryset: QuerySet[Any], control: Control
 ) -> HttpResponse | None:
     if "runs" in request.POST:  # the answer to the question names the runs in one field
-        queryset = model_admin.get_queryset(request).filter(pk__in=parse_ids(request.POST["runs"]))
+        queryset = model_admin.get_queryset(request).filter(pk__in=parse_ids(request.POST["runs"])[:AT_MOST])
         _do(model_admin, request, list(queryset.defer(*BIG_COLUMNS)), control)
         return None
     return _ask(model_admin, request, queryset, control)

@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 
 from ...errors import FailureWasHandled, InvalidState, StepsError, UnknownStep
 from ...models import WorkflowRun
+from ...presentation.text import clipped
 from ..base import RunAdminBase
 from . import confirmation, restarting, retrying
 
@@ -18,7 +19,7 @@ from . import confirmation, restarting, retrying
 def retry_page(admin: RunAdminBase, request: HttpRequest, object_id: str) -> HttpResponse:
     """Retry a failed or canceled run, from the step that failed or from `from_step`."""
     run: WorkflowRun = admin.get_permitted(request, object_id, admin.has_retry_permission)
-    from_step = request.POST.get("from_step", request.GET.get("from_step")) or None
+    from_step = request.POST.get("from_step", request.GET.get("from_step", "")).replace("\0", "") or None
     if request.method == "POST":
         return _retry(admin, request, run, from_step)
     if run.status not in run.RETRYABLE:
@@ -133,4 +134,4 @@ def _back(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun, text: str
 
 
 def _no_such_step(name: str | None) -> str:
-    return _("The run has recorded no step “%(step)s”.") % {"step": name}
+    return _("The run has recorded no step “%(step)s”.") % {"step": clipped(name or "", 60)}

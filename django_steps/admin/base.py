@@ -5,10 +5,12 @@ The pages take a `RunAdminBase` and import nothing above it. Which pages there a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.auth import get_permission_codename
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest
@@ -17,6 +19,20 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from ..models import StepRecord, WorkflowRun
+
+# What Django's own pages with a form always know; themes ask for it in the frame of a page, in `submit_row` for one.
+_NOTHING_TO_SAVE = {
+    "add": False,
+    "change": False,
+    "is_popup": False,
+    "save_as": False,
+    "show_save": False,
+    "has_add_permission": False,
+    "has_change_permission": False,
+    "has_delete_permission": False,
+    "has_view_permission": True,
+    "has_editable_inline_admin_formsets": False,
+}
 
 
 class RunAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -51,19 +67,27 @@ class RunAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
                 "opts": self.opts,
                 "original": title,
                 "media": self.media,
-                "has_view_permission": True,
+                **_NOTHING_TO_SAVE,
                 **context,
             },
         )
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """The run, or the answer 404."""
-        run = super().get_object(request, object_id, from_field)
+        run = super().get_object(request, object_id, from_field or None)
         if run is None:
             raise Http404(_("There is no run %(id)s.") % {"id": object_id})
         return run
 
+    def get_permitted(self, request: HttpRequest, object_id: str, may: Callable[..., bool]) -> Any:
+        """The run, if `may(request, run)` allows it; else the answer 404 or 403."""
+        run = self.get_object(request, object_id)
+        if not may(request, run):
+            raise PermissionDenied
+        return run
+
     # -- Who may do what ----------------------------------------------------------------------------
+    # Every page, button and action asks with the run, so that a subclass can decide for each.
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -73,19 +97,22 @@ class RunAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
         return is_deletable and super().has_delete_permission(request, obj)
 
     def has_retry_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self._has_permission(request, "retry")
+        return self._has_permission(request, "retry", obj)
 
     def has_cancel_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self._has_permission(request, "cancel")
+        return self._has_permission(request, "cancel", obj)
 
-    def has_start_permission(self, request: HttpRequest) -> bool:
-        """Whether the user may start and restart runs. The page of the new run follows, so this takes both permissions."""
-        return self.has_add_permission(request) and self.has_view_permission(request)
+    def has_start_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whether the user may start runs, or restart this one.
 
-    def _has_permission(self, request: HttpRequest, control: str) -> bool:
+        This takes both permissions: the page of the new run follows, and a restart shows the input of the run before.
+        """
+        return self.has_add_permission(request) and self.has_view_permission(request, obj)
+
+    def _has_permission(self, request: HttpRequest, control: str, obj: Any) -> bool:
         codename = get_permission_codename(control, self.opts)
         user: Any = request.user
-        return self.has_view_permission(request) and bool(user.has_perm(f"{self.opts.app_label}.{codename}"))
+        return self.has_view_permission(request, obj) and bool(user.has_perm(f"{self.opts.app_label}.{codename}"))
 
     # -- Deleting -----------------------------------------------------------------------------------
 

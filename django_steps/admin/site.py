@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django.contrib import admin
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path
@@ -27,6 +28,9 @@ from .list.filters import QueueFilter, StatusFilter, WorkflowFilter, has_date_ra
 from .overview import page as overview
 from .run import page as run
 from .start import page as start
+
+_FILTERED = {"status", "workflow", "version", "queue", "phase", "created_at", "finished_at"}
+_COMPARISONS = {"", "exact", "isnull", "gte", "gt", "lte", "lt", "range__gte", "range__lte"}
 
 
 class WorkflowRunAdmin(RunColumns, RunAdminBase):
@@ -67,7 +71,8 @@ class WorkflowRunAdmin(RunColumns, RunAdminBase):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         csp.lend_nonce(request)
-        extra = {"strip": overview.strip(self), **(extra_context or {})}
+        _leave_out_what_is_no_id(request)
+        extra = {"strip": overview.strip(self, request), **(extra_context or {})}
         return super().changelist_view(request, extra)
 
     def change_view(
@@ -111,8 +116,12 @@ class WorkflowRunAdmin(RunColumns, RunAdminBase):
         return found, False
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
-        """Only what the filters ask: a free lookup into inputs and results would reveal what is masked."""
-        return lookup.split("__")[0] in {"status", "workflow", "version", "queue", "phase", "created_at", "finished_at"}
+        """Only what the filters ask.
+
+        A free lookup into inputs and results would reveal what is masked; a regular expression may take any time.
+        """
+        field, _separator, comparison = lookup.partition("__")
+        return comparison in _COMPARISONS and field in _FILTERED
 
     def get_actions(self, request: HttpRequest, action_location: Any = None) -> Any:
         # Since Django 6.1 it is asked for one place on the pages or another.
@@ -120,3 +129,11 @@ class WorkflowRunAdmin(RunColumns, RunAdminBase):
         found = super().get_actions(request, **place)
         found.pop("delete_selected", None)  # runs have an action of their own, which keeps those that have not ended
         return found
+
+
+def _leave_out_what_is_no_id(request: HttpRequest) -> None:
+    """Of the selected runs: Django hands what was posted to the database."""
+    if ACTION_CHECKBOX_NAME in request.POST:
+        posted: Any = request.POST.copy()
+        posted.setlist(ACTION_CHECKBOX_NAME, search.parse_ids(",".join(posted.getlist(ACTION_CHECKBOX_NAME))))
+        request.POST = posted

@@ -27,5 +27,5 @@ def runs_overview(context: dict[str, Any]) -> dict[str, Any]:
         if site.name == getattr(request, "current_app", None) and site.is_registered(WorkflowRun):
             admin: Any = site.get_model_admin(WorkflowRun)
             if isinstance(admin, WorkflowRunAdmin) and admin.has_view_permission(request):
-                return overview(admin)
+                return overview(admin, request)
     return {}

@@ -1,6 +1,7 @@
 """Retry, cancel, restart and delete for a selection: a page says what will happen to how many, then it happens.
 
-What can't be done is skipped and reported with the reason. At most `AT_MOST` runs at a time, the newest first.
+What can't be done is skipped and reported with the reason; so is what the user may not do with a run. At most `AT_MOST`
+runs at a time, the newest first.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from ...errors import StepsError
 from ...models import WorkflowRun
 from ...presentation.steps import label_of
 from ..base import RunAdminBase
+from ..list import subject
 from ..list.changelist import BIG_COLUMNS
 from ..list.search import parse_ids
 from . import restarting, retrying
 
 AT_MOST = 1000
+_NAMED = 5  # runs without the permission
 _HANDLED = gettext_lazy("its failure was handled: open it to choose a step")
 
 
@@ -47,6 +50,7 @@ class Control:
     title: Any
     button: Any  # as the next two ngettext_lazy, with %(count)d
     applies_to: Collection[str]
+    permission: str  # the method of the ModelAdmin that is asked for each run
     apply: Callable[[Any, HttpRequest, list[WorkflowRun]], Applied]
     will: Any
     done: Any
@@ -63,7 +67,7 @@ def cancel(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> H
     return _ask_or_do(model_admin, request, queryset, _CANCEL)
 
 
-@admin.action(description=gettext_lazy("Restart selected runs"), permissions=["add"])
+@admin.action(description=gettext_lazy("Restart selected runs"), permissions=["start"])
 def restart(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
     return _ask_or_do(model_admin, request, queryset, _RESTART)
 
@@ -77,7 +81,7 @@ def _ask_or_do(
     model_admin: RunAdminBase, request: HttpRequest, queryset: QuerySet[Any], control: Control
 ) -> HttpResponse | None:
     if "runs" in request.POST:  # the answer to the question names the runs in one field
-        queryset = model_admin.get_queryset(request).filter(pk__in=parse_ids(request.POST["runs"]))
+        queryset = model_admin.get_queryset(request).filter(pk__in=parse_ids(request.POST["runs"])[:AT_MOST])
         _do(model_admin, request, list(queryset.defer(*BIG_COLUMNS)), control)
         return None
     return _ask(model_admin, request, queryset, control)
@@ -86,13 +90,34 @@ def _ask_or_do(
 # -- Asking -----------------------------------------------------------------------------------------
 
 
+def _sorted_out(
+    model_admin: RunAdminBase, request: HttpRequest, runs: Sequence[WorkflowRun], control: Control
+) -> tuple[list[WorkflowRun], Counter[str]]:
+    """The runs that the control can be used on, and the reasons for which others can't be."""
+    may = getattr(model_admin, control.permission)
+    reasons = Counter(_already(run.status) for run in runs if run.status not in control.applies_to)
+    able: list[WorkflowRun] = []
+    refused: list[WorkflowRun] = []
+    for run in runs:
+        if run.status in control.applies_to:
+            (able if may(request, run) else refused).append(run)
+    if refused:
+        reasons[_not_permitted(refused)] = len(refused)
+    return able, reasons
+
+
+def _not_permitted(runs: Sequence[WorkflowRun]) -> str:
+    names = ", ".join(subject.title_of(run) for run in runs[:_NAMED]) + (", …" if len(runs) > _NAMED else "")
+    return _("you have no permission for %(runs)s") % {"runs": names}
+
+
 def _ask(
     model_admin: RunAdminBase, request: HttpRequest, queryset: QuerySet[Any], control: Control
 ) -> TemplateResponse:
-    selected = list(queryset.order_by("-pk").values_list("pk", "status")[: AT_MOST + 1])
+    selected = list(queryset.order_by("-pk").defer(*BIG_COLUMNS)[: AT_MOST + 1])
     is_cut, selected = len(selected) > AT_MOST, selected[:AT_MOST]
-    able = [pk for pk, status in selected if status in control.applies_to]
-    skipped = Counter(_already(status) for _pk, status in selected if status not in control.applies_to)
+    permitted, skipped = _sorted_out(model_admin, request, selected, control)
+    able = [run.pk for run in permitted]
     details: list[str] = []
     if control.forecast is not None and able:
         forecast = control.forecast(able)
@@ -115,8 +140,8 @@ def _ask(
         danger=control.name in ("cancel", "delete"),
         fields={
             "action": control.name,
-            "runs": ",".join(str(pk) for pk, _status in selected),
-            ACTION_CHECKBOX_NAME: str(selected[0][0]) if selected else "",
+            "runs": ",".join(str(run.pk) for run in selected),
+            ACTION_CHECKBOX_NAME: str(selected[0].pk) if selected else "",
             "select_across": "1",
         }.items(),
         back_url=request.get_full_path(),
@@ -127,10 +152,9 @@ def _ask(
 
 
 def _do(model_admin: RunAdminBase, request: HttpRequest, runs: list[WorkflowRun], control: Control) -> None:
-    able = [run for run in runs if run.status in control.applies_to]
+    able, reasons = _sorted_out(model_admin, request, runs, control)
     applied = control.apply(model_admin, request, able) if able else Applied([])
     done = set(applied.runs)
-    reasons = Counter(_already(run.status) for run in runs if run.status not in control.applies_to)
     left = [run.pk for run in able if run.pk not in done]
     for status in WorkflowRun.objects.filter(pk__in=left).values_list("status", flat=True):
         reasons[_already(status) if status not in control.applies_to else str(_HANDLED)] += 1
@@ -213,6 +237,7 @@ _RETRY = Control(
     gettext_lazy("Retry selected runs"),
     ngettext_lazy("Retry %(count)d run", "Retry %(count)d runs", "count"),
     frozenset(WorkflowRun.RETRYABLE),
+    "has_retry_permission",
     _apply_retry,
     ngettext_lazy("%(count)d run will be retried.", "%(count)d runs will be retried.", "count"),
     ngettext_lazy("%(count)d retried", "%(count)d retried", "count"),
@@ -223,6 +248,7 @@ _CANCEL = Control(
     gettext_lazy("Cancel selected runs"),
     ngettext_lazy("Cancel %(count)d run", "Cancel %(count)d runs", "count"),
     frozenset(WorkflowRun.CANCELABLE),
+    "has_cancel_permission",
     _apply_cancel,
     ngettext_lazy("%(count)d run will be canceled.", "%(count)d runs will be canceled.", "count"),
     ngettext_lazy("%(count)d canceled", "%(count)d canceled", "count"),
@@ -232,6 +258,7 @@ _RESTART = Control(
     gettext_lazy("Restart selected runs"),
     ngettext_lazy("Restart %(count)d run", "Restart %(count)d runs", "count"),
     _FINISHED,
+    "has_start_permission",
     _apply_restart,
     ngettext_lazy(
         "%(count)d run will be restarted: a new run with the same input starts from the beginning.",
@@ -245,6 +272,7 @@ _DELETE = Control(
     gettext_lazy("Delete selected runs"),
     ngettext_lazy("Delete %(count)d run", "Delete %(count)d runs", "count"),
     _FINISHED,
+    "has_delete_permission",
     _apply_delete,
     ngettext_lazy(
         "%(count)d run will be deleted, with its steps.", "%(count)d runs will be deleted, with their steps.", "count"

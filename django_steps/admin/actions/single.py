@@ -6,22 +6,20 @@ A GET changes nothing. Pressed twice, the second press finds what the first one 
 from __future__ import annotations
 
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext as _
 
 from ...errors import FailureWasHandled, InvalidState, StepsError, UnknownStep
 from ...models import WorkflowRun
+from ...presentation.text import clipped
 from ..base import RunAdminBase
 from . import confirmation, restarting, retrying
 
 
 def retry_page(admin: RunAdminBase, request: HttpRequest, object_id: str) -> HttpResponse:
     """Retry a failed or canceled run, from the step that failed or from `from_step`."""
-    if not admin.has_retry_permission(request):
-        raise PermissionDenied
-    run: WorkflowRun = admin.get_object(request, object_id)
-    from_step = request.POST.get("from_step", request.GET.get("from_step")) or None
+    run: WorkflowRun = admin.get_permitted(request, object_id, admin.has_retry_permission)
+    from_step = request.POST.get("from_step", request.GET.get("from_step", "")).replace("\0", "") or None
     if request.method == "POST":
         return _retry(admin, request, run, from_step)
     if run.status not in run.RETRYABLE:
@@ -29,6 +27,7 @@ def retry_page(admin: RunAdminBase, request: HttpRequest, object_id: str) -> Htt
     if from_step is not None and not run.steps.filter(name=from_step).exists():
         return _back(admin, request, run, _no_such_step(from_step), messages.ERROR)
     choice = retrying.retry_choice(run, from_step)
+    may_restart = admin.has_start_permission(request, run)
     return confirmation.ask(
         admin,
         request,
@@ -38,15 +37,13 @@ def retry_page(admin: RunAdminBase, request: HttpRequest, object_id: str) -> Htt
         button=choice.button,
         fields={"from_step": from_step} if from_step else {},
         choices=choice.choices,
-        restart_url=admin.url_of("restart", run.pk) if choice.choices and admin.has_add_permission(request) else "",
+        restart_url=admin.url_of("restart", run.pk) if choice.choices and may_restart else "",
     )
 
 
 def cancel_page(admin: RunAdminBase, request: HttpRequest, object_id: str) -> HttpResponse:
     """Cancel a run that has not ended."""
-    if not admin.has_cancel_permission(request):
-        raise PermissionDenied
-    run: WorkflowRun = admin.get_object(request, object_id)
+    run: WorkflowRun = admin.get_permitted(request, object_id, admin.has_cancel_permission)
     if request.method == "POST":
         return _cancel(admin, request, run)
     if run.status not in run.CANCELABLE:
@@ -63,9 +60,7 @@ def cancel_page(admin: RunAdminBase, request: HttpRequest, object_id: str) -> Ht
 
 def restart_page(admin: RunAdminBase, request: HttpRequest, object_id: str) -> HttpResponse:
     """Start a new run of the same workflow, with the same input."""
-    if not admin.has_start_permission(request):
-        raise PermissionDenied
-    run: WorkflowRun = admin.get_object(request, object_id)
+    run: WorkflowRun = admin.get_permitted(request, object_id, admin.has_start_permission)
     if request.method == "POST":
         return _restart(admin, request, run)
     lines = [_("A new run of this workflow starts from the beginning, with the same input.")]
@@ -139,4 +134,4 @@ def _back(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun, text: str
 
 
 def _no_such_step(name: str | None) -> str:
-    return _("The run has recorded no step “%(step)s”.") % {"step": name}
+    return _("The run has recorded no step “%(step)s”.") % {"step": clipped(name or "", 60)}

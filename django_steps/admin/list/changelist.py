@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
+from django.db import DataError
 from django.db.models import Count
 from django.db.models.functions import Left
 from django.http import HttpRequest
@@ -51,6 +53,13 @@ class RunChangeList(ChangeList):
     is_capped = False
     is_search_cut = False
     wider: Sequence[tuple[str, str]] = ()
+
+    def __init__(self, request: HttpRequest, *arguments: Any, **options: Any) -> None:
+        try:
+            super().__init__(request, *arguments, **options)
+        except (ValueError, OverflowError, DataError) as error:
+            # The database refuses what a filter compares with, such as a NUL or a time before its first year.
+            raise IncorrectLookupParameters(error) from error
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> Any:
         """Of finished runs those that ended last come first, of all others those that were started last."""

@@ -28,14 +28,14 @@ class RunDateRangeFilter(DateRangeFilter):  # type: ignore[misc]
         first, last = condition.get(f"{self.field_path}__gte"), condition.get(f"{self.field_path}__lte")
         if self.field_path == "created_at":
             if first is not None:
-                condition["pk__gte"] = _id_at(first - _SLACK)
+                condition["pk__gte"] = _id_at(first, -_SLACK)
             if last is not None:
-                condition["pk__lte"] = _id_at(last + _SLACK)
+                condition["pk__lte"] = _id_at(last, _SLACK)
         if self.field_path == "finished_at" and condition:
             condition["status__in"] = WorkflowRun.FINISHED
         return condition
 
 
-def _id_at(moment: datetime) -> UUID:
-    milliseconds = max(clock.to_microseconds(moment) // 1000, 0)
+def _id_at(moment: datetime, slack: timedelta) -> UUID:
+    milliseconds = max((clock.to_microseconds(moment) + slack // timedelta(microseconds=1)) // 1000, 0)
     return UUID(int=min(milliseconds << _RANDOM_BITS, (1 << 128) - 1))

@@ -29,6 +29,7 @@ from ...models import WorkflowRun
 _HEX = re.compile(r"[0-9a-f]{1,32}")
 _TAIL = 12  # digits of an id that the list shows
 _AT_MOST = 200
+_LONGEST_TERM = 1000  # characters; databases refuse patterns of tens of thousands
 NEWEST = 10_000  # runs whose keys are searched for a part
 KEYS_FOUND = 1000  # of those
 
@@ -42,7 +43,7 @@ def in_text(term: str) -> Q:
 
 def search(queryset: QuerySet[Any], term: str, *, text: bool) -> tuple[QuerySet[Any], bool]:
     """The runs that the term finds, and whether there may be more; all runs for an empty term."""
-    term = term.strip().replace("\0", "")
+    term = term.replace("\0", "").strip()[:_LONGEST_TERM]
     if not term:
         return queryset, False
     connection = database.connection_for(router.db_for_read(WorkflowRun))

@@ -45,6 +45,11 @@ def short_id(run: WorkflowRun) -> str:
     return f"…{str(run.pk)[-12:]}"
 
 
+def title_of(run: WorkflowRun) -> str:
+    """A run by its columns that are never big: its workflow, and its key or the end of its id."""
+    return f"{clipped(run.workflow, _LONGEST_KEY)} {middle_cut(key_of(run), _LONGEST_KEY) or short_id(run)}"
+
+
 def key_of(run: WorkflowRun) -> str:
     """The key that the run was started with; empty if it has none, or one that these pages made."""
     return "" if run.key is None or own_keys.is_own(run.key) else run.key

@@ -29,6 +29,7 @@ from ...models.diagnosis import no_worker
 from ...presentation import runs
 from .. import html
 from ..base import RunAdminBase
+from ..list.changelist import BIG_COLUMNS
 from ..list.filters import UNKNOWN
 from . import chart, workers
 
@@ -54,19 +55,20 @@ class Measured:
 
 
 class Waiting(NamedTuple):
-    """A run that is ready, and for how long."""
+    """A run that is ready, and for how long; `url` is empty where the user may not see the run."""
 
     run: WorkflowRun
     time: timedelta
+    url: str
 
 
-def strip(admin: RunAdminBase) -> dict[str, Any]:
+def strip(admin: RunAdminBase, request: HttpRequest) -> dict[str, Any]:
     """What stands above the list: runs by status, and what needs attention."""
     connection = database.connection_for(router.db_for_read(WorkflowRun))
     counts = reports.count_by_status(connection, COUNTED + 1)
     now = database.read_clock(connection)
-    oldest = _oldest(connection, now)
-    states = workers.states(now)
+    oldest = _oldest(admin, request, connection, now)
+    states = workers.states(now, lambda run: admin.has_view_permission(request, run))
     return {
         "overview_url": admin.url_of("overview"),
         "start_url": admin.url_of("start"),
@@ -85,10 +87,10 @@ def strip(admin: RunAdminBase) -> dict[str, Any]:
     }
 
 
-def context(admin: RunAdminBase) -> dict[str, Any]:
+def context(admin: RunAdminBase, request: HttpRequest) -> dict[str, Any]:
     """Everything that the overview shows."""
     connection = database.connection_for(router.db_for_read(WorkflowRun))
-    top = strip(admin)
+    top = strip(admin, request)
     oldest = top["oldest"]
     hours = chart.hours(connection)
     return {
@@ -98,7 +100,7 @@ def context(admin: RunAdminBase) -> dict[str, Any]:
         "chart_height": chart.HEIGHT,
         "measured": list(_measured(admin)),
         "measured_runs": MEASURED,
-        "oldest": oldest and (oldest.run, admin.url_of("change", oldest.run.pk), html.duration(oldest.time)),
+        "oldest": oldest and (oldest.run, oldest.url, html.duration(oldest.time)),
         "unknown": _unknown(admin),
         "workers": [
             (
@@ -122,7 +124,7 @@ def overview_page(admin: RunAdminBase, request: HttpRequest) -> HttpResponse:
         admin.overview_template,
         _("Overview"),
         has_add_permission=admin.has_add_permission(request),
-        **context(admin),
+        **context(admin, request),
     )
 
 
@@ -153,15 +155,17 @@ def _warnings(
         yield text % {"count": len(silent), "names": names}
     if oldest is not None and oldest.time > runs.OVERDUE_AFTER:
         text = _("A run has been waiting for a worker for %(age)s.") % {"age": html.duration(oldest.time)}
-        yield format_html('<a href="{}">{}</a>', admin.url_of("change", oldest.run.pk), text)
+        yield format_html('<a href="{}">{}</a>', oldest.url, text) if oldest.url else text
 
 
-def _oldest(connection: BaseDatabaseWrapper, now: int) -> Waiting | None:
+def _oldest(admin: RunAdminBase, request: HttpRequest, connection: BaseDatabaseWrapper, now: int) -> Waiting | None:
     """The ready run that was started first."""
     run_id = reports.oldest_ready(connection)
-    found = WorkflowRun.objects.only("pk", "workflow", "created_at", "available_at_us")
-    run = None if run_id is None else found.filter(pk=run_id).first()
-    return None if run is None else Waiting(run, clock.to_datetime(now) - runs.ready_since(run))
+    run = None if run_id is None else WorkflowRun.objects.defer(*BIG_COLUMNS).filter(pk=run_id).first()
+    if run is None:
+        return None
+    url = admin.url_of("change", run.pk) if admin.has_view_permission(request, run) else ""
+    return Waiting(run, clock.to_datetime(now) - runs.ready_since(run), url)
 
 
 def _up_to(count: int) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ...models import Worker, WorkflowRun
 from ...models.diagnosis import is_alive
+from ..list.changelist import BIG_COLUMNS
 
 _SHOWN = 100
 _MINUTE = 60_000_000  # microseconds
@@ -23,8 +25,11 @@ class WorkerState:
     runs: list[WorkflowRun]
 
 
-def states(now: int) -> list[WorkerState]:
-    """The workers that have not stopped in good order, those that answer first: two queries. `now` is machine time."""
+def states(now: int, may_see: Callable[[WorkflowRun], bool]) -> list[WorkerState]:
+    """The workers that have not stopped in good order, those that answer first: two queries. `now` is machine time.
+
+    Of the runs they hold only those are named that the user may see.
+    """
     workers = list(Worker.objects.filter(stopped_at=None).order_by("-last_seen_us")[:_SHOWN])
     runs = _runs_of(workers, now)
     return [
@@ -32,7 +37,7 @@ def states(now: int) -> list[WorkerState]:
             worker,
             is_alive(worker, now),
             max(0, now - worker.last_seen_us) / 1_000_000,
-            runs[worker.pk],
+            [run for run in runs[worker.pk] if may_see(run)],
         )
         for worker in workers
     ]
@@ -43,7 +48,7 @@ def _runs_of(workers: list[Worker], now: int) -> dict[Any, list[WorkflowRun]]:
     horizon = now + max((worker.lease_us for worker in workers), default=0) + _MINUTE
     held = (
         WorkflowRun.objects.filter(phase=WorkflowRun.Phase.TIMED, available_at_us__lte=horizon, worker__isnull=False)
-        .only("pk", "workflow", "current_step", "worker_id", "status")
+        .defer(*BIG_COLUMNS)
         .order_by("available_at_us")[:500]
     )
     found: dict[Any, list[WorkflowRun]] = defaultdict(list)

@@ -22,6 +22,7 @@ from .. import html
 from ..actions import retrying
 from ..base import RunAdminBase
 from ..list import subject
+from ..list.changelist import BIG_COLUMNS
 from . import step_rows, timeline
 
 _LOGS = 300  # logs of failed attempts that the timeline reads
@@ -53,15 +54,13 @@ def run_page(
     admin: RunAdminBase, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
 ) -> HttpResponse:
     """Everything about one run, read-only."""
-    if not admin.has_view_permission(request):
-        raise PermissionDenied
-    run: WorkflowRun = admin.get_object(request, object_id)
+    run: WorkflowRun = admin.get_permitted(request, object_id, admin.has_view_permission)
     if request.method != "GET" and request.method != "HEAD":
         raise PermissionDenied
     mask = values.Mask.of(run)
     steps = _all_steps(run)
     chosen = step_rows.chosen_page(request, steps)
-    can_retry = admin.has_retry_permission(request) and run.status in run.RETRYABLE
+    can_retry = run.status in run.RETRYABLE and admin.has_retry_permission(request, run)
     context: dict[str, Any] = {
         "subtitle": " · ".join(subject.names_of(run)),
         "original": run,
@@ -82,7 +81,11 @@ def run_page(
         "values": list(_values(run, mask)),
         "mask": mask,
         "restart_of_url": admin.url_of("change", run.restart_of_id) if run.restart_of_id else "",
-        "restarts": [(subject.short_id(other), other, admin.url_of("change", other.pk)) for other in _restarts(run)],
+        "restarts": [
+            (subject.short_id(other), other, admin.url_of("change", other.pk))
+            for other in _restarts(run)
+            if admin.has_view_permission(request, other)
+        ],
         **(extra_context or {}),
     }
     return admin.render(request, admin.change_form_template, run.workflow, **context)
@@ -118,7 +121,7 @@ def _values(run: WorkflowRun, mask: values.Mask) -> Iterator[Shown]:
 
 
 def _restarts(run: WorkflowRun) -> list[WorkflowRun]:
-    return list(run.restarts.only("restart_of", "workflow", "status").order_by("-pk")[:20])
+    return list(run.restarts.defer(*BIG_COLUMNS).order_by("-pk")[:20])
 
 
 # -- Buttons -----------------------------------------------------------------------------------------
@@ -129,9 +132,9 @@ def _tools(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun, can_retr
         choice = retrying.retry_choice(run)
         label = _("Retry…") if choice.choices else choice.button
         yield Tool(label, admin.url_of("retry", run.pk), "primary", " ".join(choice.lines))
-    if run.status in run.CANCELABLE and admin.has_cancel_permission(request):
+    if run.status in run.CANCELABLE and admin.has_cancel_permission(request, run):
         yield Tool(_("Cancel"), admin.url_of("cancel", run.pk))
-    if admin.has_add_permission(request):
+    if admin.has_start_permission(request, run):
         yield Tool(_("Restart"), admin.url_of("restart", run.pk))
     yield Tool(_("History"), admin.url_of("history", run.pk))
     if admin.has_delete_permission(request, run):

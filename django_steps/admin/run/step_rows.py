@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from ..base import RunAdminBase
 
 PER_PAGE = 100
 SHOWN = 20_000  # characters of one step's value; larger ones are shown on a page of their own
+_POSITION = re.compile(r"[0-9]{1,9}")
 _LINE = 100  # characters of a value that are shown unfolded
 
 
@@ -62,10 +64,16 @@ class StepRow:
 
 def chosen_page(request: HttpRequest, records: Sequence[StepRecord]) -> Page[StepRecord]:
     """The page that is asked for; else the one with the first failed step, else the first."""
-    if (number := request.GET.get("step", "")).isdigit():
-        records = [record for record in records if record.position == int(number)]
+    if (position := whole_step(request)) is not None:
+        records = [record for record in records if record.position == position]
     failed = next((index for index, record in enumerate(records) if record.status == StepRecord.Status.FAILED), 0)
     return Paginator(records, PER_PAGE).get_page(request.GET.get("steps") or 1 + failed // PER_PAGE)
+
+
+def whole_step(request: HttpRequest) -> int | None:
+    """The position of the step that is asked for alone, whose result is shown however large it is."""
+    match = _POSITION.fullmatch(request.GET.get("step", ""))
+    return int(match[0]) if match else None
 
 
 def rows(
@@ -77,7 +85,7 @@ def rows(
     can_retry: bool,
 ) -> list[StepRow]:
     """The rows of a page of steps: one query."""
-    limit = SHOWN if "step" not in request.GET else 1 << 30
+    limit = SHOWN if whole_step(request) is None else 1 << 30
     records = (
         StepRecord.objects.filter(pk__in=[step.pk for step in chosen])
         .defer("output_text")

@@ -7,21 +7,24 @@ mask is left in place, the value of that run is used.
 from __future__ import annotations
 
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from django import forms
 from django.contrib.admin import widgets
-from django.db import router, transaction
+from django.db import DatabaseError, router, transaction
 from django.utils.translation import gettext_lazy
 
 from ...definitions import PRIORITIES, Workflow
 from ...durations import to_timedelta
 from ...errors import InvalidInput, StepsError
 from ...models import WorkflowRun
+from ...presentation.text import clipped, portable
 from ...presentation.values import UNREADABLE, Mask, plain
 from ...values.search import MASK
 from .. import own_keys
 from . import input_fields
+
+_LONGEST_COMPLAINT = 1000  # characters
 
 
 class StartForm(forms.Form):
@@ -48,7 +51,7 @@ class StartForm(forms.Form):
         help_text=gettext_lazy("Such as 30s, 10m, 2h or 1d. Empty: at once."),
     )
     # Pressing twice sends the same one twice, and starts one run.
-    press = forms.UUIDField(widget=forms.HiddenInput, required=False)
+    press = forms.Field(widget=forms.HiddenInput, required=False)
 
     def __init__(self, workflow: Workflow[Any, Any], pattern: WorkflowRun | None, data: Any = None) -> None:
         self.workflow, self.pattern = workflow, pattern
@@ -71,6 +74,13 @@ class StartForm(forms.Form):
             raise forms.ValidationError(str(error)) from None
         return value
 
+    def clean_press(self) -> UUID | None:
+        """The press; None for what the page did not send, which starts a run each time."""
+        try:
+            return UUID(str(self.cleaned_data["press"]))
+        except ValueError:
+            return None
+
     def start(self) -> WorkflowRun | None:
         """The run, or None with the form saying what is wrong."""
         cleaned = self.cleaned_data
@@ -89,7 +99,11 @@ class StartForm(forms.Form):
         except InvalidInput as error:
             self._place(error)
         except (StepsError, TypeError, ValueError) as error:
-            self.add_error(None, str(error))
+            self.add_error(None, _said(str(error)))
+        except DatabaseError:
+            raise
+        except Exception as error:  # the code of the input's class, which may object in any way
+            self.add_error(None, _said(f"{type(error).__name__}: {error}"))
         else:
             return run
         return None
@@ -111,9 +125,14 @@ class StartForm(forms.Form):
             name, _colon, text = line.partition(": ")
             field = input_fields.PREFIX + name.partition(".")[0]
             if field in self.fields:
-                self.add_error(field, text)
+                self.add_error(field, _said(text))
             else:
-                self.add_error(None, line)
+                self.add_error(None, _said(line))
+
+
+def _said(text: str) -> str:
+    """A complaint that fits on the page; it may repeat what was typed."""
+    return portable(clipped(text, _LONGEST_COMPLAINT))
 
 
 def _input_of(run: WorkflowRun, mask: Mask) -> Any:

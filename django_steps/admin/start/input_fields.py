@@ -24,6 +24,8 @@ from ...presentation.text import portable
 
 PREFIX = "input_"
 WHOLE = "input"
+# Of text that is none, or is nested too deep, or has a number that is too long; of values that have no JSON.
+_NO_JSON = (ValueError, TypeError, RecursionError)
 _FIELDS: dict[Any, tuple[Any, Any]] = {
     str: (forms.CharField, widgets.AdminTextInputWidget),
     int: (forms.IntegerField, widgets.AdminIntegerFieldWidget),
@@ -131,17 +133,37 @@ def _field(member: Member, *, is_masked: bool) -> forms.Field:
 
 
 class _JsonField(forms.JSONField):
-    """JSON, with nothing for None, laid out for people."""
+    """JSON, with nothing for None, laid out for people. Text is text, and what Python can't read is invalid."""
+
+    def to_python(self, value: Any) -> Any:
+        if isinstance(value, str) and value.strip():
+            try:
+                return _parsed(value)
+            except _NO_JSON:
+                raise forms.ValidationError(self.error_messages["invalid"], code="invalid") from None
+        return None if value in self.empty_values or isinstance(value, str) else value
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        """What was typed, as it was typed."""
+        return None if data is None else InvalidJSONInput(data)
 
     def prepare_value(self, value: Any) -> Any:
         if value is None or isinstance(value, InvalidJSONInput):
             return value or ""
-        return portable(json.dumps(value, indent=2, ensure_ascii=False, cls=self.encoder))
+        return portable(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _parsed(text: str) -> Any:
+    value = json.loads(text)
+    json.dumps(value)  # what is nested too deep for that can't be shown again
+    return value
 
 
 def _json_field(**options: Any) -> _JsonField:
     options = {"required": False, **options}
-    if options.get("initial") is not None and not isinstance(options["initial"], (dict, list, str, int, float)):
+    try:
+        json.dumps(options.get("initial"))
+    except _NO_JSON:
         options["initial"] = None
     return _JsonField(widget=widgets.AdminTextareaWidget(attrs={"rows": 10, "spellcheck": "false"}), **options)
 

@@ -13,11 +13,14 @@ from django.utils.translation import gettext as _
 from ...definitions import Workflow, get_workflow, registered
 from ...errors import UnknownWorkflow
 from ...models import WorkflowRun
+from ...presentation.text import clipped
 from ...values.types import TAG
 from .. import html
 from ..base import RunAdminBase
 from . import input_fields
 from .form import StartForm
+
+_LONGEST_MESSAGE = 300  # characters; it repeats the address
 
 
 def start_page(admin: RunAdminBase, request: HttpRequest) -> HttpResponse:
@@ -25,11 +28,11 @@ def start_page(admin: RunAdminBase, request: HttpRequest) -> HttpResponse:
     if not admin.has_start_permission(request):
         raise PermissionDenied
     run_id = request.GET.get("run")
-    pattern = admin.get_object(request, run_id) if run_id else None
+    pattern = admin.get_permitted(request, run_id, admin.has_start_permission) if run_id else None
     try:
         workflow = _chosen(request, pattern)
     except UnknownWorkflow as error:
-        admin.message_user(request, str(error), messages.ERROR)
+        admin.message_user(request, clipped(str(error), _LONGEST_MESSAGE), messages.ERROR)
         return HttpResponseRedirect(admin.url_of("start"))
     if workflow is None:
         return _page(admin, request, _("Start a workflow"), choices=_choices(admin))

@@ -1,0 +1,230 @@
+"""Whatever is typed into an address, a filter or a form gets an answer and bounded work, never a 500."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterator
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any, Literal
+from uuid import uuid4
+
+import pytest
+from django.test import Client
+from pydantic import BaseModel
+
+from django_steps.admin.actions import bulk
+from django_steps.models import WorkflowRun
+
+from .conftest import add_step, failed_run, handled_run, make_run, url
+
+ANSWERS = {200, 302, 400, 403, 404}
+TYPED = [
+    "",
+    "0",
+    "-1",
+    "²",
+    "9" * 30,
+    "9" * 5000,
+    "x" * 60_000,
+    "\0",
+    "a\0b",
+    "\ud800".encode("utf-8", "surrogatepass").decode("latin-1"),
+    "𝄞'\"<b>%s{}\\",
+    "null",
+    "NaN",
+    "1e400",
+    "1e-400",
+    "1E+1000000000",
+    "Infinity",
+    "0001-01-01",
+    "9999-12-31",
+    "0001-01-01 00:00:00+23:59",
+    "9999-12-31 23:59:59-23:59",
+    "9999999999999999d",
+    "36525d",
+    str(uuid4()),
+    '"\\ud800"',
+    '{"\\ud800": "\\u0000", "": 1}',
+    '{"$": "Decimal", "v": "x"}',
+    "[" * 20_000,
+    "[" * 150 + "]" * 150,
+    "[" * 900 + "]" * 900,
+    "-" + "9" * 4290,
+]
+LIST = ["q", "p", "o", "all", "e", "_popup", "_to_field", "_facets", "status__exact", "workflow", "queue", "nonsense"]
+LIST += [
+    f"{field}__{bound}"
+    for field in ("created_at", "finished_at")
+    for bound in ("range__gte", "range__lte", "gte", "lt")
+]
+LIST += [
+    "version",
+    "phase",
+    "phase__in",
+    "workflow__regex",
+    "status__x",
+    "created_at__year",
+    "input_text__contains",
+    "id",
+]
+FIELDS = ["queue", "priority", "key", "delay", "press", "input"]
+
+
+class Color(enum.Enum):
+    RED = 1
+
+
+@dataclasses.dataclass
+class Everything:
+    text: str = ""
+    number: int = 0
+    share: float = 0.0
+    price: Decimal = Decimal(0)
+    day: date | None = None
+    at: datetime | None = None
+    clock: time | None = None
+    color: Color = Color.RED
+    why: Literal["a", 1] = "a"
+    flag: bool = False
+    more: dict[str, Any] = dataclasses.field(default_factory=lambda: {"price": Decimal(1)})
+
+    def __post_init__(self) -> None:
+        if self.text:
+            raise LookupError(self.text)
+
+
+class Model(BaseModel):
+    text: str = ""
+    price: Decimal = Decimal(0)
+    at: datetime | None = None
+    more: Any = None
+
+
+@pytest.fixture
+def quiet(root: Client) -> Client:
+    """A client that gets a 500 as an answer and not as an exception."""
+    root.raise_request_exception = False
+    return root
+
+
+def answers(client: Client, address: str, name: str, **kinds: Any) -> list[str]:
+    """What was typed and got no answer, for one parameter."""
+    found = []
+    for text in TYPED:
+        for way in (client.get, client.post):
+            data = {**kinds.get("also", {}), name: text}
+            status = way(address, data).status_code
+            if status not in ANSWERS:
+                found.append(f"{way.__name__} {name}={text[:40]!r}: {status}")
+            if not kinds.get("post"):
+                break
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:.*received a naive datetime")  # Django's own date filter
+@pytest.mark.parametrize("name", LIST)
+@pytest.mark.parametrize("is_ranged", [True, False], ids=["rangefilter", "django"])
+def test_every_parameter_of_the_list(quiet: Client, settings: Any, name: str, is_ranged: bool) -> None:
+    if not is_ranged:
+        settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != "rangefilter"]
+    failed_run(key="k")
+    also = {} if name == "nonsense" else {"q": "a", "created_at__range__gte": "2026-01-01"}
+    assert answers(quiet, url("changelist"), name, also=also) == []
+
+
+@pytest.mark.parametrize("page", ["change", "retry", "cancel", "restart", "delete", "history"])
+@pytest.mark.parametrize(
+    "name", ["step", "steps", "from_step", "p", "_popup", "_to_field", "_changelist_filters", "post"]
+)
+def test_every_parameter_of_the_pages_of_a_run(quiet: Client, page: str, name: str) -> None:
+    run = handled_run()
+    assert answers(quiet, url(page, run.pk), name, post=name == "from_step") == []
+
+
+@pytest.mark.parametrize("page", ["change", "retry", "cancel", "restart", "delete", "history"])
+def test_every_id_in_an_address(quiet: Client, page: str) -> None:
+    failed_run()
+    address = url(page, "ID")
+    for text in [*TYPED, "_00", "%", "..", "a/b"]:
+        path = address.replace("ID", text.replace("\0", "%00").replace("²", "%C2%B2") or "x")
+        assert quiet.get(path).status_code in ANSWERS, text[:40]
+
+
+@pytest.mark.parametrize("name", ["overview", "start"])
+@pytest.mark.parametrize("parameter", ["run", "workflow", "version", "p", "_popup"])
+def test_every_parameter_of_the_other_pages(quiet: Client, name: str, parameter: str) -> None:
+    assert answers(quiet, url(name), parameter, post=name == "start") == []
+
+
+@pytest.mark.parametrize("action", ["retry", "cancel", "restart", "delete", "nonsense", ""])
+@pytest.mark.parametrize("name", ["_selected_action", "runs", "index", "select_across", "action"])
+def test_every_field_of_the_actions(quiet: Client, action: str, name: str) -> None:
+    run = make_run("pending")
+    also = {"action": action, "_selected_action": str(run.pk), "index": "0"}
+    for text in TYPED:
+        assert quiet.post(url("changelist"), {**also, name: text}).status_code in ANSWERS, text[:40]
+
+
+def fields_of(workflow: Any) -> Iterator[str]:
+    names = [field.name for field in dataclasses.fields(Everything)] if workflow.name == "everything" else []
+    if workflow.name == "anything":
+        yield from FIELDS
+    elif workflow.name == "model":
+        names = ["text", "price", "at", "more"]
+    yield from (f"input_{name}" for name in names)
+
+
+@pytest.mark.parametrize("kind", ["everything", "model", "anything"])
+def test_every_field_of_the_form(quiet: Client, define: Any, kind: str) -> None:
+    def everything(input: Everything) -> None: ...
+    def model(input: Model) -> None: ...
+    def anything(input: Any) -> None: ...
+
+    workflow = define(locals()[kind])
+    address = f"{url('start')}?workflow={kind}"
+    assert quiet.get(address).status_code == 200
+    for name in fields_of(workflow):
+        for text in TYPED:
+            response = quiet.post(address, {"queue": "default", "priority": "0", name: text})
+            assert response.status_code in (200, 302), f"{name}={text[:40]!r}"
+            if response.status_code == 200:  # it says why, where people see it
+                assert response.context["form"].errors
+                assert 'class="errorlist' in response.content.decode()
+                continue
+            run = WorkflowRun.objects.latest("pk")
+            for page in (url("change", run.pk), f"{url('start')}?run={run.pk}"):
+                assert quiet.get(page).status_code == 200, f"{page} after {name}={text[:40]!r}"
+        assert quiet.get(url("changelist")).status_code == 200
+
+
+def test_a_plain_json_string_is_started(root: Client, define: Any) -> None:
+    def anything(input: Any) -> None: ...
+
+    define(anything)
+    root.post(f"{url('start')}?workflow=anything", {"queue": "default", "priority": "0", "input": '"hello"'})
+    assert WorkflowRun.objects.get().input == "hello"
+
+
+@pytest.mark.parametrize("query", ["step=x", "step=", "step=99", "step=0&step=1"])
+def test_a_page_of_large_results_is_never_shown_whole(root: Client, query: str) -> None:
+    run = make_run("succeeded")
+    for number in range(4):
+        add_step(run, f"step_{number}", result="x" * 100_000)
+    assert len(root.get(f"{url('change', run.pk)}?{query}").content) < 300_000
+    assert len(root.get(f"{url('change', run.pk)}?step=2").content) > 100_000
+
+
+def test_no_more_runs_are_read_than_an_action_changes(root: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "AT_MOST", 2)
+    runs = [make_run("pending") for _ in range(4)]
+    ids = ",".join(str(run.pk) for run in runs)
+    root.post(url("changelist"), {"action": "cancel", "_selected_action": str(runs[0].pk), "runs": ids})
+    assert WorkflowRun.objects.filter(status="canceled").count() == 2
+
+
+def test_a_filter_takes_no_pattern(quiet: Client) -> None:
+    """A regular expression may take the database any time."""
+    make_run("pending")
+    assert quiet.get(url("changelist"), {"workflow__regex": "(a+)+$"}).status_code == 400

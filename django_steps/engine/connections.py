@@ -1,7 +1,8 @@
 """What a step may leave behind on the database connections of its thread, and cleaning it up.
 
-A transaction left open, autocommit switched off or a broken connection must not reach the next step on that thread.
-None of this asks the database, unless there was an error: it is done for every step.
+A transaction left open, autocommit switched off, a broken connection or a changed session (settings, a role, locks,
+temporary tables) must not reach the next step on that thread. None of this asks the database, unless there was an error: it
+is done for every step. So only statements that are sent through Django are seen to change a session.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
+
+from ..ledger import database
 
 logger = logging.getLogger("django_steps")
 
@@ -27,10 +31,11 @@ class Connections:
     `depths`: how many `atomic()` blocks were open on each when it was asked.
     """
 
-    __slots__ = ("_all",)
+    __slots__ = ("_all", "_watched")
 
     def __init__(self) -> None:
         self._all: list[Any] = list(connections.all())
+        self._watched = [(connection, _Watch(connection.vendor)) for connection in self._all]
 
     def depths(self) -> list[int]:
         """How many `atomic()` blocks are open on each connection."""
@@ -46,41 +51,57 @@ class Connections:
                 return True
         return False
 
+    def watched(self) -> _Watched:
+        """In this context it is noted what statements do to the sessions: for a whole pass."""
+        return _Watched(self._watched)
+
     def tidied(self, what: str) -> _Tidied:
-        """Whatever is executed in this context leaves no open transaction and no broken connection; `what` names it in
-        the log. A connection with an open `atomic()` block of the caller's is left alone.
+        """Whatever is executed in this context leaves no open transaction, no broken connection and no changed session;
+        `what` names it in the log. A connection with an open `atomic()` block of the caller's is left alone.
         """
-        return _Tidied(self._all, what)
+        return _Tidied(self._watched, what)
+
+
+class _Watched:
+    __slots__ = ("_watched",)
+
+    def __init__(self, watched: list[tuple[Any, _Watch]]) -> None:
+        self._watched = watched
+
+    def __enter__(self) -> None:
+        for connection, watch in self._watched:
+            connection.execute_wrappers.append(watch)
+
+    def __exit__(self, *raised: object) -> None:
+        for connection, watch in self._watched:
+            connection.execute_wrappers.remove(watch)
 
 
 class _Tidied:
-    __slots__ = ("_all", "_before", "_watched", "_what")
+    __slots__ = ("_before", "_watched", "_what")
 
-    def __init__(self, all: list[Any], what: str) -> None:
-        self._all, self._what = all, what
+    def __init__(self, watched: list[tuple[Any, _Watch]], what: str) -> None:
+        self._watched, self._what = watched, what
 
     def __enter__(self) -> None:
-        self._before = [bool(connection.atomic_blocks) for connection in self._all]
-        self._watched: list[tuple[Any, _Watch]] = []
-        for connection in self._all:
-            vendor = connection.vendor
-            if vendor == "sqlite":
-                continue
-            if vendor == "mysql":
-                watch = _Watch()
-                connection.execute_wrappers.append(watch)
-                self._watched.append((connection, watch))
-            if connection.connection is not None and not connection.in_atomic_block:
+        self._before = []
+        for connection, watch in self._watched:
+            self._before.append((bool(connection.atomic_blocks), watch.is_changed))
+            watch.is_changed = False
+            if connection.connection is not None and connection.vendor != "sqlite" and not connection.in_atomic_block:
                 drop_if_dead(connection)
 
     def __exit__(self, *raised: object) -> None:
-        try:
-            for connection, is_in_atomic in zip(self._all, self._before, strict=True):
-                if connection.connection is not None and not is_in_atomic:
-                    _tidy(connection, self._what)
-        finally:
-            for connection, watch in self._watched:
-                connection.execute_wrappers.remove(watch)
+        for (connection, watch), (is_in_atomic, was_changed) in zip(self._watched, self._before, strict=True):
+            if connection.connection is not None and not is_in_atomic:
+                _tidy(connection, watch, self._what)
+                was_changed = was_changed and connection.connection is not None
+            watch.is_changed = was_changed
+
+
+def is_changed(connection: BaseDatabaseWrapper) -> bool:
+    """Whether the body of a pass has changed the session of a connection, outside of its steps."""
+    return any(isinstance(wrapper, _Watch) and wrapper.is_changed for wrapper in connection.execute_wrappers)
 
 
 def drop_if_dead(connection: Any) -> None:
@@ -93,13 +114,18 @@ def drop_if_dead(connection: Any) -> None:
             connection.close()
 
 
-def _tidy(connection: BaseDatabaseWrapper, what: str) -> None:
+def _tidy(connection: BaseDatabaseWrapper, watch: _Watch, what: str) -> None:
     trouble = "an atomic() block open" if connection.in_atomic_block else _transaction_left(connection)
     if not trouble and _is_broken(connection):
         trouble = "a broken connection"
     if trouble:
         logger.error("%s left %s on database %r; the connection is closed.", what, trouble, connection.alias)
         _reset(connection)
+    elif watch.is_changed:
+        # To open another one takes a few milliseconds, and is asked for by the next statement only. What would reset the
+        # session instead would take away how the project has set it when it was opened.
+        logger.info("%s changed the session of database %r, which is replaced.", what, connection.alias)
+        database.drop(connection)
     connection.errors_occurred = False
 
 
@@ -161,22 +187,72 @@ def _reset(connection: BaseDatabaseWrapper) -> None:
         connection.connect()
 
 
-# -- MySQL, whose client doesn't tell whether a transaction is open ------------------------------
+# -- What statements do ------------------------------------------------------------------------------
 
 
 class _Watch:
-    """Notes the statements that begin and end transactions. `atomic()` sends none: it switches autocommit."""
+    """Notes the statements that change the session; on MySQL, whose client doesn't tell whether a transaction is open, also
+    those that begin and end one. `atomic()` sends none there: it switches autocommit."""
 
-    is_open = False
+    __slots__ = ("_is_mysql", "is_changed", "is_open")
+
+    def __init__(self, vendor: str) -> None:
+        self._is_mysql = vendor == "mysql"
+        self.is_open = self.is_changed = False
 
     def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
+        text = sql if isinstance(sql, str) else _text(sql)
+        if _may_change(text):
+            self.is_changed = True  # also where the statement fails: several may be one text
         result = execute(sql, params, many, context)
-        control = _CONTROL.match(sql) if isinstance(sql, str) else None
+        control = _CONTROL.match(text) if self._is_mysql else None
         if control is not None:
             self.is_open = control["opens"] is not None
         return result
 
 
+def _text(sql: Any) -> str:
+    """What may be executed and is no string: psycopg's composed statements."""
+    try:
+        return str(sql.as_string(None))
+    except Exception:
+        return str(sql)
+
+
+def _may_change(text: str) -> bool:
+    """Whether a statement may change the session beyond its transaction."""
+    return (
+        _CHANGE.match(text) is not None
+        or ("_lock" in text or "_LOCK" in text or "set_config" in text)
+        and _CHANGING_FUNCTION.search(text) is not None
+        or ";" in text
+        and any(_CHANGE.match(part) for part in text.split(";"))
+    )
+
+
+def _begins(*, connection: BaseDatabaseWrapper, **details: Any) -> None:
+    """A session begins: what was sent to open it is how it has to be."""
+    for wrapper in connection.execute_wrappers:
+        if isinstance(wrapper, _Watch):
+            wrapper.is_changed = wrapper.is_open = False
+
+
+# When this module is imported, the apps of a project have connected their own receivers, which come first then.
+connection_created.connect(_begins, dispatch_uid="django_steps.engine.connections")
+
 _CONTROL = re.compile(
     r"\s*(?:(?P<opens>BEGIN|START\s+TRANSACTION)\b|COMMIT\b|ROLLBACK\b(?!(\s+WORK)?\s+TO\b))", re.IGNORECASE
+)
+_CHANGE = re.compile(
+    r"(?:\s|/\*.*?\*/|--[^\n]*\n)*(?:"
+    r"SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)|RESET\b|DISCARD\b|USE\b|LISTEN\b|LOAD\s+'|ATTACH\b|DETACH\b"
+    r"|LOCK\s+TABLES?\b(?!.*\bMODE\b)|FLUSH\s+TABLES\b|CREATE\s+(?:OR\s+REPLACE\s+)?(?:(?:LOCAL|GLOBAL)\s+)?TEMP"
+    r"|PREPARE\s+(?!django_steps_)|DECLARE\b.*\bWITH\s+HOLD\b|ALTER\s+SESSION\b"
+    r"|PRAGMA\s+[\w.\"]+\s*(?:=|\((?<!_info\()(?<!_xinfo\()(?<!_list\()(?<!_check\()))",
+    re.IGNORECASE | re.DOTALL,
+)
+# Those that hold a lock until the session ends, and the setting that is not for the transaction alone.
+_CHANGING_FUNCTION = re.compile(
+    r"\b(?:pg_(?:try_)?advisory_lock(?:_shared)?\s*\(|GET_LOCK\s*\(|set_config\s*\((?!.*,\s*(?:true|'t(?:rue)?')\s*\)))",
+    re.IGNORECASE | re.DOTALL,
 )

@@ -157,7 +157,8 @@ class Pass:
         """What the body returned or raised; its connections are in order by then."""
         token = active_pass.set(self.frame)
         try:
-            with self.frame.connections.tidied(f"The body of run {self.claim.run_id}"):
+            connections = self.frame.connections
+            with connections.watched(), connections.tidied(f"The body of run {self.claim.run_id}"):
                 return self.workflow.call_body(self._arguments()), None
         except BaseException as error:
             if isinstance(error, self.host.lets_through):

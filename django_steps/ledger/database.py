@@ -5,11 +5,19 @@ What differs between the databases in words is in `dialect.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
+from django.db import (
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    connections,
+    transaction,
+)
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..errors import ValueTooLarge
@@ -26,6 +34,36 @@ def read_clock(connection: BaseDatabaseWrapper) -> int:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {dialect.now(connection)}", [])
         return int(cursor.fetchone()[0])
+
+
+def fetch_all(connection: BaseDatabaseWrapper, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """All rows of a SELECT. SQLite takes any bytes as text, and its client refuses to read what is no UTF-8: such a text is
+    read as one that is no JSON either, so that one row holds up no other."""
+    try:
+        return _fetch_all(connection, statement, parameters)
+    except OperationalError as error:
+        if connection.vendor != "sqlite" or "Could not decode" not in str(error):
+            raise
+    raw: Any = connection.connection
+    before, raw.text_factory = raw.text_factory, _decoded
+    try:
+        return _fetch_all(connection, statement, parameters)
+    finally:
+        raw.text_factory = before
+
+
+def _fetch_all(connection: BaseDatabaseWrapper, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return rows
+
+
+def _decoded(text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return "\N{REPLACEMENT CHARACTER}" + text.decode(errors="replace")
 
 
 @contextmanager
@@ -80,6 +118,8 @@ def is_transient(error: BaseException) -> bool:
 
 # PostgreSQL: a read-only transaction (a failover), and the time limits of the server for transactions and sessions.
 _ENDING_SQLSTATES = {"25006", "25P03", "25P04", "57P05"}
+# MySQL, MariaDB: the server is read-only (a failover).
+_READ_ONLY_ERRNOS = {1290, 1836}
 _LOCK_REFUSED_SQLSTATE, _LOCK_REFUSED_ERRNO = "55P03", 1205
 # PostgreSQL: insufficient resources. MySQL: no space left, the table is full.
 _FULL_SQLSTATES, _FULL_ERRNOS = {"53000", "53100"}, {1021, 1114}
@@ -87,8 +127,20 @@ _FULL_SQLSTATES, _FULL_ERRNOS = {"53000", "53100"}, {1021, 1114}
 
 def ends_transactions(error: BaseException) -> bool:
     """Whether the server has ended a transaction for a reason that no statement of it can have caused."""
-    sqlstate = getattr(error.__cause__, "sqlstate", None) if isinstance(error, DatabaseError) else None
+    if not isinstance(error, DatabaseError):
+        return False
+    if isinstance(error, OperationalError) and error.args[:1] in {(n,) for n in _READ_ONLY_ERRNOS}:
+        return True
+    sqlstate = getattr(error.__cause__, "sqlstate", None)
     return sqlstate is not None and (sqlstate in _ENDING_SQLSTATES or sqlstate.startswith("08"))
+
+
+def may_be_of_session(error: BaseException | None) -> bool:
+    """Whether another session may carry out the statement that failed in this one: for the engine's own statements, which
+    are right wherever the session is as it began."""
+    if isinstance(error, (DataError, IntegrityError)) or not isinstance(error, (DatabaseError, InterfaceError)):
+        return False
+    return not is_transient(error)
 
 
 def is_lock_refused(error: BaseException) -> bool:
@@ -140,7 +192,17 @@ class Closings:
 
 
 def drop(connection: BaseDatabaseWrapper) -> None:
-    """Close a connection that may be broken, so that the next use of it connects anew."""
+    """Close a connection that may be broken, or whose session is not as it began, so that the next use of it connects
+    anew: a pool doesn't get it back."""
+    pgconn = getattr(connection.connection, "pgconn", None)
+    if pgconn is not None and not connection.in_atomic_block:
+        with suppress(Exception):
+            pgconn.finish()
+    close(connection)
+
+
+def close(connection: BaseDatabaseWrapper) -> None:
+    """Close a connection that is not needed, or return it to its pool."""
     with suppress(DatabaseError, InterfaceError):
         connection.close()
 

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ..engine.connections import is_changed
 from ..ledger import batches, database
 from ..ledger.batches import Write
 from .writers import Writer
@@ -180,9 +181,11 @@ class GroupCommit:
     # -- Writing --------------------------------------------------------------------------------
 
     def _own_connection(self) -> BaseDatabaseWrapper | None:
-        """The calling thread's own connection, if it has one."""
+        """The calling thread's own connection, if it has one whose session is as it began."""
         own = database.connection_for(self.alias)
-        return own if own.connection is not None or own.in_atomic_block else None
+        if own.in_atomic_block:
+            return own
+        return own if own.connection is not None and not is_changed(own) else None
 
     def _write_waiting(self, leader: _Entry, writer: Writer) -> None:
         """Write for all that wait, on the leader's thread."""
@@ -195,7 +198,7 @@ class GroupCommit:
             for entry in batch:
                 entry.is_written = entry.write is not None and batches.identity(entry.write) in written
         except BaseException as error:
-            writer.check()
+            writer.check(error)
             if not isinstance(error, Exception):
                 raise
             if len(batch) == 1:

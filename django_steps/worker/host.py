@@ -82,7 +82,8 @@ class WorkerHost:
 
     def _persist(self, statement: Callable[[], T], size: int, lend: _Lend | None = None) -> T:
         """Write until the database answers. How long that takes doesn't matter: the fence tells whether the claim still
-        stood. Only a long value that closes two good connections is given up: the database doesn't take it."""
+        stood. Only a long value that closes two good connections is given up: the database doesn't take it. Each attempt
+        has another session, unless the reason passes: what is wrong may be the session, which answers all the same."""
         pause, closings, is_suspect = 0.02, database.Closings(), False
         began = time.monotonic()
         while True:
@@ -98,10 +99,11 @@ class WorkerHost:
                     if self._is_interrupted and time.monotonic() - began > _LONGEST_GOODBYE:
                         raise ClaimLost from error
                     self._repeated.warning("write", "The database could not be written to, trying again: %s", error)
-                    is_suspect = not database.is_transient(error) and not is_usable(connection)
-                    if is_suspect:
-                        if is_good:
-                            closings.count(size, error)
+                    is_of_session = database.may_be_of_session(error)
+                    is_suspect = is_of_session and not is_usable(connection)
+                    if is_suspect and is_good:
+                        closings.count(size, error)
+                    if is_of_session:
                         database.drop(connection)
                 else:
                     self._repeated.over("write", "The database can be written to again.")

@@ -35,12 +35,12 @@ class ThreadConnections:
     def return_pooled(self) -> None:
         """Return connections to the pools of other databases, which may be smaller than the number of threads."""
         for alias in self._pooled:
-            database.drop(connections[alias])
+            database.close(connections[alias])
 
     def close(self) -> None:
         """Close all connections of this thread."""
         for connection in connections.all(initialized_only=True):
-            database.drop(connection)
+            database.close(connection)
 
 
 def is_pooled(alias: str) -> bool:

@@ -49,12 +49,13 @@ class Writer:
         self._used_on = now
         return connection
 
-    def check(self) -> None:
-        """Close the connection unless it works, after an error: the next one begins on a good one."""
+    def check(self, error: BaseException | None = None) -> None:
+        """Close the connection unless it works, after an error: the next one begins on a good one. An `error` that may
+        come from the session, which answers all the same (it is read-only since a failover, say), closes it, too."""
         connection = self._connection
         if connection is None:
             return
-        if connection.in_atomic_block or not is_usable(connection):
+        if connection.in_atomic_block or database.may_be_of_session(error) or not is_usable(connection):
             self.close()
         connection.errors_occurred = False
 

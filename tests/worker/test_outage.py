@@ -263,3 +263,46 @@ if settings.DATABASE == "mysql":
         Worker(concurrency=1, until_idle=True, poll_interval=0.1).run()
         run.refresh_from_db()
         assert (run.status, run.output) == ("succeeded", "ValueTooLarge")
+
+
+READ_ONLY = {
+    "sqlite": "PRAGMA query_only = 1",
+    "postgresql": "SET default_transaction_read_only = on",
+    "mysql": "SET SESSION TRANSACTION READ ONLY",
+}
+
+
+def test_sessions_that_stay_read_only_after_a_failover_are_replaced(transactional_db):
+    """The writer is back, and the sessions of the worker answer, but take no writes any more."""
+    from django_steps.engine.host import Limits
+    from django_steps.ledger import database
+    from django_steps.ledger.records import Outcome
+    from django_steps.worker.group_commit import GroupCommit
+    from django_steps.worker.host import WorkerHost
+    from tests.staging import claim, step_write
+
+    commits = GroupCommit("default", writers=2)
+    claimed = claim(three_steps.start({}))
+    host = WorkerHost(commits, Limits.from_settings())
+
+    def make_read_only(one):
+        with one.cursor() as cursor:
+            cursor.execute(READ_ONLY[one.vendor])
+
+    def record(*names):
+        return [host.record(step_write(claimed, name, position)) for position, name in enumerate(names)]
+
+    def on_a_thread_without_connections():
+        for writer in commits._writers:
+            make_read_only(writer.connection())
+        return record("one", "two")
+
+    def on_a_thread_with_one():
+        make_read_only(database.connection_for("default"))
+        return record("three")
+
+    try:
+        assert Background(on_a_thread_without_connections).result() == [Outcome.WRITTEN] * 2
+        assert Background(on_a_thread_with_one).result() == [Outcome.WRITTEN]
+    finally:
+        commits.close()

@@ -62,3 +62,28 @@ def test_idle_threads_hold_no_connections_of_the_pool(pooled):
     finally:
         worker.stop()
         working.result()
+
+
+def test_session_that_a_step_changed_does_not_return_to_its_pool(work):
+    seen = []
+
+    @workflow
+    def changing(step):
+        @step.define("change")
+        def change():
+            with connections["second"].cursor() as cursor:
+                cursor.execute("SET search_path TO pg_catalog")
+                cursor.execute("SELECT pg_backend_pid()")
+                seen.append(cursor.fetchone()[0])
+
+        change.run()
+
+    @workflow
+    def following(step):
+        step.define("count", lambda: Person.objects.using("second").count()).run()
+
+    changing.start_many([None] * 3)
+    runs = following.start_many([None] * 3)
+    work(concurrency=1)
+    assert [run.result(timeout=0) for run in runs] == [None] * 3
+    assert len(set(seen)) == 3

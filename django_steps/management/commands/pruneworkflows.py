@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -24,6 +25,7 @@ class Command(base.WorkflowCommand):
         "  pruneworkflows --older-than 30d --dry-run\n"
         "  pruneworkflows --older-than 2w --status succeeded --status canceled\n"
         "\n"
+        "It asks before it deletes, unless --noinput is given.\n"
         "Runs that have not ended are never deleted. The setting RETENTION lets the workers do this by themselves.\n"
     )
 
@@ -31,7 +33,7 @@ class Command(base.WorkflowCommand):
         add = parser.add_argument
         add(
             "--older-than",
-            type=arguments.duration,
+            type=arguments.duration_with_unit,
             required=True,
             metavar="D",
             help=_("Runs that ended longer ago than this: 12h, 30d, 8w."),
@@ -42,6 +44,13 @@ class Command(base.WorkflowCommand):
             default=[],
             choices=Status.values,
             help=_("Only runs of this status (succeeded, failed, canceled); may be repeated."),
+        )
+        add(
+            "--noinput",
+            "--no-input",
+            action="store_false",
+            dest="interactive",
+            help=_("Do not ask before deleting."),
         )
         add("--dry-run", action="store_true", help=_("Say what would be deleted, and delete nothing."))
 
@@ -58,6 +67,8 @@ class Command(base.WorkflowCommand):
         if options["dry_run"]:
             self.report(total, counts, before, is_rehearsal=True)
             return
+        if total and options["interactive"]:
+            self.ask(total, counts, before)
         deleted = 0
         with output.Progress(self.stdout) as progress:
             while number := pruning.prune(connection, before, statuses):
@@ -66,6 +77,20 @@ class Command(base.WorkflowCommand):
                 progress.show(text % {"done": deleted, "total": max(total, deleted)})
         if options["verbosity"]:
             self.report(deleted, counts if deleted == total else {}, before, is_rehearsal=False)
+
+    def ask(self, total: int, counts: dict[str, int], before: int) -> None:
+        """Have a person agree; `CommandError` if none does."""
+        if not sys.stdin.isatty():
+            raise CommandError(
+                _("Nothing was deleted: it asks first, and there is no terminal. Say --dry-run, or --noinput.")
+            )
+        self.report(total, counts, before, is_rehearsal=True)
+        try:
+            answer = input(_("Type 'yes' to delete them, anything else to keep them: "))
+        except (EOFError, KeyboardInterrupt):
+            answer = ""
+        if answer.strip().lower() != "yes":
+            raise CommandError(_("Nothing was deleted."))
 
     def report(self, total: int, counts: dict[str, int], before: int, *, is_rehearsal: bool) -> None:
         moment = durations.full_moment(clock.to_datetime(before))

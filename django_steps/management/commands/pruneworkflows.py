@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from ...core import clock
 from ...ledger import database, pruning
 from ...models import WorkflowRun
+from ...models.deleting import Pruner
 from ...presentation import durations, output
 from .. import arguments, base
 
@@ -69,14 +70,16 @@ class Command(base.WorkflowCommand):
             return
         if total and options["interactive"]:
             self.ask(total, counts, before)
-        deleted = 0
+        pruner = Pruner()
         with output.Progress(self.stdout) as progress:
-            while number := pruning.prune(connection, before, statuses):
-                deleted += number
+            while pruner.batch(connection, before, statuses):
                 text = _("%(done)d of %(total)d deleted …")
-                progress.show(text % {"done": deleted, "total": max(total, deleted)})
-        if options["verbosity"]:
+                progress.show(text % {"done": pruner.deleted, "total": max(total, pruner.deleted)})
+        deleted = pruner.deleted
+        if options["verbosity"] and (deleted or not pruner.kept):
             self.report(deleted, counts if deleted == total else {}, before, is_rehearsal=False)
+        if pruner.kept:
+            self.tell_kept(pruner)
 
     def ask(self, total: int, counts: dict[str, int], before: int) -> None:
         """Have a person agree; `CommandError` if none does."""
@@ -91,6 +94,17 @@ class Command(base.WorkflowCommand):
             answer = ""
         if answer.strip().lower() != "yes":
             raise CommandError(_("Nothing was deleted."))
+
+    def tell_kept(self, pruner: Pruner) -> None:
+        """What could not be deleted; `CommandError` if that is everything."""
+        text = ngettext(
+            "%(count)d run can't be deleted: %(reason)s",
+            "%(count)d runs can't be deleted. The first: %(reason)s",
+            pruner.kept,
+        ) % {"count": pruner.kept, "reason": output.one_line(pruner.reason)}
+        if not pruner.deleted:
+            raise CommandError(text)
+        self.stderr.write(text, self.style.WARNING)
 
     def report(self, total: int, counts: dict[str, int], before: int, *, is_rehearsal: bool) -> None:
         moment = durations.full_moment(clock.to_datetime(before))

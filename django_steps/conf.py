@@ -14,7 +14,7 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from .durations import to_timedelta
+from .durations import to_timedelta, to_timedelta_with_unit
 
 NAME = "DJANGO_STEPS"
 
@@ -39,7 +39,7 @@ def _duration(minimum: timedelta) -> Callable[[Any], timedelta]:
 
 
 def _retention(value: Any) -> timedelta | None:
-    return None if value is None else _duration(timedelta(seconds=1))(value)
+    return None if value is None else _duration(timedelta(seconds=1))(to_timedelta_with_unit(value))
 
 
 # name: (default, parser)

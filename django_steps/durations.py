@@ -37,6 +37,16 @@ def to_timedelta(value: Duration) -> timedelta:
     return result
 
 
+def to_timedelta_with_unit(value: Duration) -> timedelta:
+    """As `to_timedelta`, for a duration after which something is deleted: a bare number is no answer to how long to keep
+    it, and raises `ValueError`."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        raise ValueError(
+            f"What is older is deleted, so say the unit: {value:g} seconds are '{value:g}s', days '{value:g}d'."
+        )
+    return to_timedelta(value)
+
+
 def _parse(value: Duration) -> timedelta:
     if isinstance(value, timedelta):
         return value

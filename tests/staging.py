@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from django.db import OperationalError, connection, connections
+from django.apps import apps
+from django.db import OperationalError, connection, connections, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.utils import timezone
@@ -208,3 +209,28 @@ def eventually(condition: Callable[[], Any], timeout: float = 15.0) -> Any:
             return value
         time.sleep(0.01)
     raise AssertionError(f"did not happen within {timeout} seconds")
+
+
+@contextlib.contextmanager
+def model_that_points_at(to: str, name: str, on_delete: Any, **options: Any) -> Iterator[type[models.Model]]:
+    """A model of another app with a foreign key `target` to runs or steps, and its table."""
+
+    class Meta:
+        app_label = "app"
+
+    body = {
+        "__module__": __name__,
+        "Meta": Meta,
+        "target": models.ForeignKey(to, on_delete, null=True, related_name="+", **options),
+        "__str__": lambda self: f"{name} {self.pk}",
+    }
+    model = type(name, (models.Model,), body)
+    with connection.schema_editor() as editor:
+        editor.create_model(model)
+    try:
+        yield model
+    finally:
+        with connection.schema_editor() as editor:
+            editor.delete_model(model)
+        apps.all_models["app"].pop(name.lower())
+        apps.clear_cache()

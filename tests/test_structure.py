@@ -77,7 +77,14 @@ LAYERS = [
 ]
 FLOOR = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 # The floors within the admin; its `__init__` registers what `site` puts together.
-ADMIN_LAYERS = [{"base", "html", "csp", "own_keys"}, {"list"}, {"actions"}, {"run", "start", "overview"}, {"site"}]
+ADMIN_LAYERS = [
+    {"deleting"},
+    {"base", "html", "csp", "own_keys"},
+    {"list"},
+    {"actions"},
+    {"run", "start", "overview"},
+    {"site"},
+]
 ADMIN_FLOOR = {part: number for number, parts in enumerate(ADMIN_LAYERS) for part in parts}
 # At the top of the house: the door, which may know everything.
 DOORS = {"django_steps", "django_steps.apps"}

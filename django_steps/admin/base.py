@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.auth import get_permission_codename
 from django.core.exceptions import PermissionDenied
-from django.db import transaction
-from django.db.models import QuerySet
-from django.http import Http404, HttpRequest
+from django.db import IntegrityError, transaction
+from django.db.models import ProtectedError, QuerySet, RestrictedError
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
-from ..models import StepRecord, WorkflowRun
+from ..models import WorkflowRun
+from ..models.deleting import reason_of
+from . import deleting
 
 # What Django's own pages with a form always know; themes ask for it in the frame of a page, in `submit_row` for one.
 _NOTHING_TO_SAVE = {
@@ -117,11 +119,18 @@ class RunAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
     # -- Deleting -----------------------------------------------------------------------------------
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """What deleting runs takes with it: counted, since a run may have ten thousand steps."""
-        runs = list(objs)
-        steps = StepRecord.objects.filter(run__in=runs).count()
-        counts = {self.opts.verbose_name_plural: len(runs), StepRecord._meta.verbose_name_plural: steps}
-        return [str(run) for run in runs[:100]], counts, set(), []
+        """What deleting runs takes with it: steps are counted, since a run may have ten thousand."""
+        return deleting.deletion_of(self.admin_site, request, list(objs))
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        try:
+            return super().delete_view(request, object_id, extra_context)
+        except (ProtectedError, RestrictedError, IntegrityError) as error:  # the log entry is rolled back, too
+            text = _("The run was not deleted. %(reason)s") % {"reason": reason_of(error)}
+            self.message_user(request, text, messages.ERROR)
+            return HttpResponseRedirect(self.url_of("change", object_id))
 
     def delete_model(self, request: HttpRequest, obj: WorkflowRun) -> None:
         self.delete_queryset(request, self.model._default_manager.filter(pk=obj.pk))

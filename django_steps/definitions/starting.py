@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -51,6 +51,7 @@ def start(workflow: Workflow[Any, Any], input: Any, options: RunOptions) -> Work
 def start_many(workflow: Workflow[Any, Any], inputs: Iterable[Any], options: RunOptions) -> list[WorkflowRun]:
     """See `Workflow.start_many`."""
     refuse_outside_step("start_many")
+    _refuse_one_input(workflow, inputs)
     runs = []
     for number, input in enumerate(inputs):
         try:
@@ -63,6 +64,16 @@ def start_many(workflow: Workflow[Any, Any], inputs: Iterable[Any], options: Run
     inserts.insert_many(connection, runs)
     notify.workers(connection)
     return [_instance(new, connection.alias) for new in runs]
+
+
+def _refuse_one_input(workflow: Workflow[Any, Any], inputs: Iterable[Any]) -> None:
+    """An input that can be iterated would start a run for each of its keys, characters or fields."""
+    type_ = workflow.input_type.type
+    if isinstance(inputs, (Mapping, str, bytes, bytearray)) or (type_ is not None and isinstance(inputs, type_)):
+        raise TypeError(
+            f"start_many() takes an iterable of inputs, got one {type(inputs).__name__}. "
+            "Use start() for one run, or put the input into a list."
+        )
 
 
 def _new_run(workflow: Workflow[Any, Any], input: Any, options: RunOptions) -> NewRun:

@@ -223,10 +223,10 @@ def _may_change(text: str) -> bool:
     """Whether a statement may change the session beyond its transaction."""
     return (
         _CHANGE.match(text) is not None
-        or ("_lock" in text or "_LOCK" in text or "set_config" in text)
-        and _CHANGING_FUNCTION.search(text) is not None
-        or ";" in text
-        and any(_CHANGE.match(part) for part in text.split(";"))
+        or (
+            ("_lock" in text or "_LOCK" in text or "set_config" in text) and _CHANGING_FUNCTION.search(text) is not None
+        )
+        or (";" in text and any(_CHANGE.match(part) for part in text.split(";")))
     )
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from django.utils.translation import gettext as _
 
 from ..definitions import check_priority
-from ..durations import to_timedelta
+from ..durations import to_timedelta, to_timedelta_with_unit
 
 _SHORTEST_LEASE = 0.1  # seconds; what is shorter can't be renewed in time
 
@@ -30,6 +30,14 @@ def duration(text: str) -> timedelta:
     """A duration, such as `30d` or `1h30m`; a bare number is seconds."""
     try:
         return to_timedelta(_number(text))
+    except ValueError as error:
+        raise ArgumentTypeError(str(error).rstrip(".")) from None
+
+
+def duration_with_unit(text: str) -> timedelta:
+    """A duration that deletes: a bare number is refused."""
+    try:
+        return to_timedelta_with_unit(_number(text))
     except ValueError as error:
         raise ArgumentTypeError(str(error).rstrip(".")) from None
 

@@ -40,6 +40,7 @@ class WorkflowCommand(BaseCommand):
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         self.help = str(self.help)
         kwargs.setdefault("formatter_class", _HelpFormatter)
+        kwargs.setdefault("allow_abbrev", False)  # `--all` is not to mean `--all-failed`
         if self.epilog:
             kwargs.setdefault("epilog", str(self.epilog))
         parser = super().create_parser(prog_name, subcommand, **kwargs)
@@ -75,13 +76,13 @@ def manage() -> str:
     return "python manage.py" if name in ("manage.py", "") else "django-admin"
 
 
-def note_unknown_workflow(command: BaseCommand, name: str) -> None:
-    """Say on stderr that neither the code nor any run has a workflow of this name, so that nothing can be found."""
+def refuse_unknown_workflow(name: str) -> None:
+    """`CommandError` if neither the code nor any run has a workflow of this name, so that nothing can be found."""
     known = sorted({item.name for item in registered()})
     if name in known or WorkflowRun.objects.using(connection().alias).filter(workflow=name).exists():
         return
     text = _("Unknown workflow %(name)r, and no run has that name. Known are: %(known)s.")
-    command.stderr.write(text % {"name": name, "known": ", ".join(known) or _("none")}, command.style.WARNING)
+    raise CommandError(text % {"name": name, "known": ", ".join(known) or _("none")})
 
 
 def explain(error: Exception) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -16,12 +17,14 @@ from django.db import connections
 from ..conf import conf
 from ..core.repeated import Repeated
 from ..definitions import registered_kinds
-from ..ledger import database, pruning, unknown, workers
+from ..ledger import database, unknown, workers
+from ..models.deleting import Pruner
 
 logger = logging.getLogger("django_steps")
 
 _FIRST_ROUND_AFTER = 1.0  # seconds; a worker that ends sooner need not begin
 _INTERVAL = 15.0  # seconds between two rounds
+_TRY_KEPT_AGAIN_AFTER = 3600.0  # seconds; until then rounds leave out the runs that could not be deleted
 
 
 class Maintenance:
@@ -30,6 +33,7 @@ class Maintenance:
     def __init__(self, alias: str, every_round: Callable[[], None] = lambda: None) -> None:
         self._alias, self._every_round = alias, every_round
         self._repeated = Repeated(logger)
+        self._pruner, self._began_to_prune = Pruner(), time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="django-steps-maintenance", daemon=True)
 
@@ -67,5 +71,14 @@ class Maintenance:
         if retention is None:
             return
         before = database.read_clock(connection) - retention // timedelta(microseconds=1)
-        while not self._stop.is_set() and pruning.prune(connection, before):
+        if time.monotonic() - self._began_to_prune > _TRY_KEPT_AGAIN_AFTER:
+            self._began_to_prune, self._pruner = time.monotonic(), Pruner()
+        kept = self._pruner.kept
+        while not self._stop.is_set() and self._pruner.batch(connection, before):
             pass
+        if self._pruner.kept > kept:
+            logger.warning(
+                "%d runs are older than RETENTION and can't be deleted. The first: %s",
+                self._pruner.kept,
+                self._pruner.reason,
+            )

@@ -1,8 +1,8 @@
 """Keeps several worker processes going: starts them, starts others for those that died, passes signals on.
 
 It executes no runs itself and doesn't touch the database. Workers are started with the command line again and not
-forked, so that each has connections of its own. Ctrl-C, too, becomes a SIGTERM to them: one that is still starting up
-ends by it without a traceback.
+forked, so that each has connections of its own. Any signal becomes a SIGHUP to them: one that is still starting up
+ends by it without a traceback, and the others don't take it for the repetition of a signal that they got themselves.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ from django.apps import apps
 from django.utils.autoreload import StatReloader
 from django.utils.translation import gettext as _
 
+from .stopping import Repetition, stop_signals
+
 # Set in the environment of a worker that has a supervisor; its stdin is a pipe that closes when the supervisor is gone.
 SUPERVISED = "DJANGO_STEPS_SUPERVISED"
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _TICK = 0.1  # seconds between two looks at the workers
 _FIRST_BACK_OFF, _LAST_BACK_OFF = 1.0, 30.0
 _LIVED_WELL = 60.0  # seconds after which a death counts as the first one
 _LOOK_AT_FILES = 1.0
+# With a signal: it had not got as far as handling it.
+_ENDED_WELL = {0, *(-signum for signum in stop_signals(is_supervised=True))}
 _GRACE = 5.0  # seconds that workers have beyond their own shutdown timeout
 
 
@@ -66,14 +69,15 @@ class Supervisor:
         self._command, self._say, self._files = list(command), say, files
         self._ends_by_itself, self._shutdown_timeout = ends_by_itself, shutdown_timeout
         self._slots = [_Slot() for _ in range(processes)]
-        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._repetition = Repetition()
+        self._signals: queue.SimpleQueue[bool] = queue.SimpleQueue()  # whether it is repeated
         self.is_stopping = False  # by a signal, not because all workers are done
         self._deadline: float | None = None
         self._exit_code = 0
 
     def run(self) -> int:
         """Supervise in the main thread; returns the exit code: 0 if all workers that had to end ended well."""
-        before = {signum: signal.signal(signum, self._receive) for signum in STOP_SIGNALS}
+        before = {signum: signal.signal(signum, self._receive) for signum in stop_signals()}
         try:
             while self._is_anything_left():
                 self._start_due()
@@ -92,25 +96,26 @@ class Supervisor:
         return not all(slot.is_done for slot in self._slots)
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
-        self._signals.put(signum)
+        self._signals.put(self._repetition.is_repeated(signum))
 
     def _wait(self) -> None:
         """Wait a moment, less if a signal comes."""
         try:
-            self._signals.get(timeout=_TICK)
+            is_repeated = self._signals.get(timeout=_TICK)
         except queue.Empty:
             if self._deadline is not None and time.monotonic() > self._deadline:
                 self._kill()
             return
-        if self.is_stopping:
+        if is_repeated:
             self._kill()
+        if self.is_stopping:
             return
         self.is_stopping = True
         if self._shutdown_timeout is not None:
             self._deadline = time.monotonic() + self._shutdown_timeout + _GRACE
         for slot in self._slots:
             if slot.process is not None:
-                slot.process.terminate()
+                _ask_to_end(slot.process)
 
     # -- Workers --------------------------------------------------------------------------------
 
@@ -141,7 +146,7 @@ class Supervisor:
             slot.process = None
             if self.is_stopping:
                 # One that the signal killed had not got as far as handling it, and executed nothing.
-                self._exit_code = self._exit_code if code in (0, -signal.SIGTERM) else 1
+                self._exit_code = self._exit_code if code in _ENDED_WELL else 1
             elif slot.is_reloading:
                 slot.is_reloading, slot.deaths, slot.start_at = False, 0, 0.0
             elif code == 0 and self._ends_by_itself:
@@ -183,7 +188,7 @@ class Supervisor:
             slot.start_at, slot.deaths = 0.0, 0
             if slot.process is not None and not slot.is_reloading:
                 slot.is_reloading = True
-                slot.process.terminate()
+                _ask_to_end(slot.process)
 
 
 class PythonFiles:
@@ -215,6 +220,12 @@ def _how(code: int) -> str:
     if code < 0:
         return _("was killed by %(signal)s") % {"signal": signal.Signals(-code).name}
     return _("ended with exit code %(code)d") % {"code": code}
+
+
+def _ask_to_end(process: subprocess.Popen[bytes]) -> None:
+    """Let a worker end well. The pipe is for one that is starting up and ignores the signal, because of `nohup`."""
+    process.send_signal(signal.SIGHUP)
+    _close(process)
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:

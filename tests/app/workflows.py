@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -46,6 +48,36 @@ def kills_its_worker(input, step):
             os.kill(os.getpid(), 9)
 
     deadly.run()
+
+
+@workflow
+def forks(input, step):
+    """Computes in a pool of forked processes, and ends other ones by signals."""
+    fork = multiprocessing.get_context("fork")
+
+    def pool() -> list[int]:
+        with fork.Pool(2) as pool:
+            return pool.map(_square, [1, 2, 3])
+
+    def ended_by(signum: int) -> int | None:
+        process = fork.Process(target=time.sleep, args=(60,))
+        process.start()
+        assert process.pid is not None
+        os.kill(process.pid, signum)
+        process.join(10)
+        ended = process.exitcode
+        process.kill()
+        return ended
+
+    return [
+        step.define("pool", pool).run(),
+        step.define("terminate", ended_by).run(signal.SIGTERM.value),
+        step.define("hang up", ended_by).run(signal.SIGHUP.value),
+    ]
+
+
+def _square(number: int) -> int:
+    return number * number
 
 
 @workflow

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 from django.core.management.base import CommandError
@@ -131,7 +133,9 @@ def test_quietly_it_is_an_error_all_the_same(type_command, failed):
     assert typed == (1, "", "CommandError: Nothing was done: all 3 runs were skipped.\n")
 
 
-@pytest.mark.parametrize("command", [["retryworkflows", "--all-failed"], ["cancelworkflows", "--workflow", "shaky"]])
+@pytest.mark.parametrize(
+    "command", [["retryworkflows", "--all-failed"], ["cancelworkflows", "--workflow", "three_steps"]]
+)
 def test_a_selection_without_runs_is_no_error(type_command, command):
     assert type_command(*command).code == 0
 
@@ -159,9 +163,10 @@ SELECTING = [["retryworkflows", "--all-failed"], ["cancelworkflows"], ["showwork
 
 @pytest.mark.parametrize("command", SELECTING, ids=lambda command: command[0])
 def test_a_workflow_that_neither_the_code_nor_a_run_has_is_pointed_out_with_the_known_ones(run_command, db, command):
-    printed = run_command(*command, "--workflow", "three_stpes")  # and no error: nothing was there
-    assert printed.err.startswith("Unknown workflow 'three_stpes', and no run has that name. Known are: ")
-    assert "three_steps" in printed.err
+    with pytest.raises(CommandError) as raised:
+        run_command(*command, "--workflow", "three_stpes")
+    assert str(raised.value).startswith("Unknown workflow 'three_stpes', and no run has that name. Known are: ")
+    assert "three_steps" in str(raised.value)
 
 
 @pytest.mark.parametrize("command", SELECTING, ids=lambda command: command[0])
@@ -198,7 +203,7 @@ def test_cancel_of_a_run_that_a_worker_executes_makes_it_canceling(run_command, 
     assert str(run.pk) in run_command("showworkflows", "--status", "canceling").out
     with pytest.raises(CommandError, match="it is canceling, and worker a-host:4711 still executes step 'first'"):
         run_command("retryworkflows", str(run.pk))
-    run_command("pruneworkflows", "--older-than", "0s")
+    run_command("pruneworkflows", "--noinput", "--older-than", "0s")
     assert WorkflowRun.objects.exists()
     transitions.release(connection, run.pk, claimed.token)
     assert json.loads(run_command("showworkflows", str(run.pk), "--json").out)["status"] == "canceled"
@@ -279,7 +284,7 @@ def old_runs(work, shaky, pass_time):
 
 
 def test_prune_deletes_what_ended_long_ago_with_its_steps(run_command, old_runs):
-    printed = run_command("pruneworkflows", "--older-than", "1h").out
+    printed = run_command("pruneworkflows", "--noinput", "--older-than", "1h").out
 
     assert printed.startswith("3 runs that ended before ")
     assert "are deleted (2 succeeded, 1 failed)" in printed
@@ -288,12 +293,12 @@ def test_prune_deletes_what_ended_long_ago_with_its_steps(run_command, old_runs)
 
 
 def test_prune_is_quiet_if_told_so(run_command, old_runs):
-    assert run_command("pruneworkflows", "--older-than", "1h", "-v", "0") == ("", "")
+    assert run_command("pruneworkflows", "--noinput", "--older-than", "1h", "-v", "0") == ("", "")
     assert statuses() == {"asleep": "sleeping", "fresh": "canceled"}
 
 
 def test_prune_takes_only_the_given_statuses(run_command, old_runs):
-    run_command("pruneworkflows", "--older-than", "1h", "--status", "failed", "--status", "canceled")
+    run_command("pruneworkflows", "--noinput", "--older-than", "1h", "--status", "failed", "--status", "canceled")
     assert statuses() == {"s1": "succeeded", "s2": "succeeded", "asleep": "sleeping", "fresh": "canceled"}
 
 
@@ -306,4 +311,42 @@ def test_a_rehearsed_prune_counts_and_deletes_nothing(run_command, old_runs):
 
 def test_prune_says_when_there_is_nothing_to_delete(run_command, old_runs):
     assert "There are no such runs" in run_command("pruneworkflows", "--older-than", "1d").out
+    assert len(statuses()) == 5
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Somebody at a terminal, who types this: `terminal("yes")`."""
+
+    def answer_with(text):
+        def answer(_prompt):
+            if text is None:
+                raise EOFError
+            return text
+
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+        monkeypatch.setattr("builtins.input", answer)
+
+    return answer_with
+
+
+@pytest.mark.parametrize("text", ["", "no", "y", None])
+def test_prune_keeps_everything_unless_somebody_says_yes(run_command, old_runs, terminal, text):
+    terminal(text)
+    with pytest.raises(CommandError, match="Nothing was deleted"):
+        run_command("pruneworkflows", "--older-than", "1h")
+    assert len(statuses()) == 5
+
+
+def test_prune_deletes_when_somebody_says_yes(run_command, old_runs, terminal):
+    terminal("yes")
+    printed = run_command("pruneworkflows", "--older-than", "1h").out
+    assert "would be deleted (2 succeeded, 1 failed)" in printed and "are deleted (2 succeeded, 1 failed)" in printed
+    assert len(statuses()) == 2
+
+
+def test_prune_without_a_terminal_needs_noinput(run_command, old_runs, monkeypatch):
+    monkeypatch.setattr("sys.stdin", StringIO("yes\n"))
+    with pytest.raises(CommandError, match="Say --dry-run, or --noinput"):
+        run_command("pruneworkflows", "--older-than", "1h")
     assert len(statuses()) == 5

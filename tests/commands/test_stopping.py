@@ -9,7 +9,7 @@ import pytest
 
 from django_steps.models import Worker, WorkflowRun
 from tests.app import effects
-from tests.app.workflows import slow_middle
+from tests.app.workflows import forks, slow_middle
 from tests.staging import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -30,7 +30,7 @@ def in_a_step(start_worker):
     return start
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=lambda signum: signum.name)
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda signum: signum.name)
 def test_a_signal_lets_the_step_end_and_gives_the_run_back_at_once(in_a_step, signum):
     worker, run = in_a_step(1)
     worker.process.send_signal(signum)
@@ -64,6 +64,41 @@ def test_a_second_signal_ends_at_once(in_a_step, signum):
     run.refresh_from_db()
     assert run.status == "running"
     assert effects.names(run) == ["before", "slow begins"]
+
+
+@pytest.mark.parametrize(
+    "signals",
+    [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGHUP)],
+    ids=lambda signals: " ".join(signum.name for signum in signals),
+)
+def test_several_signals_at_the_same_moment_are_one(in_a_step, signals):
+    worker, run = in_a_step(1)
+    for signum in signals:
+        worker.process.send_signal(signum)
+
+    assert worker.wait(15) == 0
+    assert effects.names(run) == ["before", "slow begins", "slow ends"]
+
+
+def test_what_nohup_ignores_stays_ignored(in_a_step):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited by what is started now
+    try:
+        worker, run = in_a_step(1, "--until-idle")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    worker.process.send_signal(signal.SIGHUP)
+
+    assert worker.wait(15) == 0
+    run.refresh_from_db()
+    assert run.status == "succeeded"
+
+
+def test_processes_that_a_step_forks_end_as_they_would_anywhere(start_worker):
+    run = forks.start({})
+    worker = start_worker("--until-idle", *QUICK)
+    assert worker.wait(30) == 0
+    run.refresh_from_db()
+    assert (run.status, run.output) == ("succeeded", [[1, 4, 9], -signal.SIGTERM, -signal.SIGHUP])
 
 
 def test_the_shutdown_timeout_ends_it(in_a_step):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,50 @@ def test_stopping_lets_the_steps_of_all_workers_end(start_worker):
     assert not live_pids()
 
 
+def signal_unit(signum: int, pids: list[int]) -> None:
+    """Signal every process of a unit, as systemd and Heroku do."""
+    for pid in pids:
+        os.kill(pid, signum)
+
+
+def test_a_signal_to_every_process_of_a_unit_is_one(start_worker):
+    run = slow_middle.start({"seconds": 2})
+    supervisor = start_worker("--processes", "2", *QUICK)
+    eventually(lambda: effects.count("slow begins", run))
+    workers = sorted(eventually(lambda: len(live_pids()) == 2 and live_pids()))
+
+    signal_unit(signal.SIGTERM, [supervisor.pid, *workers])
+    time.sleep(0.5)
+    signal_unit(signal.SIGHUP, [supervisor.pid, *(pid for pid in workers if is_running(pid))])  # of SendSIGHUP=yes
+    assert supervisor.wait(15) == 0
+    run.refresh_from_db()
+    assert run.status == "pending"
+    assert effects.count("slow ends", run) == 1
+    assert "Traceback" not in supervisor.output()
+
+
+def test_repeated_to_every_process_of_a_unit_it_ends_at_once(start_worker):
+    run = slow_middle.start({"seconds": 30})
+    supervisor = start_worker("--processes", "1", "--reload", *QUICK)
+    eventually(lambda: effects.count("slow begins", run))
+    unit = [supervisor.pid, *live_pids()]
+
+    signal_unit(signal.SIGTERM, unit)
+    time.sleep(0.5)
+    assert all(map(is_running, unit))
+    signal_unit(signal.SIGTERM, unit)
+    assert supervisor.wait(15) == 1
+    assert effects.count("slow ends", run) == 0
+
+
+def test_workers_that_are_starting_up_end_with_their_supervisor(start_worker):
+    supervisor = start_worker("--processes", "2", *QUICK)
+    assert "2 worker processes" in supervisor.process.stdout.readline()
+    time.sleep(0.3)  # they have begun, and are far from having imported Django
+    assert supervisor.stop() == 0
+    assert "Traceback" not in supervisor.output()
+
+
 def test_a_second_signal_kills_all_workers(start_worker):
     run = slow_middle.start({"seconds": 30})
     supervisor = start_worker("--processes", "2", *QUICK)
@@ -74,6 +119,7 @@ def test_a_second_signal_kills_all_workers(start_worker):
 
     supervisor.process.send_signal(signal.SIGTERM)
     eventually(lambda: len(live_pids()) < 2)  # the idle one has stopped, so the signal came through
+    time.sleep(0.3)  # two signals at the same moment are one
     supervisor.process.send_signal(signal.SIGTERM)
     assert supervisor.wait(15) == 1
     assert not any(is_running(pid) for pid in pids)

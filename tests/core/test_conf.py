@@ -40,7 +40,11 @@ def test_settings_are_read_when_they_are_asked_for():
         ("LEASE", None, "Not a duration"),
         ("POLL_INTERVAL", 0, "at least 0.01 seconds"),
         ("INLINE_WAIT", -1, "can't be negative"),
-        ("RETENTION", 0, "at least 1 seconds"),
+        ("RETENTION", "0s", "at least 1 seconds"),
+        ("RETENTION", 0, "say the unit"),
+        ("RETENTION", 30, "say the unit: 30 seconds are '30s', days '30d'"),
+        ("RETENTION", 30.0, "say the unit"),
+        ("RETENTION", "30", "Not a duration"),
     ],
     ids=repr,
 )

@@ -36,6 +36,10 @@ from tests.conftest import ROOT, process_environment
 from tests.staging import Background
 
 
+class Numbered(BaseModel):
+    number: int
+
+
 @pytest.fixture
 def echo():
     @workflow(name="echo")
@@ -650,6 +654,25 @@ def test_start_many_starts_all(work, echo):
     WorkflowRun.objects.exclude(pk__in=[run.pk for run in runs[:3]]).delete()
     work()
     assert [run.result(timeout=0)["n"] for run in runs[:3]] == [0, 1, 2]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("one", [{"a": 1}, {}, "text", b"bytes"], ids=repr)
+def test_start_many_refuses_one_input(echo, one):
+    with pytest.raises(TypeError, match="takes an iterable of inputs, got one "):
+        echo.start_many(one)
+    assert not WorkflowRun.objects.exists()
+
+
+@pytest.mark.django_db
+def test_start_many_refuses_one_model(echo):
+    @workflow
+    def numbering(input: Numbered):
+        return input.number
+
+    with pytest.raises(TypeError, match="got one Numbered"):
+        numbering.start_many(Numbered(number=1))
+    assert len(numbering.start_many([Numbered(number=1)])) == 1
 
 
 @pytest.mark.django_db

@@ -7,7 +7,7 @@ runs at a time, the newest first.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -23,7 +23,9 @@ from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
 
 from ...errors import StepsError
 from ...models import WorkflowRun
+from ...models.deleting import reason_of
 from ...presentation.steps import label_of
+from .. import deleting
 from ..base import RunAdminBase
 from ..list import subject
 from ..list.changelist import BIG_COLUMNS
@@ -40,6 +42,7 @@ class Applied(NamedTuple):
 
     runs: Sequence[UUID]
     note: str = ""
+    kept: Mapping[UUID, str] = {}  # runs to which it could not be done, and why
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Control:
     will: Any
     done: Any
     forecast: Callable[[Collection[UUID]], retrying.Forecast] | None = None
+    along: Callable[[Any, HttpRequest, Collection[UUID]], deleting.Forecast] | None = None
 
 
 @admin.action(description=gettext_lazy("Retry selected runs"), permissions=["retry"])
@@ -124,6 +128,11 @@ def _ask(
         able = [pk for pk in able if pk not in forecast.handled]
         skipped += Counter({str(_HANDLED): len(forecast.handled)})
         details = forecast.lines()
+    if control.along is not None and able:
+        along = control.along(model_admin.admin_site, request, able)
+        able = [pk for pk in able if pk not in along.kept]
+        skipped += Counter(along.kept.values())
+        details += along.lines
     count = len(able)
     lines = [control.will % {"count": count}] if able else [_("There is nothing to do for any of the selected runs.")]
     if skipped:
@@ -155,7 +164,8 @@ def _do(model_admin: RunAdminBase, request: HttpRequest, runs: list[WorkflowRun]
     able, reasons = _sorted_out(model_admin, request, runs, control)
     applied = control.apply(model_admin, request, able) if able else Applied([])
     done = set(applied.runs)
-    left = [run.pk for run in able if run.pk not in done]
+    reasons += Counter(applied.kept.values())
+    left = [run.pk for run in able if run.pk not in done and run.pk not in applied.kept]
     for status in WorkflowRun.objects.filter(pk__in=left).values_list("status", flat=True):
         reasons[_already(status) if status not in control.applies_to else str(_HANDLED)] += 1
     text = control.done % {"count": len(done)}
@@ -200,11 +210,26 @@ def _apply_restart(model_admin: RunAdminBase, request: HttpRequest, runs: list[W
 
 
 def _apply_delete(model_admin: RunAdminBase, request: HttpRequest, runs: list[WorkflowRun]) -> Applied:
-    ended = [run for run in runs if run.phase == run.Phase.ENDED]
-    ids = [run.pk for run in ended]
-    _log(request, ended, ids, DELETION, "")
-    model_admin.delete_queryset(request, WorkflowRun.objects.filter(pk__in=ids))
-    return Applied(ids)
+    ids = [run.pk for run in runs if run.phase == run.Phase.ENDED]
+    kept = dict(deleting.forecast(model_admin.admin_site, request, ids).kept)
+    ids = [pk for pk in ids if pk not in kept]
+    if not _try_to_delete(model_admin, request, ids, {}):
+        for pk in ids:
+            _try_to_delete(model_admin, request, [pk], kept)
+    there = set(WorkflowRun.objects.filter(pk__in=ids).values_list("pk", flat=True))
+    deleted = [pk for pk in ids if pk not in there]
+    _log(request, runs, deleted, DELETION, "")
+    return Applied(deleted, kept=kept)
+
+
+def _try_to_delete(model_admin: RunAdminBase, request: HttpRequest, ids: list[UUID], kept: dict[UUID, str]) -> bool:
+    """All of these, or none and False; then `kept` gets the reason."""
+    try:
+        model_admin.delete_queryset(request, WorkflowRun.objects.filter(pk__in=ids))
+    except Exception as error:
+        kept.update(dict.fromkeys(ids, reason_of(error)))
+        return False
+    return True
 
 
 def _log(request: HttpRequest, runs: list[WorkflowRun], done: Collection[UUID], flag: int, text: str) -> None:
@@ -278,4 +303,5 @@ _DELETE = Control(
         "%(count)d run will be deleted, with its steps.", "%(count)d runs will be deleted, with their steps.", "count"
     ),
     ngettext_lazy("%(count)d deleted", "%(count)d deleted", "count"),
+    along=deleting.forecast,
 )

@@ -21,7 +21,8 @@ class Command(base.WorkflowCommand):
         "  cancelworkflows --workflow send_notifications --status sleeping --dry-run\n"
         "  cancelworkflows --workflow import_orders --reason 'wrong file'\n"
         "\n"
-        "exit codes: 0 canceled (with --workflow also when some were skipped, or none was there), 1 not canceled\n"
+        "exit codes: 0 canceled (with --workflow also when some were skipped, or none was there), 1 not canceled, or\n"
+        "a workflow that does not exist\n"
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -55,6 +56,6 @@ class Command(base.WorkflowCommand):
             return bulk.all_runs().filter(pk__in=bulk.existing(options["run_ids"]))
         if not options["workflow"]:
             raise CommandError(_("Say which runs: RUN_IDs, or --workflow NAME."))
-        base.note_unknown_workflow(self, options["workflow"])
+        base.refuse_unknown_workflow(options["workflow"])
         runs = bulk.all_runs().active().filter(workflow=options["workflow"])
         return runs.filter(status__in=options["status"]) if options["status"] else runs

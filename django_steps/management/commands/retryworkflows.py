@@ -24,7 +24,8 @@ class Command(base.WorkflowCommand):
         "  retryworkflows 0198c2a4-7d1e-7cc3-98c4-dc0c0c07398f\n"
         "  retryworkflows --all-failed --workflow process_order --since 2h --dry-run\n"
         "\n"
-        "exit codes: 0 retried (with --all-failed also when some were skipped, or none was there), 1 not retried\n"
+        "exit codes: 0 retried (with --all-failed also when some were skipped, or none was there), 1 not retried, or\n"
+        "a workflow that does not exist\n"
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -64,7 +65,7 @@ class Command(base.WorkflowCommand):
             raise CommandError(_("Say which runs: RUN_IDs, or --all-failed."))
         runs = bulk.all_runs().failed()
         if options["workflow"]:
-            base.note_unknown_workflow(self, options["workflow"])
+            base.refuse_unknown_workflow(options["workflow"])
             runs = runs.filter(workflow=options["workflow"])
         if options["since"] is not None:
             since = database.read_clock(base.connection()) - arguments.microseconds(options["since"])

@@ -29,8 +29,9 @@ class Command(base.WorkflowCommand):
     is_command_line = False  # rather than called by other code
     concurrency: int | None = None  # as the options say
     epilog = gettext_lazy(
-        "SIGTERM or Ctrl-C stops it cleanly: it claims nothing more, lets running steps end, and releases the runs.\n"
-        "A second signal, or --shutdown-timeout, ends it at once; running steps are executed again when the lease ends.\n"
+        "SIGTERM, SIGHUP or Ctrl-C stops it cleanly: it claims nothing more, lets running steps end, and releases the runs.\n"
+        "A repeated SIGTERM or Ctrl-C, or --shutdown-timeout, ends it at once; other workers execute running steps again when\n"
+        "the lease ends.\n"
         "\n"
         "exit codes: 0 stopped cleanly or nothing left to do (also if runs failed), 1 ended at once or could not start\n"
         "verbosity:  -v 0 prints nothing, -v 1 a line for each finished run, -v 2 a line for each step, too\n"
@@ -121,7 +122,7 @@ class Command(base.WorkflowCommand):
             worker.stop()
             self.say_stopping(worker, lines)
 
-        with StopSignals(stop) as signals:
+        with StopSignals(stop, is_supervised=is_supervised) as signals:
             if is_supervised:
                 signals.stop_when_closed(sys.stdin.fileno())
             else:

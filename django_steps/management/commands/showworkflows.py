@@ -108,7 +108,7 @@ class Command(base.WorkflowCommand):
         if options["status"]:
             found = found.filter(status__in=options["status"])
         if options["workflow"]:
-            base.note_unknown_workflow(self, options["workflow"])
+            base.refuse_unknown_workflow(options["workflow"])
             found = found.filter(workflow=options["workflow"])
         limit = options["limit"]
         shown = list(found[: limit + 1])

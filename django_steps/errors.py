@@ -146,6 +146,23 @@ class NonRetryableError(StepsError):
     """Raise this (or a subclass) in a step or a body when trying again would be pointless."""
 
 
+class StepInterrupted(NonRetryableError):
+    """An attempt of an `at_most_once` step began, and its outcome was not recorded: its effect may have happened, or not.
+
+    It is never tried again by itself. A retry of the run executes the step again: find out first whether it happened.
+    """
+
+    def __init__(self, step: str) -> None:
+        self.step = step
+        super().__init__(step)
+
+    def __str__(self) -> str:
+        return (
+            f"Step {self.step!r} began, and its process ended before the outcome was recorded. Its effect may have happened, "
+            "or not. Find out which before you retry the run: a retry executes the step again."
+        )
+
+
 class RetryAfter(StepsError):
     """Raise this in a step to say when the next attempt is due.
 

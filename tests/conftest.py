@@ -44,6 +44,7 @@ if os.environ.get("DATABASE", "sqlite") != "postgresql":
 
 # The tests of steps are executed a second time, with the run put down after every step and its body replayed.
 STEP_TESTS = {
+    "test_at_most_once",
     "test_atomic_steps",
     "test_context",
     "test_failures_replayed",

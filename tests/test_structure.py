@@ -39,6 +39,7 @@ PUBLIC_NAMES = {
     "Step",
     "StepFailed",
     "StepInTransaction",
+    "StepInterrupted",
     "StepNotRun",
     "StepsError",
     "UnknownStep",

@@ -33,6 +33,7 @@ class StepOptions(TypedDict, total=False):
 
     retry: RetryPolicy | int | None
     atomic: bool
+    at_most_once: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,7 @@ class CallOptions:
 
     retry: RetryPolicy | None = None
     atomic: bool = False
+    at_most_once: bool = False
 
 
 PLAIN_CALL = CallOptions()
@@ -51,10 +53,17 @@ def step_options(name: str, options: StepOptions) -> CallOptions:
     if not options:  # as most steps are defined
         return PLAIN_CALL
     refuse_unknown(options, StepOptions, f"Step {name!r}")
-    return CallOptions(
+    checked = CallOptions(
         retry=to_policy(options.get("retry"), f"retry of step {name!r}"),
         atomic=_check_flag(options.get("atomic", False), f"atomic of step {name!r}"),
+        at_most_once=_check_flag(options.get("at_most_once", False), f"at_most_once of step {name!r}"),
     )
+    if checked.atomic and checked.at_most_once:
+        raise TypeError(
+            f"Step {name!r} can't be both atomic and at_most_once. What an atomic step writes to this database happens "
+            "exactly once; at_most_once is for effects elsewhere. Take one of the two, or make two steps."
+        )
+    return checked
 
 
 # -- Runs -------------------------------------------------------------------------------------------

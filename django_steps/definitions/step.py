@@ -90,13 +90,15 @@ class Step:
     def define(self, name: str, function: Callable[P, R], **options: Unpack[StepOptions]) -> Call[P, R]: ...
     @overload
     def define(self, name: str, function: None = None, **options: Unpack[StepOptions]) -> StepDecorator: ...
-    @shows_options(StepOptions, atomic=False)
+    @shows_options(StepOptions, atomic=False, at_most_once=False)
     def define(self, name: str, function: Callable[..., Any] | None = None, **options: Unpack[StepOptions]) -> Any:
         """Define a step: `step.define("fetch", fetch).run(user_id)`, or `@step.define("fetch")` above a function.
 
         - `name`: at most 255 characters without `#`, unique within the run.
         - `retry`: a `RetryPolicy`, or the number of attempts, the first included; default: the workflow's `step_retry`.
         - `atomic`: True: the function's database writes and the record commit together, exactly once; default: False.
+        - `at_most_once`: True: each attempt is recorded before it begins. If its outcome is not recorded (a crash), the step
+          fails with `StepInterrupted` and is not executed again by itself. `step_retry` doesn't apply; default: False.
 
         Raises `InvalidName`, `DuplicateStepName`, `TypeError`, `ValueError`.
         """
@@ -168,7 +170,7 @@ class Step:
         name: str | None = None,
         **options: Unpack[StepOptions],
     ) -> Call[P, R]: ...
-    @shows_options(StepOptions, atomic=False)
+    @shows_options(StepOptions, atomic=False, at_most_once=False)
     def get(self, target: Any, method: Any = None, *, name: str | None = None, **options: Unpack[StepOptions]) -> Any:
         """A model's method as a step: `step.get(User, "send_welcome_email").run(user_id)`.
 
@@ -176,7 +178,7 @@ class Step:
         `step.get(User.objects.get).run(pk=user_id)`.
 
         - `name`: the name of the step; `User.send_welcome_email` by default.
-        - `retry`, `atomic`: as for `define()`.
+        - `retry`, `atomic`, `at_most_once`: as for `define()`.
 
         Raises `AttributeError` for a method that does not exist, and what `define()` raises.
         """

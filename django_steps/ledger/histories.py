@@ -70,6 +70,16 @@ def long_output(connection: BaseDatabaseWrapper, run_id: UUID, name: str) -> str
     return row[0] if row else None
 
 
+def started_at(connection: BaseDatabaseWrapper, run_id: UUID, name: str) -> int | None:
+    """When the last attempt of a step began; None if its record is gone since."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT started_at FROM {STEP} WHERE run_id = %s AND name = %s", [dialect.key(connection, run_id), name]
+        )
+        row = cursor.fetchone()
+    return dialect.read_date(connection, row[0]) if row else None
+
+
 def _select(connection: BaseDatabaseWrapper, known: Mapping[UUID, int], limit: int | None) -> list[tuple[Any, ...]]:
     conditions, parameters = [], []
     complete = [dialect.key(connection, run_id) for run_id, position in known.items() if position < 0]

@@ -196,6 +196,7 @@ class Migration(migrations.Migration):
                             ("failed", "failed"),
                             ("retrying", "retrying"),
                             ("waiting", "waiting"),
+                            ("begun", "begun"),
                         ],
                         max_length=16,
                         verbose_name="status",

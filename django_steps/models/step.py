@@ -30,6 +30,7 @@ class StepRecord(models.Model):
         FAILED = states.StepStatus.FAILED, _("failed")
         RETRYING = states.StepStatus.RETRYING, _("retrying")
         WAITING = states.StepStatus.WAITING, _("waiting")
+        BEGUN = states.StepStatus.BEGUN, _("begun")
 
     run = models.ForeignKey(
         "WorkflowRun",

@@ -138,3 +138,14 @@ def without_database(input, step):
         step.sleep(f"nap {number}", "5ms")
     step.sleep("sleep", "1.2s")
     step.define("last", time.sleep).run(0)
+
+
+@workflow
+def wires_once(input, step):
+    """Has an effect, and then takes its time."""
+
+    def wire() -> None:
+        leave("wire")
+        time.sleep(input["seconds"])
+
+    step.define("wire", wire, at_most_once=True).run()

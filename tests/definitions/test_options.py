@@ -25,7 +25,7 @@ from django_steps.models import WorkflowRun
 from django_steps.testing import FakeStep, run_workflow
 from tests.app.models import Person
 
-STEP = "The options are: retry, atomic."
+STEP = "The options are: retry, atomic, at_most_once."
 MANY = "The options are: priority, queue, delay, start_at."
 START = "The options are: priority, queue, delay, start_at, key."
 KIT = "The options are: priority, queue, delay, start_at, key, stubs, straight_through, max_steps."

@@ -8,12 +8,13 @@ from typing import Any
 
 from ... import failures, values
 from ...core.retries import RetryPolicy
-from ...core.states import FINAL
+from ...core.states import FINAL, StepStatus
 from ...definitions.requests import RunStep
 from ...errors import (
     NestedStep,
     OwnRunChanged,
     RetryAfter,
+    StepInterrupted,
     StepInTransaction,
     UnserializableValue,
     ValueTooLarge,
@@ -47,6 +48,9 @@ class Attempt:
         self.request, self.claim, self.policy = request, claim, policy
         self.max_value_bytes, self._history = max_value_bytes, history
         self.number = recorded.attempts + 1 if recorded else 1
+        self.was_interrupted = recorded is not None and recorded.status == StepStatus.BEGUN
+        if self.was_interrupted:
+            self.number -= 1
         self.log = recorded.attempt_log if recorded else ""
         self.replaces = recorded is not None
         self.position = recorded.position if recorded else history.next_position()
@@ -59,6 +63,24 @@ class Attempt:
         """The attempt that `write` records has failed; the next one begins."""
         self.number, self.log, self.replaces = write.attempts + 1, write.attempt_log, True
         self.postponements = failures.count_postponements(self.log)
+
+    def begun(self) -> StepWrite:
+        """The record that the present attempt begins."""
+        self.started_at = self.claim.now()
+        write = self._write(StepStatus.BEGUN)
+        write.finished_at, self.replaces = None, True
+        return write
+
+    def not_begun(self) -> StepWrite:
+        """The record that takes the one before back: the attempt did not begin after all."""
+        write = self._write(StepStatus.RETRYING)
+        write.attempts -= 1
+        return write
+
+    def interrupted(self, started_at: int) -> Executed:
+        """The record of an attempt that began in an earlier pass, and of whose end nothing is known."""
+        self.started_at, error = started_at, StepInterrupted(self.request.name)
+        return self.failed(error), error
 
     def succeeded(self, value: Any) -> StepWrite:
         """The record of success; raises what makes the value impossible to record."""

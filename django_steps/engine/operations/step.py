@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
 from typing import Any
 
+from ...core.retries import ONE_ATTEMPT
+from ...core.states import StepStatus
 from ...definitions.requests import RunStep
 from ...errors import UnserializableValue, ValueTooLarge
-from ...ledger import leases
+from ...ledger import histories, leases
 from ...ledger.histories import Recorded
 from ...ledger.leases import Holding
+from ...ledger.records import Outcome
 from ..ending import Ended, Ending
 from ..frame import Frame
-from .attempts import Attempt
-from .base import Call, Core, Execute, Operation, Part, Record, record_and_wait, wait_until
+from .attempts import Attempt, Executed
+from .base import Call, Core, Effect, Execute, Operation, Part, Record, record_and_wait, wait_until
 
 # For so many seconds after a write of the pass its run counts as not canceled.
 _TRUSTED = 0.01
@@ -34,19 +38,9 @@ class StepOperation(Operation[RunStep]):
     def core(self, frame: Frame, request: RunStep, name: str, recorded: Recorded | None) -> Core:
         if recorded is not None and recorded.wakes_at_us:
             yield from wait_until(frame, recorded.wakes_at_us)
-        policy = request.options.retry or frame.default_retry
+        policy = request.options.retry or (ONE_ATTEMPT if request.options.at_most_once else frame.default_retry)
         attempt = Attempt(request, frame.claim, frame.history, frame.host.limits.max_value_bytes, policy, recorded)
-        while True:
-            frame.current_step = name
-            if frame.is_careful:
-                yield from _announce(frame, name)
-            elif time.monotonic() - frame.confirmed_on > _TRUSTED:
-                yield from _confirm(frame)
-            write, error = yield Execute(attempt)
-            if write.status != "retrying":
-                break
-            yield from record_and_wait(frame, write, write.wakes_at_us or 0, error)
-            attempt.count(write)
+        write, error = yield from (_interrupted if attempt.was_interrupted else _executed)(frame, attempt)
         frame.current_step = ""
         try:
             frame.ensure_held(attempt.outcome or (yield Record(write)))
@@ -60,6 +54,40 @@ class StepOperation(Operation[RunStep]):
 
     def outcome(self, frame: Frame, recorded: Recorded) -> Any:
         return frame.outcome(recorded)
+
+
+def _executed(frame: Frame, attempt: Attempt) -> Generator[Effect, Any, Executed]:
+    """Execute attempts until one is final."""
+    name = attempt.request.name
+    while True:
+        frame.current_step = name
+        if frame.is_careful:
+            yield from _announce(frame, name)
+        if attempt.request.options.at_most_once:
+            yield from _begin(frame, attempt)
+        elif time.monotonic() - frame.confirmed_on > _TRUSTED:
+            yield from _confirm(frame)
+        write, error = yield Execute(attempt)
+        if write.status != StepStatus.RETRYING:
+            return write, error
+        yield from record_and_wait(frame, write, write.wakes_at_us or 0, error)
+        attempt.count(write)
+
+
+def _begin(frame: Frame, attempt: Attempt) -> Part:
+    """Record that an `at_most_once` step begins. Whoever finds this record, and no outcome, does not execute the step."""
+    outcome = yield Record(attempt.begun())
+    if outcome is Outcome.NOT_RUNNING:  # it was canceled, and begins no more
+        outcome = yield Record(attempt.not_begun())
+    frame.ensure_held(outcome)
+    frame.confirmed_on = time.monotonic()
+
+
+def _interrupted(frame: Frame, attempt: Attempt) -> Generator[Effect, Any, Executed]:
+    """An earlier pass began this `at_most_once` step, and recorded no outcome: that is the outcome."""
+    host, run_id, name = frame.host, frame.run_id, attempt.request.name
+    started_at = yield Call(lambda: histories.started_at(host.connection(), run_id, name))
+    return attempt.interrupted(started_at or frame.claim.now())
 
 
 def _confirm(frame: Frame) -> Part:

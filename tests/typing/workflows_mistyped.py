@@ -34,6 +34,7 @@ def mistyped_order(input: Order, step: Step) -> int:
     step.define(5, charge)  # error
     step.define("no policy", charge, retry="3")  # error
     step.define("no flag", charge, atomic="yes")  # error
+    step.define("no flag either", charge, at_most_once=1)  # error
     step.define("an unknown option", charge, timout="30s")  # error
     step.define("options by place", charge, 3)  # error
     print(step.define("not run", charge).number)  # error

@@ -73,6 +73,7 @@ def typed_options(input: Order, step: Step) -> None:
     """Every option, wherever a step is defined; also from a dict."""
     assert_type(step.define("policy", charge, retry=RetryPolicy(max_attempts=3)).run(7), Receipt)
     assert_type(step.define("number", ship, retry=3, atomic=True).run(7), str)
+    assert_type(step.define("once", ship, at_most_once=True).run(7), str)
     step.define("neither", charge, retry=None, atomic=False).run(order_id=7, currency="USD")
     careful: StepOptions = {"retry": 5, "atomic": True}
     assert_type(step.define("from a dict", charge, **careful).run(7), Receipt)

@@ -16,9 +16,9 @@ class TestingHost(Direct):
     __test__ = False  # pytest collects what is named like this
     lets_through = (KeyboardInterrupt,)  # it means the whole test run
 
-    def __init__(self, alias: str, claim: Claim, *, suspends_always: bool) -> None:
+    def __init__(self, alias: str, claim: Claim, autocommit: Autocommit, *, suspends_always: bool) -> None:
         super().__init__(alias)
-        self.autocommit = Autocommit()
+        self.autocommit = autocommit
         self.suspends_always = suspends_always
         if suspends_always:
             self.limits = replace(self.limits, inline_wait_us=0)

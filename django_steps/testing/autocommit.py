@@ -1,18 +1,21 @@
 """Letting steps inside the transaction of a `TestCase` see what they see in a worker: autocommit.
 
-There a statement that fails spoils no transaction, and `on_commit` callbacks are called. Inside a step's own `atomic()`
-blocks everything is left as it is, as it is with tests that need no transaction around them.
+There a statement that fails spoils no transaction, `on_commit` callbacks are called, rows can't be locked, and a deferred
+constraint fails at the end of an `atomic()` block of the step. Inside such a block everything else is left as it is, as it
+is with tests that need no transaction around them.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from django.db import connections
+from django.db import IntegrityError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ..core.context import active_step
 
 logger = logging.getLogger("django_steps.testing")
 
@@ -22,10 +25,12 @@ _CONTROL = ("SAVEPOINT", "RELEASE", "ROLLBACK")
 
 
 class _Forgiving:
-    """A connection that need not roll back a transaction which a worker would not have opened."""
+    """A connection that takes no account of a transaction which a worker would not have opened."""
 
     atomic_blocks: list[Any]
+    features: Any
     depth_of_test = -1
+    checks_constraints = False
 
     @property
     def needs_rollback(self) -> bool:
@@ -33,13 +38,56 @@ class _Forgiving:
 
     @needs_rollback.setter
     def needs_rollback(self, value: bool) -> None:
-        self.__dict__["needs_rollback"] = value and len(self.atomic_blocks) != self.depth_of_test
+        self.__dict__["needs_rollback"] = value and not self._is_outermost
+
+    @property
+    def _is_outermost(self) -> bool:
+        return len(self.atomic_blocks) == self.depth_of_test
+
+    def get_autocommit(self) -> bool:
+        """Whether rows may not be locked; besides, Django asks this for what follows here."""
+        return self._is_outermost or super().get_autocommit()  # type: ignore[misc]
+
+    def _savepoint_allowed(self) -> bool:
+        return bool(self.features.uses_savepoints)
+
+    def savepoint_commit(self, sid: str) -> None:
+        """End an `atomic()` block; where it is a step's outermost one, by what a worker does there: a commit."""
+        if self._is_outermost and self.checks_constraints and active_step.get() is not None:
+            check_constraints(self)
+        super().savepoint_commit(sid)  # type: ignore[misc]
+
+
+def check_constraints(connection: Any) -> None:
+    """Raise `IntegrityError` for a deferred constraint that a commit would find violated; changes nothing."""
+    if connection.vendor != "postgresql":
+        connection.check_constraints()
+        return
+    with connection.wrap_database_errors, connection.connection.cursor() as cursor:
+        cursor.execute(f"SAVEPOINT {_SAVEPOINT}")
+        try:
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        finally:  # and each constraint is checked when it was before
+            cursor.execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+            cursor.execute(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+
+
+def has_clean_constraints(connection: BaseDatabaseWrapper) -> bool:
+    """Whether what a step violates can be told: its database defers constraints, and the test has violated none."""
+    if not connection.in_atomic_block or not connection.features.can_defer_constraint_checks:
+        return False
+    try:
+        check_constraints(connection)
+    except IntegrityError:
+        return False
+    return True
 
 
 class Autocommit:
-    """What the connections of this thread pretend during a pass."""
+    """What the connections of this thread pretend during a pass; `clean`: those whose constraints are checked."""
 
-    def __init__(self) -> None:
+    def __init__(self, clean: Collection[str] = ()) -> None:
+        self._clean = clean
         self._wrapped = {
             connection.alias: len(connection.atomic_blocks)
             for connection in connections.all(initialized_only=True)
@@ -53,7 +101,7 @@ class Autocommit:
         with ExitStack() as stack:
             for alias, depth in self._wrapped.items():
                 stack.enter_context(connections[alias].execute_wrapper(self._execute))
-                stack.enter_context(_forgiving(connections[alias], depth))
+                stack.enter_context(_forgiving(connections[alias], depth, alias in self._clean))
             yield
 
     def call_callbacks(self) -> None:
@@ -85,10 +133,11 @@ class Autocommit:
 
 
 @contextmanager
-def _forgiving(connection: Any, depth: int) -> Iterator[None]:
+def _forgiving(connection: Any, depth: int, checks_constraints: bool) -> Iterator[None]:
     # Only the connection itself knows when a transaction is to be rolled back, and only its class can object.
     own = type(connection)
-    connection.__class__ = type(own.__name__, (_Forgiving, own), {"depth_of_test": depth})
+    members = {"depth_of_test": depth, "checks_constraints": checks_constraints}
+    connection.__class__ = type(own.__name__, (_Forgiving, own), members)
     try:
         yield
     finally:

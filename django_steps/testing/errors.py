@@ -18,4 +18,4 @@ class NotRepeatable(StepsError, AssertionError):
 
 
 class StateLost(StepsError, AssertionError):
-    """A step changed a variable of the body, which no later pass will see."""
+    """A step changed a variable of the body, or of the module or thread that the body reads: no later pass will see it."""

@@ -17,9 +17,9 @@ class TestingHost(Direct):
     lets_through = (KeyboardInterrupt,)  # it means the whole test run
     logs_failures = False  # the kit knows which failures a test expects, and logs the others itself
 
-    def __init__(self, alias: str, claim: Claim, *, suspends_always: bool) -> None:
+    def __init__(self, alias: str, claim: Claim, autocommit: Autocommit, *, suspends_always: bool) -> None:
         super().__init__(alias)
-        self.autocommit = Autocommit()
+        self.autocommit = autocommit
         self.suspends_always = suspends_always
         if suspends_always:
             self.limits = replace(self.limits, inline_wait_us=0)

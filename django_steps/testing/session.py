@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from typing import Any, Self
 from uuid import UUID
 
-from django.db import router
+from django.db import connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..conf import conf
@@ -30,7 +30,8 @@ from ..ledger import claims, database, timers, unknown
 from ..ledger.claims import Claim
 from ..ledger.terms import Kind, Terms
 from ..models import Worker, WorkflowRun
-from . import clock
+from . import clock, strictness
+from .autocommit import Autocommit, has_clean_constraints
 from .errors import DoesNotEnd
 from .host import TestingHost
 from .stubs import Stubs
@@ -65,6 +66,7 @@ class Session:
         self._exits.enter_context(clock.running())
         self._offset_before = engine_clock.offset_us
         try:
+            self._clean = [c.alias for c in connections.all(initialized_only=True) if has_clean_constraints(c)]
             self._worker_id = self._register()
             self._active_before = WorkflowRun.objects.using(self.alias).active().count()
         except BaseException:
@@ -119,7 +121,7 @@ class Session:
     def _execute(self, claim: Claim) -> None:
         self._count_run(claim)
         records = load_histories(self._connection(), [claim], self._histories)[claim.run_id]
-        host = TestingHost(self.alias, claim, suspends_always=self._suspends_always)
+        host = TestingHost(self.alias, claim, Autocommit(self._clean), suspends_always=self._suspends_always)
         watch = Watch(
             host,
             self.stubs,
@@ -133,7 +135,7 @@ class Session:
             watch.begun(current)
             kept.append(current)
 
-        with clock.followed():
+        with clock.followed(), strictness.signals_refused(), strictness.temporary_tables_dropped():
             ending = run_claim(claim, host, records, interceptors=[watch], begun=begun)
         trouble = self.stubs.failed_assertion or watch.trouble
         if trouble is not None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dis
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Sequence, Sized
 from contextvars import Context, copy_context
+from datetime import date
+from functools import lru_cache
+from types import CodeType
 from typing import Any, NoReturn
 
 from asgiref.sync import async_to_sync
@@ -25,6 +30,13 @@ from .stubs import Stubs
 logger = logging.getLogger("django_steps.testing")
 
 _NOT_SET = object()
+
+_OF_BODY = "a variable of the body"
+_OF_MODULE = "a variable of the module or the thread that the body reads"
+_DATA = (bool, int, float, str, bytes, list, tuple, dict, set, frozenset, date)
+_MOST_COMPARED = 10_000
+# What tests and bodies do with a list that only notes that they came by.
+_NOTING = ("append", "add", "extend")
 
 
 class Watch(Interceptor):
@@ -101,21 +113,32 @@ class Watch(Interceptor):
             " random numbers, reading the database) into a step."
         )
 
-    def _variables(self, function: Callable[..., Any]) -> dict[str, Any]:
-        """The variables of the body that the function of a step uses, so that they can be compared."""
-        code = getattr(function, "__code__", None)
-        own = getattr(getattr(self._pass.workflow.function, "__code__", None), "co_cellvars", ())
-        if code is None or not self._host.suspends_always:
-            return {}
-        cells = zip(code.co_freevars, getattr(function, "__closure__", None) or (), strict=True)
-        return {name: _print_of(cell) for name, cell in cells if name in own}
+    def _variables(self, function: Callable[..., Any]) -> dict[tuple[str, str], Any]:
+        """What a step must not change, so that it can be compared: what it is, its name, and a print of its contents.
 
-    def _compare(self, name: str, before: dict[str, Any], after: dict[str, Any]) -> None:
+        Variables of the body that the function uses, and of the module that the body reads.
+        """
+        if not self._host.suspends_always:
+            return {}
+        body = self._pass.workflow.function
+        code_of_body, code = getattr(body, "__code__", None), getattr(function, "__code__", None)
+        found: dict[tuple[str, str], Any] = {}
+        if code_of_body is not None:
+            of_module = getattr(body, "__globals__", {})
+            found = {(_OF_MODULE, name): _print_of_global(of_module.get(name)) for name in names_read(code_of_body)}
+        if code is not None:
+            own = getattr(code_of_body, "co_cellvars", ())
+            cells = zip(code.co_freevars, getattr(function, "__closure__", None) or (), strict=True)
+            found |= {(_OF_BODY, name): _print_of_cell(cell) for name, cell in cells if name in own}
+        return found
+
+    def _compare(self, name: str, before: dict[tuple[str, str], Any], after: dict[tuple[str, str], Any]) -> None:
         changed = [variable for variable, was in before.items() if after[variable] != was]
         if changed and self.trouble is None:
+            kind, variable = changed[0]
             self.trouble = StateLost(
-                f"Step {name!r} of {self._pass.workflow.name!r} changed {changed[0]!r}, a variable of the body. After a"
-                " suspension the body starts again from the top and the step is only replayed, so the change is lost."
+                f"Step {name!r} of {self._pass.workflow.name!r} changed {variable!r}, {kind}. After a suspension the body"
+                " starts again from the top, maybe in another process, and the step is only replayed, so the change is lost."
                 " Let the step return what the body needs."
             )
 
@@ -157,12 +180,37 @@ class _StepFunction:
                 logger.exception("Step %r is done, but an on_commit() callback raised.", step)
 
 
-def _print_of(cell: Any) -> Any:
-    """Something that is different when the contents are: their record, or else which object it is."""
+@lru_cache(maxsize=256)
+def names_read(code: CodeType) -> tuple[str, ...]:
+    """The global names that the code of a body reads itself: not only to note there that it came by."""
+    instructions = list(dis.get_instructions(code))
+    return tuple(
+        {
+            str(this.argval): None
+            for this, following in zip(instructions, [*instructions[1:], None], strict=True)
+            if this.opname == "LOAD_GLOBAL" and not (following is not None and following.argval in _NOTING)
+        }
+    )
+
+
+def _print_of_cell(cell: Any) -> Any:
     try:
-        contents = cell.cell_contents
+        return _print_of(cell.cell_contents)
     except ValueError:
         return _NOT_SET
+
+
+def _print_of_global(contents: Any) -> Any:
+    """As below, of data only; what is code, or of a class of its own, may change as it likes."""
+    if isinstance(contents, threading.local):
+        contents = vars(contents)
+    if isinstance(contents, Sized) and len(contents) > _MOST_COMPARED:
+        return len(contents)
+    return _print_of(contents) if contents is None or isinstance(contents, _DATA) else None
+
+
+def _print_of(contents: Any) -> Any:
+    """Something that is different when the contents are: their record, or else which object it is."""
     try:
         return values.encode(contents)
     except Exception:

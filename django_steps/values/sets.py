@@ -48,23 +48,26 @@ class _Ordered:
 
     _order: dict[Any, None]
 
+    def _in_order(self) -> dict[Any, None]:
+        return self._order
+
     def _plain(self) -> Any:
         """The same items in a plain set, whose methods are called instead of those here."""
-        return frozenset(self._order)
+        return frozenset(self._in_order())
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._order)
+        return iter(self._in_order())
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return (set if isinstance(self, set) else frozenset), (list(self._order),)
+        return (set if isinstance(self, set) else frozenset), (list(self),)
 
     def copy(self) -> Self:
-        return type(self)(self._order)  # type: ignore[call-arg]
+        return type(self)(self._in_order())  # type: ignore[call-arg]
 
     __copy__ = copy
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return type(self)(copy.deepcopy(list(self._order), memo))  # type: ignore[call-arg]
+        return type(self)(copy.deepcopy(list(self), memo))  # type: ignore[call-arg]
 
     union, intersection = _method("union"), _method("intersection")
     difference, symmetric_difference = _method("difference"), _method("symmetric_difference")
@@ -99,6 +102,12 @@ class RecordedSet(_Ordered, set[Any]):
     def __repr__(self) -> str:
         return f"{{{', '.join(map(repr, self))}}}" if self else "set()"
 
+    def _in_order(self) -> dict[Any, None]:
+        if self._order.keys() != self:  # code in C, such as pydantic's, has changed the set past the methods here
+            kept = [item for item in self._order if item in self]
+            self._order = dict.fromkeys([*kept, *set.__iter__(self)])
+        return self._order
+
     def add(self, item: Any) -> None:
         super().add(item)
         self._order.setdefault(item)
@@ -110,13 +119,13 @@ class RecordedSet(_Ordered, set[Any]):
     def remove(self, item: Any) -> None:
         super().remove(item)
         # Of a set that is an item, an equal frozenset is removed.
-        self._order.pop(frozenset(item) if isinstance(item, set) else item)
+        self._order.pop(frozenset(item) if isinstance(item, set) else item, None)
 
     def pop(self) -> Any:
         """Remove the first item, and return it."""
         if not self:
             raise KeyError("pop from an empty set")
-        item = next(iter(self._order))
+        item = next(iter(self))
         self.remove(item)
         return item
 

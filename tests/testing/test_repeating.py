@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 from django.test import TestCase
 
 from django_steps import workflow
 from django_steps.testing import NotRepeatable, StateLost, run_workflow
+
+found: dict[str, int] = {}
+noted: list[str] = []
+session = None
+local = threading.local()
+
+
+def log_in():
+    global session
+    session = "opened"
 
 
 class RepeatingTests(TestCase):
@@ -49,6 +60,47 @@ class RepeatingTests(TestCase):
 
         self.assertEqual(run_workflow(traces).status, "succeeded")
         self.assertEqual(outside, ["trace"])
+
+    def test_a_variable_of_the_module_or_the_thread_that_the_body_reads_is_lost(self):
+        @workflow(name="kit_fills_module")
+        def fills(input, step):
+            step.define("find", lambda: found.update(x=1)).run()
+            return found["x"]
+
+        @workflow(name="kit_rebinds_module")
+        def rebinds(input, step):
+            step.define("log in", log_in).run()
+            return session
+
+        @workflow(name="kit_fills_thread")
+        def fills_thread(input, step):
+            step.define("set", lambda: setattr(local, "tenant", "acme")).run()
+            return local.tenant
+
+        self.addCleanup(found.clear)
+        self.addCleanup(vars(local).clear)
+        self.addCleanup(globals().update, session=None)
+        for body, step, name in (
+            (fills, "find", "found"),
+            (rebinds, "log in", "session"),
+            (fills_thread, "set", "local"),
+        ):
+            with self.assertRaisesMessage(
+                StateLost, f"Step '{step}' of '{body.name}' changed '{name}', a variable of the module"
+            ):
+                run_workflow(body)
+
+    def test_a_variable_of_the_module_that_the_body_does_not_read_may_change(self):
+        @workflow(name="kit_traces_in_module")
+        def traces(input, step):
+            noted.append("body")
+            step.define("note", lambda: noted.append("step")).run()
+            step.define("log in", log_in).run()
+
+        self.addCleanup(noted.clear)
+        self.addCleanup(globals().update, session=None)
+        self.assertEqual(run_workflow(traces).status, "succeeded")
+        self.assertEqual(noted.count("step"), 1)
 
     def test_a_body_that_goes_another_way_is_told(self):
         numbers = itertools.count()

@@ -153,6 +153,10 @@ class Open(pydantic.BaseModel, extra="allow"):
     home: Address | None = None
 
 
+class Assigned(Open, validate_assignment=True):
+    pass
+
+
 class Names(pydantic.RootModel[list[str]]):
     pass
 
@@ -665,6 +669,19 @@ keys = st.text() | st.just("$") | st.integers() | st.tuples(st.integers(), st.te
 def test_any_combination_comes_back(value: Any) -> None:
     assert exactly(round_trip(value)) == exactly(value)
     assert values.encode(values.decode(values.encode(value))) == values.encode(value)
+
+
+def test_recorded_set_may_be_changed_by_code_in_c() -> None:
+    value = round_trip({"a", "b"})
+    set.add(value, "0")
+    assert list(value) == ["a", "b", "0"]
+    set.discard(value, "a")
+    set.add(value, "c")
+    assert (list(value), value | {"d"}, value.pop()) == (["b", "0", "c"], {"b", "0", "c", "d"}, "b")
+    model = round_trip(Assigned(name="a"))
+    model.home = Address(street="x")
+    assert set(model.model_fields_set) == {*model.model_fields_set} == {"name", "home"}
+    assert model.model_dump(exclude_unset=True)["home"] == {"street": "x"}
 
 
 # -- Model instances -----------------------------------------------------------------------------

@@ -65,7 +65,8 @@ def recover(connection: BaseDatabaseWrapper, ids: Sequence[Any], terms: Terms) -
         cursor.execute(
             f"SELECT r.id, r.status, r.recoveries, r.recovery_mark, {_CURRENT}, r.recovery_log, w.host, w.pid,"
             f" (SELECT COUNT(*) + COALESCE(SUM(s.attempts), 0) FROM {STEP} s WHERE s.run_id = r.id),"
-            f" {_LAST}, {dialect.now(connection)} FROM {RUN} r LEFT JOIN {WORKER} w ON w.id = r.worker_id WHERE r.id IN ({dialect.marks(ids)})",
+            f" {_LAST}, {dialect.now(connection)}"
+            f" FROM {RUN} r LEFT JOIN {WORKER} w ON w.id = r.worker_id WHERE r.id IN ({dialect.marks(ids)})",
             ids,
         )
         rows = cursor.fetchall()

@@ -14,7 +14,7 @@ from django.apps import apps
 from django.core import checks
 from django.core.checks import CheckMessage, Error, Tags, Warning
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections, router
+from django.db import DatabaseError, InterfaceError, connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.loader import MigrationLoader
 
@@ -122,11 +122,16 @@ def check_other_pools(**options: Any) -> list[CheckMessage]:
 
 
 def check_databases(*, databases: Sequence[str] | None = None, **options: Any) -> list[CheckMessage]:
-    """E005, E006: the database itself. Only where `check --database` asks for it."""
+    """E005, E006, E009: the database itself. Only where `check --database` asks for it."""
     connection = _connection()
     # `migrate` runs these checks too, and is what helps.
     if connection.alias not in (databases or ()) or sys.argv[1:2] == ["migrate"]:
         return []
+    try:
+        connection.ensure_connection()
+    except (DatabaseError, InterfaceError) as error:
+        reason = " ".join(str(error).split())
+        return [Error(f"Database {connection.alias!r} can't be reached: {reason}", id="django_steps.E009")]
     return [*_check_tables(connection), *_check_skip_locked(connection)]
 
 

@@ -71,7 +71,7 @@ def _oldest(
         order = "finished_at" if after is None else "finished_at, id"
         if after is not None and status in after:
             place = after[status]
-            condition += " AND (finished_at > %s OR (finished_at = %s AND id > %s))"
+            condition += " AND finished_at >= %s AND (finished_at > %s OR id > %s)"
             parameters += [place.finished_at, place.finished_at, dialect.key(connection, place.run_id)]
         with connection.cursor() as cursor:
             cursor.execute(

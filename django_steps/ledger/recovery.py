@@ -2,6 +2,9 @@
 
 An expired lease is no proof: a long SQLite transaction or a restarted database stops every renewal. So a run is marked
 first, and recovered only if the mark still stands after more than a renewal interval; a renewal wipes it.
+
+Which step a run is in is written by the renewals and costs no write of its own. So it may be old news (the step is recorded
+by now), or missing before the first renewal. Then the records say after which step the worker died.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..core.states import Status
+from ..core.states import FINAL, Status
 from ..errors import WorkerDied
 from ..failures import FailureRecord
 from ..values.classes import shown_name
@@ -24,6 +27,18 @@ from .terms import Terms
 # A holder renews three times in a lease; half a lease leaves it more than one renewal to answer the suspicion.
 RENEWALS_PER_LEASE = 3
 KEPT = 20
+
+_FINAL = ", ".join(f"'{status}'" for status in FINAL)
+# The step that was recorded last.
+_LAST = (
+    f"(SELECT s.name FROM {STEP} s WHERE s.run_id = r.id AND s.status IN ({_FINAL})"
+    " ORDER BY s.finished_at DESC, s.position DESC LIMIT 1)"
+)
+# The step that the run is in, as far as is known: not one that is recorded.
+_CURRENT = (
+    f"CASE WHEN EXISTS (SELECT 1 FROM {STEP} s WHERE s.run_id = r.id AND s.name = r.current_step AND s.status IN ({_FINAL}))"
+    " THEN '' ELSE r.current_step END"
+)
 
 
 def suspect(connection: BaseDatabaseWrapper, ids: Sequence[Any], lease_us: int) -> None:
@@ -48,8 +63,9 @@ def recover(connection: BaseDatabaseWrapper, ids: Sequence[Any], terms: Terms) -
         return []
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT r.id, r.status, r.recoveries, r.recovery_mark, r.current_step, r.recovery_log, w.host, w.pid,"
-            f" (SELECT COUNT(*) + COALESCE(SUM(s.attempts), 0) FROM {STEP} s WHERE s.run_id = r.id), {dialect.now(connection)}"
+            f"SELECT r.id, r.status, r.recoveries, r.recovery_mark, {_CURRENT}, r.recovery_log, w.host, w.pid,"
+            f" (SELECT COUNT(*) + COALESCE(SUM(s.attempts), 0) FROM {STEP} s WHERE s.run_id = r.id),"
+            f" {_LAST}, {dialect.now(connection)}"
             f" FROM {RUN} r LEFT JOIN {WORKER} w ON w.id = r.worker_id WHERE r.id IN ({dialect.marks(ids)})",
             ids,
         )
@@ -59,19 +75,20 @@ def recover(connection: BaseDatabaseWrapper, ids: Sequence[Any], terms: Terms) -
 
 def _recover_one(connection: BaseDatabaseWrapper, row: Sequence[Any], terms: Terms) -> bool:
     """Whether the run may go on."""
-    run_id, status, recoveries, mark, current_step, recovery_log, host, pid, progress, now = row
+    run_id, status, recoveries, mark, current_step, recovery_log, host, pid, progress, last, now = row
     # Only a run whose history stands still counts its recoveries: one that gets on may be recovered any number of times.
     recoveries = recoveries + 1 if mark == int(progress) else 1
     worker = f"{host}:{pid}" if host else "a worker"
     log = json.loads(recovery_log) if recovery_log else []
-    log = [*log, {"at": int(now), "worker": worker, "step": current_step}][-KEPT:]
+    entry = {"at": int(now), "worker": worker, "step": current_step}
+    log = [*log, entry if current_step else entry | {"after": last or ""}][-KEPT:]
     counts = [recoveries, int(progress), json.dumps(log)]
     finished_at = dialect.date_value(connection, int(now))
     if status == Status.CANCELING:  # its body is not called again
         _move(connection, run_id, _FINISHED, [Status.CANCELED, finished_at], counts)
         return False
     if recoveries > terms.max_recoveries:
-        error = _died_error(recoveries, current_step, worker)
+        error = _died_error(recoveries, current_step, last or "", worker)
         _move(connection, run_id, _FAILED, [Status.FAILED, finished_at, error.text, *error.columns], counts)
         return False
     _move(connection, run_id, moves.ready(dialect.now(connection)), [], counts)
@@ -91,13 +108,19 @@ def _move(connection: BaseDatabaseWrapper, run_id: Any, move: str, values: list[
         )
 
 
-def _died_error(times: int, step: str, worker: str) -> FailureRecord:
-    # After a first crash a pass says which step comes before it executes it; of the first one that may be unknown.
-    elsewhere = "outside its steps" if times > 1 else "at a step that is not known"
-    where = f"while executing step {step!r}" if step else elsewhere
+def _died_error(times: int, step: str, last: str, worker: str) -> FailureRecord:
+    count = "once" if times == 1 else f"{times} times"
     message = (
-        f"The worker died {times} times {where}, the last one being {worker}, and the run got no further. "
+        f"The worker died {count} {_where(times, step, last)}, the last one being {worker}, and the run got no further. "
         "Look for what ends the process (memory, a crash in C code, os._exit), then retry the run."
     )
     # None of its steps has failed: there is no failure to reset.
     return FailureRecord(shown_name(WorkerDied), message, step=step or None)
+
+
+def _where(times: int, step: str, last: str) -> str:
+    if step:
+        return f"while executing step {step!r}"
+    after = f"after step {last!r}" if last else "before any step was recorded"
+    # After a first crash a pass says which step comes before it executes it.
+    return f"outside its steps, {after}" if times > 1 else f"{after}, in the next step or in the body"

@@ -21,7 +21,9 @@ from django.utils.translation import gettext as _
 from ..definitions import registered
 from ..errors import StepsError
 from ..models import WorkflowRun
+from ..presentation import json as run_json
 from ..presentation.output import one_line
+from .streams import forgiving_streams
 
 _APP = "django_steps"
 
@@ -48,6 +50,10 @@ class WorkflowCommand(BaseCommand):
             parser.error = partial(self._refuse, parser)  # type: ignore[method-assign]
         return parser
 
+    def run_from_argv(self, argv: list[str]) -> None:
+        with forgiving_streams():
+            super().run_from_argv(argv)
+
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             self.carry_out(**options)
@@ -59,6 +65,10 @@ class WorkflowCommand(BaseCommand):
     def carry_out(self, **options: Any) -> None:
         """Do what was asked; errors of django_steps and of the database become one line."""
         raise NotImplementedError
+
+    def write_json(self, shown: Any, indent: int | None = 2) -> None:
+        """Print JSON, in ASCII where the encoding of stdout has not everything."""
+        self.stdout.write(run_json.dumps(shown, indent, encoding=getattr(self.stdout, "encoding", None)))
 
     def _refuse(self, parser: CommandParser, message: str) -> NoReturn:
         parser.exit(1, self.style.ERROR(f"CommandError: {message}") + "\n")

@@ -26,6 +26,7 @@ from .. import signals
 from ..definitions import registered
 from ..models import WorkflowRun
 from ..presentation import durations, errors, output, text
+from .streams import discard
 
 _LONGEST_NAME = 30  # columns for the name of a workflow
 _LINE = 100  # columns of the greeting, where the terminal isn't narrower
@@ -46,8 +47,12 @@ class WorkerOutput:
         if self._verbosity < 1:
             return
         with self._lock:
-            self._stdout.write("\n".join(lines))
-            self._stdout.flush()
+            try:
+                self._stdout.write("\n".join(lines))
+                self._stdout.flush()
+            except OSError:  # whoever read it has gone, or the terminal has: work goes on
+                self._verbosity = 0
+                discard()
 
     def greet(
         self, database: BaseDatabaseWrapper, queues: Sequence[str], concurrency: int, processes: int | None = None

@@ -157,7 +157,10 @@ class RunColumns(models.Model):
 
     @property
     def recovery_log(self) -> list[dict[str, Any]]:
-        """When other workers took the run over from one that died: `{"at": datetime, "worker", "step"}` each."""
+        """When other workers took the run over from one that died: `{"at": datetime, "worker", "step"}` each.
+
+        Where it is not known in which step the worker died, `step` is empty, and `after` is the step that was recorded last.
+        """
         entries = json.loads(self.recovery_log_text) if self.recovery_log_text else []
         return [{**entry, "at": clock.to_datetime(entry["at"])} for entry in entries]
 

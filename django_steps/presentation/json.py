@@ -19,9 +19,10 @@ from .values import UNREADABLE, Mask, plain, unreadable
 _UNREADABLE_KEY = "unreadable"
 
 
-def dumps(shown: Any, indent: int | None = 2) -> str:
-    """JSON text that every stream can carry."""
-    return portable(json.dumps(shown, indent=indent, ensure_ascii=False))
+def dumps(shown: Any, indent: int | None = 2, *, encoding: str | None = None) -> str:
+    """JSON text that a stream of this encoding can carry; None is one of Unicode."""
+    is_unicode = encoding is None or encoding.lower().startswith("utf")
+    return portable(json.dumps(shown, indent=indent, ensure_ascii=not is_unicode))
 
 
 def as_json(run: WorkflowRun) -> dict[str, Any]:

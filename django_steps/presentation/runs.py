@@ -121,6 +121,11 @@ def recovery_line(entry: dict[str, Any]) -> str:
     if entry.get("step"):
         text = _("recovered from %(worker)s, which died in step “%(step)s”")
         return text % {"worker": entry["worker"], "step": clipped(entry["step"], _LONGEST_NAME)}
+    if entry.get("after"):
+        text = _("recovered from %(worker)s, which died after step “%(step)s”")
+        return text % {"worker": entry["worker"], "step": clipped(entry["after"], _LONGEST_NAME)}
+    if "after" in entry:
+        return _("recovered from %(worker)s, which died before any step was recorded") % {"worker": entry["worker"]}
     return _("recovered from %(worker)s, which died") % {"worker": entry["worker"]}
 
 

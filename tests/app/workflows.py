@@ -120,6 +120,11 @@ def spawner(input, step):
 
 
 @workflow
+def returns_input(input):
+    return input
+
+
+@workflow
 def tiny(input, step):
     step.define("once", leave).run("once")
 

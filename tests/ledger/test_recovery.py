@@ -209,7 +209,53 @@ def test_a_crash_outside_the_steps_is_named_so():
     die(run, terms)
     die(run, terms)
     run.refresh_from_db()
-    assert run.error["step"] is None and "outside its steps" in run.error["message"]
+    assert run.error["step"] is None and "outside its steps, before any step" in run.error["message"]
+
+
+def test_a_crash_before_the_first_renewal_names_the_step_before():
+    run = three_steps.start({})
+    terms = make_terms(max_recoveries=0)
+    claimed = claim(run, terms)
+    for number, name in enumerate(("first", "second")):
+        clock.offset_us += SECOND
+        records.record(connection, step_write(claimed, name, number))
+    records.record(connection, step_write(claimed, "third", 2, status="retrying", output=None, attempts=1))
+    clock.offset_us += 31 * SECOND
+    recover(terms)
+    run.refresh_from_db()
+    (entry,) = run.recovery_log
+    assert (entry["step"], entry["after"]) == ("", "second")
+    assert run.error["step"] is None
+    assert run.error["message"].startswith(
+        "The worker died once after step 'second', in the next step or in the body, "
+    )
+
+
+def test_a_step_that_is_recorded_is_not_where_the_worker_died():
+    """The last renewal came during a step, and the crash after it."""
+    run = three_steps.start({})
+    terms = make_terms(max_recoveries=0)
+    claimed = claim(run, terms)
+    assert leases.enter_step(connection, run.pk, claimed.token, "first")
+    records.record(connection, step_write(claimed, "first", 0))
+    clock.offset_us += 31 * SECOND
+    recover(terms)
+    run.refresh_from_db()
+    assert run.recovery_log[0]["step"] == "" and run.recovery_log[0]["after"] == "first"
+    assert run.error["step"] is None and "once after step 'first', " in run.error["message"]
+
+
+def test_a_step_that_is_tried_again_is_where_the_worker_died():
+    run = three_steps.start({})
+    terms = make_terms(max_recoveries=0)
+    claimed = claim(run, terms)
+    assert leases.enter_step(connection, run.pk, claimed.token, "first")
+    records.record(connection, step_write(claimed, "first", 0, status="retrying", output=None, attempts=1))
+    clock.offset_us += 31 * SECOND
+    recover(terms)
+    run.refresh_from_db()
+    assert run.error["step"] == "first" and "once while executing step 'first'" in run.error["message"]
+    assert "after" not in run.recovery_log[0]
 
 
 def test_progress_resets_the_count():

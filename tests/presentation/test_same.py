@@ -144,6 +144,19 @@ def test_full_log_of_recoveries_is_said_to_be_cut(show):
     assert line in shown.detail
 
 
+@pytest.mark.parametrize(
+    ("after", "where"),
+    [("charge", "after step “charge”"), ("", "before any step was recorded")],
+    ids=["after", "before"],
+)
+def test_a_recovery_at_an_unknown_step_says_what_is_known(show, after, where):
+    entry = {"at": clock.to_microseconds(START), "worker": "web-1:7", "step": "", "after": after}
+    shown = show(make_run("running", recovery_log_text=json.dumps([entry]), current_step="ship"))
+    line = f"recovered from web-1:7, which died {where}"
+    assert line in shown.page
+    assert line in shown.detail
+
+
 def test_log_of_recoveries_that_cannot_be_read_leaves_the_column(show):
     shown = show(make_run("running", recoveries=2, recovery_log_text="["))
     assert "2 recoveries" in shown.list

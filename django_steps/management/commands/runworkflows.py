@@ -21,6 +21,7 @@ from ...worker.stopping import StopSignals, end_at_once
 from ...worker.supervisor import SUPERVISED, PythonFiles, Supervisor
 from .. import arguments, base, left_over
 from ..garbage import spare_what_is_loaded
+from ..queries_log import keep_few_queries
 from ..worker_output import WorkerOutput, logging_to_stderr
 
 
@@ -107,6 +108,7 @@ class Command(base.WorkflowCommand):
 
     def work(self, options: dict[str, Any], is_supervised: bool) -> None:
         """Be a worker."""
+        self.refuse_transaction()
         worker = Worker(
             queues=options["queue"],
             concurrency=options["concurrency"],
@@ -130,6 +132,7 @@ class Command(base.WorkflowCommand):
                 lines.greet(base.connection(), worker.queues, worker.concurrency)
             if self.is_command_line:  # this process is a worker's alone
                 spare_what_is_loaded()
+                keep_few_queries()
             with logging_to_stderr(options["verbosity"]), lines.following():
                 is_clean = worker.run()
         if not is_clean:
@@ -175,6 +178,16 @@ class Command(base.WorkflowCommand):
         """The last lines; of a worker that was idle also what is left."""
         says_more = is_idle and options["verbosity"] > 0
         lines.say(ended, *(left_over.lines(options["queue"]) if says_more else ()))
+
+    def refuse_transaction(self) -> None:
+        """A worker has connections of its own: they would wait for the transaction, or not see what it has written."""
+        if base.connection().in_atomic_block:
+            raise CommandError(
+                _(
+                    "runworkflows can't work inside a transaction (atomic(), TestCase): its threads don't see what the "
+                    "transaction has written. In tests use TransactionTestCase, or drain() of django_steps.testing."
+                )
+            )
 
     def refuse_unusable_database(self) -> None:
         if problem := base.database_problem():

@@ -79,7 +79,7 @@ class Command(base.WorkflowCommand):
     def check_health(self, as_json: bool) -> None:
         problems = health.problems()
         if as_json:
-            self.stdout.write(run_json.dumps({"ok": not problems, "problems": problems}, indent=None))
+            self.write_json({"ok": not problems, "problems": problems}, indent=None)
         elif problems:
             self.stdout.write("\n".join(problems))
         else:
@@ -97,7 +97,7 @@ class Command(base.WorkflowCommand):
         if run is None:
             raise CommandError(_("There is no run %(id)s.") % {"id": run_id})
         if as_json:
-            self.stdout.write(run_json.dumps(run_json.as_detailed_json(run)))
+            self.write_json(run_json.as_detailed_json(run))
         else:
             self.stdout.write("\n".join(details.describe(run, output.width_of(self.stdout), self.style)))
             if run.status == run.Status.FAILED:
@@ -115,7 +115,7 @@ class Command(base.WorkflowCommand):
         is_cut = len(shown) > limit
         shown = shown[:limit]
         if options["json"]:
-            self.stdout.write(run_json.dumps([run_json.as_json(run) for run in shown]))
+            self.write_json([run_json.as_json(run) for run in shown])
         elif not shown:
             self.stdout.write(nothing_found(options))
         else:

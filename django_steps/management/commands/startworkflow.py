@@ -100,7 +100,7 @@ class Command(base.WorkflowCommand):
                 run.result()  # raises why
         except KeyboardInterrupt:
             raise CommandError(_("Stopped waiting; run %(id)s continues.") % {"id": run.pk}) from None
-        self.stdout.write(run_json.dumps(run_json.value(run.output_text, Mask.of(run))))
+        self.write_json(run_json.value(run.output_text, Mask.of(run)))
 
 
 def read_input(text: str | None) -> Any:

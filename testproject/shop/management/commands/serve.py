@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -31,6 +32,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, port: int, **options: Any) -> None:
         if not settings.DEBUG:
             raise CommandError("This creates a user admin with the password admin, so it runs only with DEBUG=1.")
+        refuse_taken(port)
         call_command("migrate", verbosity=0)
         if not get_user_model().objects.filter(username="admin").exists():
             get_user_model().objects.create_superuser("admin", "admin@example.com", "admin")
@@ -62,8 +64,9 @@ class Command(BaseCommand):
             subprocess.Popen([*manage, "runworkflows"], env=environment),
             subprocess.Popen([*manage, "runserver", "--noreload", f"127.0.0.1:{port}"], env=environment),
         ]
+        code = 0
         try:
-            servers[1].wait()
+            code = servers[1].wait()
         except KeyboardInterrupt:
             self.stdout.write("Stopping")
         finally:
@@ -71,3 +74,16 @@ class Command(BaseCommand):
                 server.terminate()
             for server in servers:
                 server.wait()
+        if code:
+            sys.exit(1)
+
+
+def refuse_taken(port: int) -> None:
+    """`CommandError` if somebody else listens on the port: said before anything is set up."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            hint = f"Is this running already? Otherwise say --port {port + 1}."
+            raise CommandError(f"Port {port} of 127.0.0.1 can't be used ({error.strerror}). {hint}") from None

@@ -24,14 +24,17 @@ def append_attempt(log: str, number: int, started_at: int | None, finished_at: i
 
     Of many attempts the log keeps the first and the latest, of an error what people are shown.
     """
-    entries: list[dict[str, Any]] = json.loads(log) if log else []
+    entries: list[dict[str, Any]] = _entries(log)
     shown = None if error is None else FailureRecord.read(error).shortened(_LONGEST_MESSAGE, _LONGEST_TRACEBACK)
     entries.append({"attempt": number, "started_at": started_at, "finished_at": finished_at, "error": shown})
     return json.dumps([*entries[:1], *entries[1:][-_LATEST_KEPT:]])
 
 
 def read_log(log: str, next_attempt: int) -> list[Entry]:
-    """The entries of a log. `next_attempt` is the number of the attempt that comes, or came, after the last of them."""
+    """The entries of a log; raises one of several errors for a damaged one.
+
+    `next_attempt` is the number of the attempt that comes, or came, after the last of them.
+    """
     entries: list[Entry] = []
     # Read backwards, the numbers of one count fall. The first that doesn't is from before a retry, as all before it are:
     # no number is below 0.
@@ -57,3 +60,12 @@ def count_before_retry(entries: Sequence[Entry]) -> int:
     """
     numbers = [entry["attempt"] for entry in entries if entry["before_retry"]]
     return sum(number for number, following in zip_longest(numbers, numbers[1:], fillvalue=0) if following <= number)
+
+
+def _entries(log: str) -> list[Any]:
+    """What a log holds; nothing where it is damaged, since that must not hold up an attempt."""
+    try:
+        entries = json.loads(log) if log else []
+    except (ValueError, RecursionError):
+        return []
+    return entries if isinstance(entries, list) else []

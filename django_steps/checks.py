@@ -122,7 +122,7 @@ def check_other_pools(**options: Any) -> list[CheckMessage]:
 
 
 def check_databases(*, databases: Sequence[str] | None = None, **options: Any) -> list[CheckMessage]:
-    """E005, E006, E009: the database itself. Only where `check --database` asks for it."""
+    """E005, E006, E007, E009, W002: the database itself. Only where `check --database` asks for it."""
     connection = _connection()
     # `migrate` runs these checks too, and is what helps.
     if connection.alias not in (databases or ()) or sys.argv[1:2] == ["migrate"]:
@@ -132,7 +132,7 @@ def check_databases(*, databases: Sequence[str] | None = None, **options: Any) -
     except (DatabaseError, InterfaceError) as error:
         reason = " ".join(str(error).split())
         return [Error(f"Database {connection.alias!r} can't be reached: {reason}", id="django_steps.E009")]
-    return [*_check_tables(connection), *_check_skip_locked(connection)]
+    return [*_check_tables(connection), *_check_skip_locked(connection), *_check_level_of_server(connection)]
 
 
 # -- Settings of the database --------------------------------------------------------------------
@@ -181,14 +181,16 @@ def _check_mysql_isolation(connection: BaseDatabaseWrapper) -> list[CheckMessage
     level = connection.settings_dict["OPTIONS"].get("isolation_level", "read committed")
     if str(level).lower() == "read committed":
         return []
-    return [
-        Warning(
-            f"Database {connection.alias!r} uses the isolation level {level or 'of the server'!r}. Workers lock more rows "
-            "than they take then, and wait for each other.",
-            hint=f'Set DATABASES[{connection.alias!r}]["OPTIONS"]["isolation_level"] = "read committed", Django\'s default.',
-            id="django_steps.W002",
-        )
-    ]
+    return [_locks_more(connection, level or "of the server")]
+
+
+def _locks_more(connection: BaseDatabaseWrapper, level: str) -> CheckMessage:
+    return Warning(
+        f"Database {connection.alias!r} uses the isolation level {level!r}. Steps and starts lock more rows than they write "
+        "then, and wait for each other.",
+        hint=f'Set DATABASES[{connection.alias!r}]["OPTIONS"]["isolation_level"] = "read committed", Django\'s default.',
+        id="django_steps.W002",
+    )
 
 
 def _check_postgresql(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
@@ -211,17 +213,20 @@ def _check_postgresql_isolation(connection: BaseDatabaseWrapper, levels: Any) ->
     if level in fine:
         return []
     name = levels(level).name.replace("_", " ") if level in list(levels) else repr(level)
-    return [
-        Error(
-            f"Database {connection.alias!r} uses the isolation level {name}. A step with atomic=True that takes longer than "
-            "the renewal of its lease could never commit then.",
-            hint=(
-                f'Remove "isolation_level" from DATABASES[{connection.alias!r}]["OPTIONS"] (READ COMMITTED is Django\'s '
-                "default), or route django_steps to another alias of the same database."
-            ),
-            id="django_steps.E007",
-        )
-    ]
+    hint = (
+        f'Remove "isolation_level" from DATABASES[{connection.alias!r}]["OPTIONS"] (READ COMMITTED is Django\'s '
+        "default), or route django_steps to another alias of the same database."
+    )
+    return [_never_commits(connection, name, hint)]
+
+
+def _never_commits(connection: BaseDatabaseWrapper, level: str, hint: str) -> CheckMessage:
+    return Error(
+        f"Database {connection.alias!r} uses the isolation level {level}. A step with atomic=True that takes longer than "
+        "the renewal of its lease could never commit then.",
+        hint=hint,
+        id="django_steps.E007",
+    )
 
 
 def _check_pool(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
@@ -297,3 +302,36 @@ def _check_skip_locked(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
             id="django_steps.E006",
         )
     ]
+
+
+def _check_level_of_server(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
+    """The level that a session has, where the settings say nothing else."""
+    if connection.vendor == "sqlite" or _says_level(connection):
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(_LEVEL_OF_SESSION[connection.vendor])
+        level = str(cursor.fetchone()[-1]).replace("-", " ").upper()
+    if level == "READ COMMITTED":
+        return []
+    if connection.vendor == "mysql":
+        return [_locks_more(connection, level.lower())]
+    if level == "READ UNCOMMITTED":
+        return []
+    hint = (
+        "Set default_transaction_isolation to 'read committed' for the server, the database or the role, or for Django: "
+        f'DATABASES[{connection.alias!r}]["OPTIONS"]["isolation_level"] = IsolationLevel.READ_COMMITTED, from psycopg.'
+    )
+    return [_never_commits(connection, level, hint)]
+
+
+def _says_level(connection: BaseDatabaseWrapper) -> bool:
+    """Whether a check of the settings has said it already."""
+    found = _check_mysql_isolation(connection) if connection.vendor == "mysql" else _check_postgresql(connection)
+    return any(message.id in ("django_steps.E007", "django_steps.E008", "django_steps.W002") for message in found)
+
+
+# The name of the variable differs between MySQL and MariaDB.
+_LEVEL_OF_SESSION = {
+    "postgresql": "SHOW transaction_isolation",
+    "mysql": "SHOW VARIABLES WHERE Variable_name IN ('tx_isolation', 'transaction_isolation')",
+}

@@ -268,3 +268,20 @@ class TestDatabase:
         monkeypatch.setattr(connections["default"].features, "has_select_for_update_skip_locked", False)
         expected = [] if connection.vendor == "sqlite" else ["django_steps.E006"]
         assert ids(databases=["default"]) == expected
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one level")
+@pytest.mark.django_db(transaction=True)
+def test_level_that_the_server_gives_to_sessions_is_seen_in_the_database():
+    """Or a receiver of `connection_created`: the settings say nothing of it."""
+    assert ids(databases=["default"]) == []
+    as_transactions = " CHARACTERISTICS AS" if connection.vendor == "postgresql" else ""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET SESSION{as_transactions} TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        assert ids() == []
+        (message,) = found(databases=["default"])
+    finally:
+        connection.close()
+    assert message.id == ("django_steps.E007" if connection.vendor == "postgresql" else "django_steps.W002")
+    assert "repeatable read" in message.msg.lower()

@@ -13,6 +13,8 @@ from django.conf import settings
 from django.utils import timezone
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_US = (datetime(2, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+_LAST_US = (datetime(9998, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 
 # How far the engine's clock is ahead of the database's, in microseconds; not 0 in tests only.
 offset_us = 0
@@ -24,8 +26,12 @@ def host_time() -> int:
 
 
 def to_datetime(microseconds: int) -> datetime:
-    """A machine time as people read it: aware where `USE_TZ` is on, naive local where it is off."""
-    moment = _EPOCH + timedelta(microseconds=microseconds)
+    """A machine time as people read it: aware where `USE_TZ` is on, naive local where it is off.
+
+    What no datetime can hold in every time zone, as only a damaged row says it, becomes the first or last one that can:
+    one row must not keep people from looking at the others.
+    """
+    moment = _EPOCH + timedelta(microseconds=min(max(microseconds, _FIRST_US), _LAST_US))
     return moment if settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())
 
 

@@ -63,8 +63,8 @@ class RetryPolicy:
         """How long to wait after `attempt` (counted from 1) failed with `error`; None: don't try again."""
         if attempt >= self.max_attempts or isinstance(error, NonRetryableError):
             return None
-        if isinstance(error, RetryAfter):
-            return error.delay
+        if isinstance(error, RetryAfter) and (delay := _asked_for(error)) is not None:
+            return delay
         if _is_excluded(self, error):
             return None
         return self._backoff(attempt)
@@ -111,6 +111,15 @@ def _check_condition(condition: Any, what: str) -> None:
     if not isinstance(condition, (tuple, type)) and callable(condition):
         return
     raise TypeError(f"{what} takes exception classes or a function that takes the exception, got {condition!r}.")
+
+
+def _asked_for(error: RetryAfter) -> timedelta | None:
+    """The delay of the exception; None where a subclass has made something else of it, which is logged."""
+    try:
+        return to_timedelta(error.delay)
+    except Exception:
+        logger.exception("%s has no delay that can be waited for; the policy's own applies.", type(error).__name__)
+        return None
 
 
 def _holds(condition: Condition, error: BaseException) -> bool:

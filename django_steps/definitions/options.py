@@ -24,6 +24,9 @@ from ..durations import Duration, to_microseconds
 F = TypeVar("F", bound=Callable[..., Any])
 
 PRIORITIES = range(-100, 101)
+# For the times that users give. What lies beyond is meant as "never" or is a mistake, and is near the end of what Python
+# and the databases can hold.
+EARLIEST_YEAR, LATEST_YEAR = 1900, 9000
 
 # -- Steps ------------------------------------------------------------------------------------------
 
@@ -167,13 +170,16 @@ def check_priority(value: Any) -> int:
 
 
 def check_datetime(moment: Any, what: str) -> datetime:
-    """Return `moment` if it is a datetime that fits `USE_TZ`, else raise `TypeError` or `ValueError`."""
+    """Return `moment` if it is a datetime that fits `USE_TZ` and is no mistake, else raise `TypeError` or `ValueError`."""
     if not isinstance(moment, datetime):
         raise TypeError(f"{what} takes a datetime, got {moment!r}.")
     if timezone.is_naive(moment) and settings.USE_TZ:
         raise ValueError(f"{what} takes an aware datetime where USE_TZ is on, got the naive {moment!r}.")
     if timezone.is_aware(moment) and not settings.USE_TZ:
         raise ValueError(f"{what} takes a naive datetime where USE_TZ is off, got the aware {moment!r}.")
+    # Neither a time zone nor a delay leads from here to where no datetime is: that would be met by whoever looks at the run.
+    if not EARLIEST_YEAR <= moment.year <= LATEST_YEAR:
+        raise ValueError(f"{what} takes a datetime of the years {EARLIEST_YEAR} to {LATEST_YEAR}, got {moment!r}.")
     return moment
 
 

@@ -18,7 +18,7 @@ from django.db import DatabaseError, InterfaceError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from ..ledger import database
+from ..ledger import database, sessions
 
 logger = logging.getLogger("django_steps")
 
@@ -201,33 +201,14 @@ class _Watch:
         self.is_open = self.is_changed = False
 
     def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
-        text = sql if isinstance(sql, str) else _text(sql)
-        if _may_change(text):
+        text = sql if isinstance(sql, str) else sessions.text_of(sql)
+        if sessions.may_change(text):
             self.is_changed = True  # also where the statement fails: several may be one text
         result = execute(sql, params, many, context)
         control = _CONTROL.match(text) if self._is_mysql else None
         if control is not None:
             self.is_open = control["opens"] is not None
         return result
-
-
-def _text(sql: Any) -> str:
-    """What may be executed and is no string: psycopg's composed statements."""
-    try:
-        return str(sql.as_string(None))
-    except Exception:
-        return str(sql)
-
-
-def _may_change(text: str) -> bool:
-    """Whether a statement may change the session beyond its transaction."""
-    return (
-        _CHANGE.match(text) is not None
-        or (
-            ("_lock" in text or "_LOCK" in text or "set_config" in text) and _CHANGING_FUNCTION.search(text) is not None
-        )
-        or (";" in text and any(_CHANGE.match(part) for part in text.split(";")))
-    )
 
 
 def _begins(*, connection: BaseDatabaseWrapper, **details: Any) -> None:
@@ -242,17 +223,4 @@ connection_created.connect(_begins, dispatch_uid="django_steps.engine.connection
 
 _CONTROL = re.compile(
     r"\s*(?:(?P<opens>BEGIN|START\s+TRANSACTION)\b|COMMIT\b|ROLLBACK\b(?!(\s+WORK)?\s+TO\b))", re.IGNORECASE
-)
-_CHANGE = re.compile(
-    r"(?:\s|/\*.*?\*/|--[^\n]*\n)*(?:"
-    r"SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)|RESET\b|DISCARD\b|USE\b|LISTEN\b|LOAD\s+'|ATTACH\b|DETACH\b"
-    r"|LOCK\s+TABLES?\b(?!.*\bMODE\b)|FLUSH\s+TABLES\b|CREATE\s+(?:OR\s+REPLACE\s+)?(?:(?:LOCAL|GLOBAL)\s+)?TEMP"
-    r"|PREPARE\s+(?!django_steps_)|DECLARE\b.*\bWITH\s+HOLD\b|ALTER\s+SESSION\b"
-    r"|PRAGMA\s+[\w.\"]+\s*(?:=|\((?<!_info\()(?<!_xinfo\()(?<!_list\()(?<!_check\()))",
-    re.IGNORECASE | re.DOTALL,
-)
-# Those that hold a lock until the session ends, and the setting that is not for the transaction alone.
-_CHANGING_FUNCTION = re.compile(
-    r"\b(?:pg_(?:try_)?advisory_lock(?:_shared)?\s*\(|GET_LOCK\s*\(|set_config\s*\((?!.*,\s*(?:true|'t(?:rue)?')\s*\)))",
-    re.IGNORECASE | re.DOTALL,
 )

@@ -33,7 +33,7 @@ def append_attempt(
 
     Of many attempts the log keeps the first and the latest, of an error what people are shown.
     """
-    entries: list[dict[str, Any]] = json.loads(log) if log else []
+    entries: list[dict[str, Any]] = _entries(log)
     shown = None if error is None else FailureRecord.read(error).shortened(_LONGEST_MESSAGE, _LONGEST_TRACEBACK)
     entry = {"attempt": number, "started_at": started_at, "finished_at": finished_at, "error": shown}
     entries.append({**entry, "postponed": postponements} if postponements else entry)
@@ -46,7 +46,10 @@ def count_postponements(log: str) -> int:
 
 
 def read_log(log: str, next_attempt: int) -> list[Entry]:
-    """The entries of a log. `next_attempt` is the number of the attempt that comes, or came, after the last of them."""
+    """The entries of a log; raises one of several errors for a damaged one.
+
+    `next_attempt` is the number of the attempt that comes, or came, after the last of them.
+    """
     entries: list[Entry] = []
     # Read backwards, the numbers of one count fall. The first that doesn't is from before a retry, as all before it are:
     # no number is below 0.
@@ -74,3 +77,12 @@ def count_before_retry(entries: Sequence[Entry]) -> int:
     """
     numbers = [entry["attempt"] for entry in entries if entry["before_retry"] and not entry["postponed"]]
     return sum(number for number, following in zip_longest(numbers, numbers[1:], fillvalue=0) if following <= number)
+
+
+def _entries(log: str) -> list[Any]:
+    """What a log holds; nothing where it is damaged, since that must not hold up an attempt."""
+    try:
+        entries = json.loads(log) if log else []
+    except (ValueError, RecursionError):
+        return []
+    return entries if isinstance(entries, list) else []

@@ -5,6 +5,7 @@ It knows rows, tokens and times. Not here: bodies and passes (`engine`), threads
 Words that all statements share:
 - `tables`: the names of the tables, the phases; `dialect`: what differs between the databases
 - `database`: transactions that write, trying again; `postgresql`: statements that it prepares, values as its literals
+- `sessions`: which statements change the session of a connection
 - `moves`: what an UPDATE sets when a run finishes, becomes ready or is suspended; `order`: what came later than what
 
 The way of a run:

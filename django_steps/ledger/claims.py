@@ -139,12 +139,11 @@ def _take_selected(
     connection: BaseDatabaseWrapper, terms: Terms, limit: int, token: int, condition: str, parameters: Sequence[Any]
 ) -> list[Claim]:
     now, asked_on = dialect.now(connection), time.monotonic()
+    rows = database.fetch_all(connection, _selection(connection, limit, condition, f"{_READ}, {now}"), parameters)
+    if not rows:
+        return []
+    ids = [row[0] for row in rows]
     with connection.cursor() as cursor:
-        cursor.execute(_selection(connection, limit, condition, f"{_READ}, {now}"), parameters)
-        rows = cursor.fetchall()
-        if not rows:
-            return []
-        ids = [row[0] for row in rows]
         cursor.execute(
             f"UPDATE {RUN} SET status = 'running', phase = {TIMED}, available_at_us = {now} + %s, claim_token = %s,"
             " worker_id = %s, suspect_since_us = NULL, has_history = %s, started_at = COALESCE(started_at, %s)"
@@ -187,10 +186,10 @@ def _adopt(connection: BaseDatabaseWrapper, terms: Terms, token: int) -> list[Cl
     if connection.in_atomic_block:
         return []
     database.drop(connection)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT {_READ}, {dialect.now(connection)} FROM {RUN}"
-            f" WHERE phase = {TIMED} AND worker_id = %s AND claim_token = %s ORDER BY priority DESC, id",
-            [terms.worker_id, token],
-        )
-        return _claims(connection, cursor.fetchall(), terms, token, asked_on=None)
+    rows = database.fetch_all(
+        connection,
+        f"SELECT {_READ}, {dialect.now(connection)} FROM {RUN}"
+        f" WHERE phase = {TIMED} AND worker_id = %s AND claim_token = %s ORDER BY priority DESC, id",
+        [terms.worker_id, token],
+    )
+    return _claims(connection, rows, terms, token, asked_on=None)

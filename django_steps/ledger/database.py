@@ -71,12 +71,24 @@ def writing(connection: BaseDatabaseWrapper) -> Iterator[None]:
     """A transaction that writes.
 
     On SQLite it takes the write lock at once: one that reads first and writes later fails with "database is
-    locked" as soon as another process wrote in between, however long the timeout.
+    locked" as soon as another process wrote in between, however long the timeout. On MySQL it is READ COMMITTED, whatever the
+    level of the session: at a higher one a claim locks the gaps between the rows that it takes, too, so that starts and
+    workers lock each other out.
     """
+    if connection.vendor == "mysql":
+        _read_what_is_committed(connection)
     with _as_own(connection), transaction.atomic(using=connection.alias):
         if connection.vendor == "sqlite":
             lock_file(connection)
         yield
+
+
+def _read_what_is_committed(connection: Any) -> None:
+    """Set the level of the next transaction, where Django has not set it for the whole session."""
+    connection.ensure_connection()
+    if connection.isolation_level != "read committed" and connection.get_autocommit():
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
 
 
 @contextmanager

@@ -46,7 +46,10 @@ def date_value(connection: BaseDatabaseWrapper, microseconds: int | None) -> Any
 def read_date(connection: BaseDatabaseWrapper, value: Any) -> int | None:
     """The machine time of what a statement returned for a DateTimeField's column."""
     if isinstance(value, str):
-        value = parse_datetime(value)
+        try:
+            value = parse_datetime(value)
+        except ValueError:  # damaged
+            return None
     if value is not None and timezone.is_naive(value) and settings.USE_TZ:
         value = timezone.make_aware(value, connection.timezone)
     return None if value is None else clock.to_microseconds(value)

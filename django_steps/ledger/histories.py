@@ -62,12 +62,12 @@ def load(connection: BaseDatabaseWrapper, known: Mapping[UUID, int]) -> dict[UUI
 
 def long_output(connection: BaseDatabaseWrapper, run_id: UUID, name: str) -> str | None:
     """The output of a step that was too long to be loaded with the others; None if its record is gone since."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT output FROM {STEP} WHERE run_id = %s AND name = %s", [dialect.key(connection, run_id), name]
-        )
-        row = cursor.fetchone()
-    return row[0] if row else None
+    rows = database.fetch_all(
+        connection,
+        f"SELECT output FROM {STEP} WHERE run_id = %s AND name = %s",
+        [dialect.key(connection, run_id), name],
+    )
+    return rows[0][0] if rows else None
 
 
 def started_at(connection: BaseDatabaseWrapper, run_id: UUID, name: str) -> int | None:
@@ -90,16 +90,14 @@ def _select(connection: BaseDatabaseWrapper, known: Mapping[UUID, int], limit: i
         if position >= 0:
             conditions.append("(run_id = %s AND position > %s)")
             parameters += [dialect.key(connection, run_id), position]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT run_id, name, kind, position, after, status, attempts,"
-            f" CASE WHEN LENGTH(output) <= {database.LONG_VALUE} THEN output END, error, attempt_log, wakes_at_us,"
-            f" LENGTH(output) > {database.LONG_VALUE} FROM {STEP} WHERE {' OR '.join(conditions)} ORDER BY run_id, position"
-            + (f" LIMIT {limit}" if limit else ""),
-            parameters,
-        )
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
-    return rows
+    return database.fetch_all(
+        connection,
+        f"SELECT run_id, name, kind, position, after, status, attempts,"
+        f" CASE WHEN LENGTH(output) <= {database.LONG_VALUE} THEN output END, error, attempt_log, wakes_at_us,"
+        f" LENGTH(output) > {database.LONG_VALUE} FROM {STEP} WHERE {' OR '.join(conditions)} ORDER BY run_id, position"
+        + (f" LIMIT {limit}" if limit else ""),
+        parameters,
+    )
 
 
 def _recorded(row: tuple[Any, ...]) -> Recorded:

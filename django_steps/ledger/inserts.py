@@ -17,7 +17,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
 
 from ..core.ids import uuid7
-from . import dialect, records
+from . import database, dialect, records
 from .order import IS_LATER
 from .postgresql import prepared
 from .postgresql.literals import execute_as_literals, literals
@@ -78,7 +78,14 @@ _DEFAULTS = {
 
 def insert(connection: BaseDatabaseWrapper, run: NewRun) -> bool:
     """Insert one run; False if its key is another run's already."""
-    if run.key is None or connection.vendor != "mysql":
+    if connection.vendor != "mysql":
+        return _insert(connection, run)
+    is_inserted: bool = database.retrying(connection, lambda: _insert_in_mysql(connection, run))
+    return is_inserted
+
+
+def _insert_in_mysql(connection: BaseDatabaseWrapper, run: NewRun) -> bool:
+    if run.key is None:
         return _insert(connection, run)
     try:
         with transaction.atomic(using=connection.alias):
@@ -95,9 +102,16 @@ def insert_many(connection: BaseDatabaseWrapper, runs: Sequence[NewRun]) -> None
     columns = [column for column in _TYPES if any(column in row for row in rows)]
     limit = connection.features.max_query_params
     size = min(500, limit // len(columns) if limit else 500)
-    with transaction.atomic(using=connection.alias) if len(runs) > size else nullcontext():
-        for start in range(0, len(runs), size):
-            _insert_rows(connection, columns, runs[start : start + size], rows[start : start + size])
+
+    def statements() -> None:
+        with transaction.atomic(using=connection.alias) if len(runs) > size else nullcontext():
+            for start in range(0, len(runs), size):
+                _insert_rows(connection, columns, runs[start : start + size], rows[start : start + size])
+
+    if connection.vendor == "mysql":  # where an INSERT may be one of two that lock each other out
+        database.retrying(connection, statements)
+    else:
+        statements()
 
 
 def _insert_rows(

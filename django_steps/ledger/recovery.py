@@ -20,7 +20,7 @@ from ..core.states import FINAL, Status
 from ..errors import WorkerDied
 from ..failures import FailureRecord
 from ..values.classes import shown_name
-from . import dialect, moves
+from . import database, dialect, moves
 from .tables import RUN, STEP, WORKER
 from .terms import Terms
 
@@ -61,15 +61,14 @@ def recover(connection: BaseDatabaseWrapper, ids: Sequence[Any], terms: Terms) -
     """
     if not ids:
         return []
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT r.id, r.status, r.recoveries, r.recovery_mark, {_CURRENT}, r.recovery_log, w.host, w.pid,"
-            f" (SELECT COUNT(*) + COALESCE(SUM(s.attempts), 0) FROM {STEP} s WHERE s.run_id = r.id),"
-            f" {_LAST}, {dialect.now(connection)}"
-            f" FROM {RUN} r LEFT JOIN {WORKER} w ON w.id = r.worker_id WHERE r.id IN ({dialect.marks(ids)})",
-            ids,
-        )
-        rows = cursor.fetchall()
+    rows = database.fetch_all(
+        connection,
+        f"SELECT r.id, r.status, r.recoveries, r.recovery_mark, {_CURRENT}, r.recovery_log, w.host, w.pid,"
+        f" (SELECT COUNT(*) + COALESCE(SUM(s.attempts), 0) FROM {STEP} s WHERE s.run_id = r.id),"
+        f" {_LAST}, {dialect.now(connection)}"
+        f" FROM {RUN} r LEFT JOIN {WORKER} w ON w.id = r.worker_id WHERE r.id IN ({dialect.marks(ids)})",
+        ids,
+    )
     return [dialect.run_id(row[0]) for row in rows if not _recover_one(connection, row, terms)]
 
 
@@ -79,9 +78,8 @@ def _recover_one(connection: BaseDatabaseWrapper, row: Sequence[Any], terms: Ter
     # Only a run whose history stands still counts its recoveries: one that gets on may be recovered any number of times.
     recoveries = recoveries + 1 if mark == int(progress) else 1
     worker = f"{host}:{pid}" if host else "a worker"
-    log = json.loads(recovery_log) if recovery_log else []
     entry = {"at": int(now), "worker": worker, "step": current_step}
-    log = [*log, entry if current_step else entry | {"after": last or ""}][-KEPT:]
+    log = [*_entries(recovery_log), entry if current_step else entry | {"after": last or ""}][-KEPT:]
     counts = [recoveries, int(progress), json.dumps(log)]
     finished_at = dialect.date_value(connection, int(now))
     if status == Status.CANCELING:  # its body is not called again
@@ -93,6 +91,18 @@ def _recover_one(connection: BaseDatabaseWrapper, row: Sequence[Any], terms: Ter
         return False
     _move(connection, run_id, moves.ready(dialect.now(connection)), [], counts)
     return True
+
+
+def _entries(text: str) -> list[dict[str, Any]]:
+    """The entries of a recovery log, `{"at": microseconds, "worker", "step"}` each, but for what is damaged: that a run is
+    recovered doesn't depend on them."""
+    try:
+        entries = json.loads(text) if text else []
+    except (ValueError, RecursionError):
+        return []
+    if not isinstance(entries, list):
+        return []
+    return [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("at"), int)]
 
 
 # The token goes: what the worker that was lost still asks for is refused.

@@ -11,7 +11,7 @@ from uuid import UUID
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..failures import append_attempt
-from . import dialect
+from . import database, dialect
 from .order import IS_LATER
 from .tables import STEP
 
@@ -21,15 +21,15 @@ def reset_failures(connection: BaseDatabaseWrapper, run_id: UUID, steps: Sequenc
     key = dialect.key(connection, run_id)
     with connection.cursor() as cursor:
         for name in steps:
-            cursor.execute(
+            rows = database.fetch_all(
+                connection,
                 f"SELECT attempts, attempt_log, error, started_at, finished_at FROM {STEP}"
                 " WHERE run_id = %s AND name = %s AND status = 'failed'",
                 [key, name],
             )
-            row = cursor.fetchone()
-            if row is None:
+            if not rows:
                 continue
-            attempts, log, error, started_at, finished_at = row
+            attempts, log, error, started_at, finished_at = rows[0]
             times = dialect.read_date(connection, started_at), dialect.read_date(connection, finished_at)
             cursor.execute(
                 f"UPDATE {STEP} SET status = 'retrying', attempts = 0, attempt_log = %s, error = NULL,"

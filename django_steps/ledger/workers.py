@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -20,18 +21,25 @@ _KEPT_FOR = 7 * 24 * 3600 * 1_000_000  # microseconds that the row of a dead wor
 def known_kinds(connection: BaseDatabaseWrapper) -> set[Kind]:
     """The workflows that live workers know. One that was quiet for a while still counts: to set its runs aside for
     nothing costs more than to walk over them."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT workflows FROM {WORKER} WHERE stopped_at IS NULL"
-            f" AND last_seen_us > {dialect.now(connection)} - {_QUIET_LEASES} * lease_us - {_QUIET_FOR}",
-            [],
-        )
-        rows = cursor.fetchall()
-    found: set[Kind] = set()
-    for (workflows,) in rows:
+    rows = database.fetch_all(
+        connection,
+        f"SELECT workflows FROM {WORKER} WHERE stopped_at IS NULL"
+        f" AND last_seen_us > {dialect.now(connection)} - {_QUIET_LEASES} * lease_us - {_QUIET_FOR}",
+        [],
+    )
+    return {kind for (workflows,) in rows for kind in read_kinds(workflows)}
+
+
+def read_kinds(workflows: Any) -> set[Kind]:
+    """The kinds in what the row of a worker says that it knows: JSON text, or what was read of it. None of what is damaged:
+    the worker itself doesn't read its row."""
+    try:
         names = json.loads(workflows) if isinstance(workflows, str) else workflows
-        found |= {(name, version) for name, version in names}
-    return found
+    except (ValueError, RecursionError):
+        return set()
+    if not isinstance(names, list):
+        return set()
+    return {(kind[0], kind[1]) for kind in names if isinstance(kind, list) and list(map(type, kind)) == [str, str]}
 
 
 def say_stopped(connection: BaseDatabaseWrapper, worker_id: int) -> None:

@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 
 from ..ledger import database
 from ..ledger.terms import Kind
+from ..ledger.workers import read_kinds
 from .columns import RunColumns
 from .worker import Worker
 
@@ -53,7 +54,7 @@ def is_served(queue: str, workers: Iterable[Worker]) -> bool:
 
 def known_kinds(workers: Iterable[Worker]) -> set[Kind]:
     """The workflows, with their versions, that at least one of these workers knows."""
-    return {(name, version) for worker in workers for name, version in worker.workflows}
+    return {kind for worker in workers for kind in read_kinds(worker.workflows)}
 
 
 def kind_text(name: str, version: str) -> str:
@@ -88,4 +89,5 @@ def why_unclaimed(connection: BaseDatabaseWrapper, run: RunColumns) -> Unclaimed
 
 
 def _serves(worker: Worker, queue: str) -> bool:
-    return not worker.queues or queue in worker.queues
+    queues = worker.queues
+    return not queues or (isinstance(queues, list) and queue in queues)

@@ -100,8 +100,11 @@ class StepRecord(models.Model):
 
         Of a step that is tried again: `delay_us`, the planned wait before the next attempt in microseconds.
         """
-        context: dict[str, Any] = json.loads(self.context_text) if self.context_text else {}
-        return context
+        try:
+            context = json.loads(self.context_text) if self.context_text else {}
+        except (ValueError, RecursionError):  # damaged
+            return {}
+        return context if isinstance(context, dict) else {}
 
     @property
     def wakes_at(self) -> datetime | None:

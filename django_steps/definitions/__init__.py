@@ -9,7 +9,7 @@ among the names below, since it would hide the module `workflow`: it is in `deco
 """
 
 from .options import PRIORITIES, StartOptions, StartOptionsWithKey, StepOptions, WorkflowOptions, check_priority
-from .registry import get_workflow, register, registered, registered_kinds
+from .registry import get_workflow, masked_keys, register, registered, registered_kinds
 from .workflow import INJECTED, Workflow
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "WorkflowOptions",
     "check_priority",
     "get_workflow",
+    "masked_keys",
     "register",
     "registered",
     "registered_kinds",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from ..errors import InvalidInput
+from ..values import masked
 
 
 class InputType:
@@ -55,8 +56,8 @@ class DataclassInput(InputType):
 class PydanticInput(InputType):
     """Takes an instance of a pydantic model, or what the model validates."""
 
-    def __init__(self, type_: Any) -> None:
-        self.type = type_
+    def __init__(self, type_: Any, mask: Collection[str] = ()) -> None:
+        self.type, self._mask = type_, mask
 
     def validate(self, value: Any) -> Any:
         from pydantic import ValidationError
@@ -67,8 +68,14 @@ class PydanticInput(InputType):
         try:
             return model.model_validate(value)
         except ValidationError as error:
-            lines = [f"{'.'.join(map(str, item['loc'])) or 'input'}: {item['msg']}" for item in error.errors()]
+            lines = [self._line(item) for item in error.errors()]
             raise InvalidInput(_message(model, lines), lines) from None
+
+    def _line(self, error: Any) -> str:
+        """A complaint with its place. A message may repeat the value, so a masked one is left with the kind of error."""
+        where = ".".join(map(str, error["loc"])) or "input"
+        is_masked = not frozenset(map(str, error["loc"])).isdisjoint(self._mask)
+        return f"{where}: {error['type'] if is_masked else error['msg']}"
 
 
 def input_type_of(function: Callable[..., Any], mask: Collection[str] = ()) -> InputType:
@@ -80,7 +87,7 @@ def input_type_of(function: Callable[..., Any], mask: Collection[str] = ()) -> I
     if not isinstance(annotation, type):
         return InputType()
     if hasattr(annotation, "model_validate"):
-        return PydanticInput(annotation)
+        return PydanticInput(annotation, mask)
     return DataclassInput(annotation, mask) if dataclasses.is_dataclass(annotation) else InputType()
 
 
@@ -123,7 +130,7 @@ def _type_errors(hints: dict[str, Any], value: dict[str, Any], mask: Collection[
         is_bool_for_number = isinstance(item, bool) and expected in (int, float)
         is_int_for_float = expected is float and isinstance(item, int)
         if is_bool_for_number or not (_is_instance(item, expected) or is_int_for_float):
-            got = type(item).__name__ if name in mask else repr(item)
+            got = type(item).__name__ if name in mask else repr(masked(item, mask))
             errors.append(f"{name}: expected {expected.__name__}, got {got}")
     return errors
 

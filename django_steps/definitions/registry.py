@@ -39,6 +39,11 @@ def get_workflow(name: str, version: str | None = None) -> Workflow[Any, Any]:
     return found[-1]
 
 
+def masked_keys(name: str) -> frozenset[str]:
+    """The keys that any registered version of the workflow masks: what is a secret in one is a secret in all."""
+    return frozenset[str]().union(*(item.mask for (known, _version), item in _registry.items() if known == name))
+
+
 def registered() -> list[Workflow[Any, Any]]:
     """All registered workflows, by name and version."""
     return [_registry[key] for key in sorted(_registry)]

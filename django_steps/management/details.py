@@ -48,7 +48,7 @@ def describe(run: WorkflowRun, width: int | None, style: Style) -> list[str]:
 def _summary(run: WorkflowRun, width: int | None) -> list[str]:
     mask = values.Mask.of(run)
     status = steps.label_of(run.status)
-    detail = "" if run.status == run.Status.FAILED else runs.detail(run)
+    detail = "" if run.status == run.Status.FAILED else runs.detail(run, runs.retrying_steps([run]).get(run.pk))
     return output.pairs(
         [
             (_("status"), f"{status}, {detail}" if detail else status),

@@ -5,8 +5,10 @@ What is shown of a status is decided here and in `steps.py` only.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -14,8 +16,8 @@ from django.utils.translation import ngettext
 
 from ..core import clock
 from ..ledger.recovery import KEPT
-from ..models import WorkflowRun
-from . import durations, errors
+from ..models import StepRecord, WorkflowRun
+from . import durations, errors, steps
 from .text import clipped
 from .values import UNREADABLE
 
@@ -35,17 +37,66 @@ def is_unknown(run: WorkflowRun) -> bool:
     return bool(run.phase == WorkflowRun.Phase.UNKNOWN)
 
 
-def where_now(run: WorkflowRun) -> str:
+def where_now(run: WorkflowRun, failing: str = "") -> str:
     """What an active run does: `now: charge`, `waits until 2026-03-01 03:00:05`; empty for others.
 
-    Of an unknown run it is why it does nothing.
+    Of an unknown run it is why it does nothing, of one that is tried again what `failing` says of it, and when.
     """
     if is_unknown(run):
         return _("no worker knows this workflow")
     if run.status in (run.Status.RUNNING, run.Status.CANCELING) and run.current_step:
-        return _("now: %(step)s") % {"step": clipped(run.current_step, _LONGEST_NAME)}
-    if not run.is_finished and (due := run.wakes_at):
-        return _("waits until %(moment)s") % {"moment": durations.moment(due)}
+        now = _("now: %(step)s") % {"step": clipped(run.current_step, _LONGEST_NAME)}
+        return f"{now}; {failing}" if failing else now
+    if run.is_finished:
+        return ""
+    due = run.wakes_at
+    if failing and due:
+        return _("%(failing)s; next attempt at %(moment)s") % {"failing": failing, "moment": durations.moment(due)}
+    return failing or (_("waits until %(moment)s") % {"moment": durations.moment(due)} if due else "")
+
+
+# -- Tried again ------------------------------------------------------------------------------------
+
+
+def retrying_steps(runs: Collection[WorkflowRun]) -> dict[UUID, StepRecord]:
+    """Of those of the runs that try a step again: its record. One query."""
+    by_id = {run.pk: run for run in runs}
+    if not by_id:
+        return {}
+    alias = next(iter(by_id.values()))._state.db
+    found = StepRecord.objects.using(alias).filter(run__in=list(by_id), status=StepRecord.Status.RETRYING)
+    records = found.defer("output_text").order_by("position")
+    return {record.run_id: record for record in records if _is_tried_now(by_id[record.run_id], record)}
+
+
+def _is_tried_now(run: WorkflowRun, record: StepRecord) -> bool:
+    """Whether the run waits for the next attempt of this step, or makes it: the body may have gone another way."""
+    if run.is_finished:
+        return False
+    if run.status == run.Status.SLEEPING:
+        return bool(record.wakes_at_us == run.available_at_us)
+    if run.status in (run.Status.RUNNING, run.Status.CANCELING):
+        return bool(record.name == run.current_step)
+    return True
+
+
+def failing(run: WorkflowRun, record: StepRecord | None, error: str = "") -> str:
+    """Why an active run is tried again: `charge failed at attempt 3: CardDeclined: no`; empty for others.
+
+    `record` is that of `retrying_steps`; `error` the last error of the whole run, in a line.
+    """
+    if run.is_finished or is_unknown(run):
+        return ""
+    if record is not None:
+        last = steps.earlier_attempts(record)[-1:]
+        named = {
+            "step": clipped(record.name, _LONGEST_NAME),
+            "attempt": record.attempts,
+            "error": last[0].line if last else _("unreadable record"),
+        }
+        return _("%(step)s failed at attempt %(attempt)d: %(error)s") % named
+    if run.status == run.Status.PENDING and run.attempts > 1 and error:
+        return _("attempt %(attempt)d of the run failed: %(error)s") % {"attempt": run.attempts - 1, "error": error}
     return ""
 
 
@@ -62,13 +113,18 @@ def progress(run: WorkflowRun) -> str:
     return _("%(done)d of %(total)d") % {"done": run.progress_done, "total": run.progress_total}
 
 
-def detail(run: WorkflowRun) -> str:
-    """What one wants to know of a run in a list: why it failed, what it does now, how far it is."""
+def detail(run: WorkflowRun, retrying: StepRecord | None = None) -> str:
+    """What one wants to know of a run in a list: why it failed, what it does now, how far it is.
+
+    `retrying` is what `retrying_steps` has of the run.
+    """
     if run.status == run.Status.FAILED:
         return errors.line(run.error)
     if run.status == run.Status.CANCELED:
         return canceled(run)
-    parts = [where_now(run), "" if run.is_finished else progress(run)]
+    is_active = not run.is_finished
+    now = where_now(run, failing(run, retrying, errors.line(run.error))) if is_active else ""
+    parts = [now, "" if run.is_finished else progress(run)]
     return ", ".join(filter(None, parts))
 
 

@@ -8,6 +8,7 @@ of errors are shown as they were recorded.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection
 from datetime import timedelta
 from datetime import timezone as fixed_offset
@@ -16,7 +17,7 @@ from typing import Any
 from django.utils.duration import duration_iso_string
 from django.utils.translation import gettext as _
 
-from ..definitions import get_workflow
+from ..definitions import get_workflow, masked_keys
 from ..errors import UnknownWorkflow
 from ..models import WorkflowRun
 from ..values.search import MASK
@@ -37,9 +38,10 @@ class Mask:
     @classmethod
     def of(cls, run: WorkflowRun) -> Mask:
         try:
-            return cls(get_workflow(run.workflow, run.version).mask)
+            get_workflow(run.workflow, run.version)
         except UnknownWorkflow:
             return cls(None)
+        return cls(masked_keys(run.workflow))
 
     @property
     def hides_everything(self) -> bool:
@@ -51,6 +53,13 @@ class Mask:
 
     def hides(self, key: Any) -> bool:
         return self.keys is not None and key in self.keys
+
+    def hides_key(self, node: Any) -> bool:
+        """The same of the recorded key of a dict that has others than text. In doubt it is hidden."""
+        if not self.keys:
+            return False
+        names = _names_of(node)
+        return names is None or not self.keys.isdisjoint(names)
 
 
 def plain(text: str, mask: Mask) -> Any:
@@ -108,7 +117,7 @@ class _Reader:
     def _tagged(self, node: dict[str, Any]) -> Any:
         kind, value = node[TAG], node.get("v")
         if kind == "dict":
-            return self._members({_key_text(key): item for key, item in value or []})
+            return {_key_text(key): MASK if self._mask.hides_key(key) else self.read(item) for key, item in value or []}
         if kind in WITH_MEMBERS:
             return self._members((value or {}) | (node.get("extra") or {}))
         if kind in ("tuple", "set", "frozenset"):
@@ -127,6 +136,23 @@ class _Reader:
         if "tz" in node:
             return f"{value} {_zone(node['tz'])}"
         return self.read(value) if "v" in node else self._members(node)
+
+
+def _names_of(key: Any) -> set[str] | None:
+    """The texts that a recorded key may be masked by; None where they can't be known.
+
+    The record of a member of an Enum has its name, not its value: that is in the class, which is not imported for this.
+    """
+    if not isinstance(key, dict) or key.get(TAG) != "Enum":
+        return {_key_text(key)}
+    module, _colon, path = str(key.get("of")).partition(":")
+    found: Any = sys.modules.get(module)
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    try:
+        return {str(key["v"]), str(found[key["v"]].value)}
+    except (LookupError, TypeError, AttributeError):
+        return None
 
 
 def _key_text(key: Any) -> str:

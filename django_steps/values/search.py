@@ -99,12 +99,21 @@ def _searchable(value: Any, mask: frozenset[str], depth: int) -> Any:
     members = _members(value)
     if members is not None:
         return {
-            _searchable_key(key): MASK if key in mask else _searchable(member, mask, depth - 1)
+            _searchable_key(key): MASK if _is_masked(key, mask) else _searchable(member, mask, depth - 1)
             for key, member in members.items()
         }
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_searchable(item, mask, depth - 1) for item in value]
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _is_masked(key: Any, mask: frozenset[str]) -> bool:
+    """Whether the mask has the key, or the name or value of a key that is a member of an Enum."""
+    if type(key) is str or not mask:
+        return key in mask
+    if isinstance(key, Enum):
+        return key.name in mask or str(key.value) in mask
+    return isinstance(key, str) and str.__str__(key) in mask
 
 
 def _searchable_key(key: Any) -> str:
@@ -163,7 +172,7 @@ def _masked(value: Any, mask: frozenset[str], depth: int) -> Any:
 
 
 def _masked_members(members: Mapping[Any, Any], mask: frozenset[str], depth: int) -> dict[Any, Any]:
-    return {key: MASK if key in mask else _masked(member, mask, depth - 1) for key, member in members.items()}
+    return {key: MASK if _is_masked(key, mask) else _masked(member, mask, depth - 1) for key, member in members.items()}
 
 
 def _masked_state(state: dict[str, Any], mask: frozenset[str], depth: int) -> dict[str, Any]:

@@ -247,7 +247,7 @@ def test_control_characters_never_reach_the_terminal(run_command, work):
         assert "\x1b" not in printed
 
 
-def test_the_list_takes_one_query(run_command, db, django_assert_num_queries):
+def test_the_list_takes_two_queries(run_command, db, django_assert_num_queries):
     three_steps.start_many([{}] * 5)
-    with django_assert_num_queries(1):
+    with django_assert_num_queries(2):
         run_command("showworkflows")

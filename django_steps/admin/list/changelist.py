@@ -20,6 +20,7 @@ from django.http import HttpRequest
 from django.utils.functional import cached_property
 
 from ...models import StepRecord, WorkflowRun
+from ...presentation import runs
 from . import search, subject
 from .filters import StatusFilter, has_date_range
 
@@ -85,8 +86,10 @@ class RunChangeList(ChangeList):
         texts = {pk: found for pk, *found in starts}
         kinds = StepRecord.objects.filter(run__in=ids).values_list("run", "kind").annotate(Count("pk"))
         counts = {(pk, kind): count for pk, kind, count in kinds}
+        retrying = runs.retrying_steps(self.result_list)
         for run in self.result_list:
             row: Any = run
+            row.retrying = retrying.get(run.pk)
             row.input_start, row.error_start = texts.get(run.pk, (None, None))
             row.step_count = counts.get((run.pk, StepRecord.Kind.STEP), 0)
             row.sleep_count = counts.get((run.pk, StepRecord.Kind.SLEEP), 0)

@@ -53,7 +53,11 @@ class RunColumns:
     def progress(self, run: Any) -> SafeString:
         """How far it is, what it does now, and the error of a failed run."""
         recorded = steps.counted(run.step_count, run.sleep_count)
-        lines: list[Any] = [", ".join(filter(None, [recorded, runs.where_now(run)]))]
+        failing = runs.failing(run, run.retrying, errors.line_of_start(run.error_start))
+        where = runs.where_now(run, failing)
+        lines: list[Any] = [recorded if failing else ", ".join(filter(None, [recorded, where]))]
+        if failing:
+            lines.append(format_html('<span class="steps-error-line" title="{}">{}</span>', where, clipped(where, 200)))
         if bar := html.progress_bar(run):
             lines.append(bar)
         if run.status == run.Status.FAILED:

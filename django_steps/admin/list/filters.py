@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 from typing import Any
+from uuid import UUID
 
 from django.apps import apps
 from django.contrib import admin
@@ -16,29 +17,48 @@ from django.utils.translation import gettext_lazy as _
 from ...definitions import registered
 from ...ledger import database, reports
 from ...models import Worker, WorkflowRun
+from ...presentation import runs
 
 UNKNOWN = "unknown"
+RETRYING = "retrying"
+_LOOKED_AT = 5000  # runs among which those that are tried again are looked for, those that are due first
 
 
 class StatusFilter(admin.SimpleListFilter):
-    """By status, and the pending runs that are unknown: no worker knows their workflow."""
+    """By status; the pending runs that are unknown: no worker knows their workflow; and runs that try a step again."""
 
     title = _("status")
     parameter_name = "status__exact"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[Any, Any]]:
-        return [*WorkflowRun.Status.choices, (UNKNOWN, _("unknown"))]
+        return [*WorkflowRun.Status.choices, (UNKNOWN, _("unknown")), (RETRYING, _("retrying"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Each status together with what its index goes by."""
         status, phase = self.value(), WorkflowRun.Phase
         if status == UNKNOWN:
             return queryset.filter(phase=phase.UNKNOWN)
+        if status == RETRYING:
+            return queryset.filter(pk__in=_retrying())
         if status in WorkflowRun.FINISHED:
             return queryset.filter(status=status, finished_at__isnull=False)
         if status in (WorkflowRun.Status.RUNNING, WorkflowRun.Status.SLEEPING, WorkflowRun.Status.CANCELING):
             return queryset.filter(status=status, phase=phase.TIMED)
         return queryset.filter(status=status) if status else queryset
+
+
+def _retrying() -> list[UUID]:
+    """The active runs that have failed and are tried again, or one of whose steps is."""
+    Phase = WorkflowRun.Phase
+    timed = WorkflowRun.objects.filter(phase=Phase.TIMED).order_by("available_at_us")
+    ready = WorkflowRun.objects.filter(phase=Phase.READY).order_by("-priority", "pk")
+    looked_at = [
+        run
+        for some in (timed, ready)
+        for run in some.only("status", "phase", "attempts", "current_step", "available_at_us")[:_LOOKED_AT]
+    ]
+    again = [run.pk for run in looked_at if run.status == run.Status.PENDING and run.attempts > 1]
+    return [*again, *runs.retrying_steps(looked_at)]
 
 
 class _NameFilter(admin.SimpleListFilter):

@@ -22,7 +22,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from ...definitions import registered
+from ...definitions import masked_keys, registered
 from ...ledger import database, reports
 from ...models import WorkflowRun
 
@@ -95,7 +95,7 @@ def _begins_with(digits: str) -> Q:
 def _unmasked() -> Q:
     kinds = Q(pk__in=[])
     for workflow in registered():
-        if not workflow.mask:
+        if not masked_keys(workflow.name):
             kinds |= Q(workflow=workflow.name, version=workflow.version)
     return kinds
 

@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 
 from ...ledger import database
 from ...models import StepRecord, Worker, WorkflowRun, diagnosis
-from ...presentation import runs, values
+from ...presentation import errors, runs, values
 from ...presentation import steps as step_texts
 from .. import html
 from ..actions import retrying
@@ -61,6 +61,7 @@ def run_page(
     steps = _all_steps(run)
     chosen = step_rows.chosen_page(request, steps)
     can_retry = run.status in run.RETRYABLE and admin.has_retry_permission(request, run)
+    failing = runs.failing(run, runs.retrying_steps([run]).get(run.pk), errors.line(run.error))
     context: dict[str, Any] = {
         "subtitle": " · ".join(subject.names_of(run)),
         "original": run,
@@ -73,7 +74,8 @@ def run_page(
         "is_unknown": runs.is_unknown(run),
         "why_unclaimed": _why_unclaimed(run),
         "progress": html.progress_bar(run),
-        "where": runs.where_now(run),
+        "where": runs.where_now(run, failing),
+        "is_failing": bool(failing),
         "error": run.error if run.status == run.Status.FAILED else None,
         "timeline": _timeline(run, steps),
         "steps": step_rows.rows(admin, request, run, mask, chosen, can_retry),

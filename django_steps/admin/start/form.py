@@ -1,28 +1,28 @@
 """The form that starts a workflow: its input, queue, priority, key and delay. Press once or twice, and one run starts.
 
 A run can be taken as the pattern, to restart it with another input. Masked values are neither shown nor lost: where the
-mask is left in place, the value of that run is used.
+mask is left in place, the value of that run is used (`masks.py`).
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from uuid import UUID, uuid4
 
 from django import forms
 from django.contrib.admin import widgets
 from django.db import DatabaseError, router, transaction
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext, gettext_lazy
 
-from ...definitions import PRIORITIES, Workflow
+from ...definitions import PRIORITIES, Workflow, masked_keys
 from ...durations import to_timedelta
 from ...errors import InvalidInput, StepsError
 from ...models import WorkflowRun
 from ...presentation.text import clipped, portable
 from ...presentation.values import UNREADABLE, Mask, plain
-from ...values.search import MASK
 from .. import own_keys
-from . import input_fields
+from . import input_fields, masks
 
 _LONGEST_COMPLAINT = 1000  # characters
 
@@ -85,8 +85,14 @@ class StartForm(forms.Form):
         """The run, or None with the form saying what is wrong."""
         cleaned = self.cleaned_data
         value = input_fields.collect(self.workflow, cleaned)
-        if self.pattern is not None:
-            value = _unmasked(value, _input_of(self.pattern, Mask(())), self.workflow)
+        value, unknown = self._unmasked(value)
+        for place in unknown:
+            self._place_one(
+                place,
+                gettext("%(place)s: type this value, what the mask stands for is not certain.") % {"place": place},
+            )
+        if unknown:
+            return None
         key = cleaned["key"] or (own_keys.of_press(cleaned["press"]) if cleaned["press"] else None)
         runs = WorkflowRun.objects.using(router.db_for_write(WorkflowRun))
         try:
@@ -119,15 +125,30 @@ class StartForm(forms.Form):
             initial |= {input_fields.PREFIX + name: value for name, value in shown.items()}
         return initial
 
+    def _unmasked(self, value: Any) -> tuple[Any, list[str]]:
+        """The input with the values of the pattern in place of masks, and the places where these are not certain."""
+        mask = Mask(masked_keys(self.workflow.name))
+        shown = original = None
+        if self.pattern is not None:
+            shown, original = _input_of(self.pattern, mask), _input_of(self.pattern, Mask(()))
+        try:
+            return masks.restore(value, shown, original, mask)
+        except RecursionError:  # far deeper than what can be recorded, which starting it says
+            return value, []
+
     def _place(self, error: InvalidInput) -> None:
         """Put each complaint beside the field that it names."""
         for line in error.errors:
             name, _colon, text = line.partition(": ")
-            field = input_fields.PREFIX + name.partition(".")[0]
-            if field in self.fields:
-                self.add_error(field, _said(text))
-            else:
-                self.add_error(None, _said(line))
+            self._place_one(name, text if self._field_of(name) else line)
+
+    def _place_one(self, place: str, text: str) -> None:
+        self.add_error(self._field_of(place), _said(text))
+
+    def _field_of(self, place: str) -> str | None:
+        """The form's field that holds a place in the input, such as `items[0].token`."""
+        field = input_fields.PREFIX + re.split(r"[.\[]", place, maxsplit=1)[0]
+        return field if field in self.fields else None
 
 
 def _said(text: str) -> str:
@@ -141,18 +162,3 @@ def _input_of(run: WorkflowRun, mask: Mask) -> Any:
         return plain(run.input_text, mask)
     except UNREADABLE:
         return None
-
-
-def _unmasked(value: Any, original: Any, workflow: Workflow[Any, Any]) -> Any:
-    """The value with what the masks that were left in place stand for."""
-    if isinstance(value, dict) and isinstance(original, dict):
-        return {
-            key: original[key]
-            if key in workflow.mask and item == MASK and key in original
-            else _unmasked(item, original.get(key), workflow)
-            for key, item in value.items()
-        }
-    if isinstance(value, list) and isinstance(original, list):
-        padded = original + [None] * len(value)
-        return [_unmasked(item, other, workflow) for item, other in zip(value, padded, strict=False)]
-    return value

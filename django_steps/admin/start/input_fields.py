@@ -19,7 +19,7 @@ from django.contrib.admin import widgets
 from django.forms.fields import InvalidJSONInput
 from django.utils.translation import gettext_lazy as _
 
-from ...definitions import Workflow
+from ...definitions import Workflow, masked_keys
 from ...presentation.text import portable
 
 PREFIX = "input_"
@@ -53,7 +53,8 @@ def fields_for(workflow: Workflow[Any, Any]) -> dict[str, forms.Field]:
     found = members(workflow)
     if found is None:
         return {WHOLE: _json_field(label=_("Input"), help_text=_("As JSON; empty for none."))}
-    return {PREFIX + member.name: _field(member, is_masked=member.name in workflow.mask) for member in found}
+    mask = masked_keys(workflow.name)
+    return {PREFIX + member.name: _field(member, is_masked=member.name in mask) for member in found}
 
 
 def members(workflow: Workflow[Any, Any]) -> list[Member] | None:
@@ -105,7 +106,7 @@ def _field(member: Member, *, is_masked: bool) -> forms.Field:
     options: dict[str, Any] = {
         "label": member.name,
         "required": member.is_required and not is_optional,
-        "initial": member.default,
+        "initial": None if is_masked else member.default,
         "help_text": member.help_text,
     }
     if annotation is bool and not is_masked:

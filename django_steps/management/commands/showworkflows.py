@@ -138,7 +138,8 @@ class Command(base.WorkflowCommand):
         ]
         width = output.width_of(self.stdout)
         lines = output.table(header, rows, width, shrink=1, paint=details.paint(self.style))
-        return output.with_notes(lines, [run_texts.detail(run) for run in shown], width)
+        retrying = run_texts.retrying_steps(shown)
+        return output.with_notes(lines, [run_texts.detail(run, retrying.get(run.pk)) for run in shown], width)
 
 
 def runs() -> QuerySet[WorkflowRun]:

@@ -241,8 +241,8 @@ SQL = re.compile(
     r"\b(SELECT\s.+\sFROM|INSERT\s+INTO|UPDATE\s+\S+\s+SET|DELETE\s+FROM|FOR\s+UPDATE|LOCK\s+IN|NOTIFY|LISTEN|PRAGMA)\b",
     re.DOTALL,
 )
-# Settings to paste, shown to people; and savepoints around statements that are the user's.
-SHOWN = {"django_steps.checks", "django_steps.testing.autocommit"}
+# Settings to paste, shown to people; and what surrounds statements that are the user's: savepoints, dropping their tables.
+SHOWN = {"django_steps.checks", "django_steps.testing.autocommit", "django_steps.testing.strictness"}
 
 
 def test_sql_is_nowhere_but_in_the_ledger_and_the_wake_ups():

@@ -50,6 +50,9 @@ class WorkerHost:
         self._lent: BaseDatabaseWrapper | None = None
         self._waiting: threading.Event | None = None
         self._is_interrupted = False
+        self._was_cut = False  # the connection of the last statement, by this worker itself
+        # Since when a write of the engine waits for its answer, by the monotonic clock.
+        self.asked_on: float | None = None
 
     def connection(self) -> BaseDatabaseWrapper:
         """In a statement of `write`, the connection that was lent for it; else the calling thread's own."""
@@ -93,7 +96,7 @@ class WorkerHost:
                     self._repeated.warning("write", "The database could not be written to, trying again: %s", error)
                     is_of_session = database.may_be_of_session(error)
                     is_suspect = is_of_session and not is_usable(connection)
-                    if is_suspect and is_good:
+                    if is_suspect and is_good and not self._was_cut:
                         closings.count(size, error)
                     if is_of_session:
                         database.drop(connection)
@@ -105,10 +108,15 @@ class WorkerHost:
 
     def _on(self, connection: BaseDatabaseWrapper, statement: Callable[[], T]) -> T:
         self._lent = connection
+        self.asked_on = time.monotonic()
         try:
-            return statement()
+            with self._commits.asking(connection) as asked:
+                try:
+                    return statement()
+                finally:
+                    self._was_cut = asked.is_cut
         finally:
-            self._lent = None
+            self._lent = self.asked_on = None
 
     def wait(self, seconds: float) -> None:
         self._waiting = threading.Event()
@@ -122,10 +130,13 @@ class WorkerHost:
             self._waiting.set()
 
     def _commit(self, write: StepWrite | Finish) -> bool:
+        self.asked_on = time.monotonic()
         try:
             return self._commits.commit(write)
         except (DatabaseError, InterfaceError):
             return False
+        finally:
+            self.asked_on = None
 
 
 def _is_good(connection: BaseDatabaseWrapper) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from django.apps import apps
 from django.core import checks
-from django.core.checks import CheckMessage, Error, Tags, Warning
+from django.core.checks import CheckMessage, Error, Info, Tags, Warning
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, InterfaceError, connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -30,6 +30,9 @@ _MORE_THAN_THREADS = 5
 _DEFAULT_POOL = 4
 # Python's own default for SQLite; less gives up while another process is only writing.
 _SHORTEST_TIMEOUT = 5
+
+# By which libpq notices that nothing comes from a server any more, with values to begin with.
+_NOTICING_SILENCE = {"keepalives_idle": 30, "tcp_user_timeout": 30000}
 
 _SQLITE_OPTIONS = """\
 DATABASES[{alias!r}]["OPTIONS"] = {{
@@ -84,7 +87,7 @@ def check_admin(**options: Any) -> list[CheckMessage]:
 
 
 def check_database_settings(**options: Any) -> list[CheckMessage]:
-    """E002, E003, E004, E007, E008, W001, W002: the settings of the database that keeps the runs."""
+    """E002, E003, E004, E007, E008, I001, W001, W002: the settings of the database that keeps the runs."""
     connection = _connection()
     if connection.vendor not in VENDORS:
         return [
@@ -203,7 +206,11 @@ def _check_postgresql(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
                 id="django_steps.E008",
             )
         ]
-    return [*_check_postgresql_isolation(connection, driver.IsolationLevel), *_check_pool(connection)]
+    return [
+        *_check_postgresql_isolation(connection, driver.IsolationLevel),
+        *_check_pool(connection),
+        *_check_silence(connection),
+    ]
 
 
 def _check_postgresql_isolation(connection: BaseDatabaseWrapper, levels: Any) -> list[CheckMessage]:
@@ -227,6 +234,27 @@ def _never_commits(connection: BaseDatabaseWrapper, level: str, hint: str) -> Ch
         hint=hint,
         id="django_steps.E007",
     )
+
+
+def _check_silence(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
+    """Only a note: what is missing has a default, which is 2 hours in Linux."""
+    given, options = connection.settings_dict, connection.settings_dict["OPTIONS"]
+    host = str(options.get("host") or given["HOST"] or "")
+    is_local = host.startswith(("/", "@")) or host in ("", "localhost", "127.0.0.1", "::1")
+    missing = [name for name in _NOTICING_SILENCE if name not in options]
+    if is_local or "service" in options or not missing:
+        return []
+    return [
+        Info(
+            f"Database {connection.alias!r} is reached by a network, and {' and '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not set: a step on a connection that goes silent hangs for a long time.",
+            hint=(
+                f'Set them in DATABASES[{connection.alias!r}]["OPTIONS"], for example '
+                f"{', '.join(f'{name!r}: {value}' for name, value in _NOTICING_SILENCE.items())} (seconds, milliseconds)."
+            ),
+            id="django_steps.I001",
+        )
+    ]
 
 
 def _check_pool(connection: BaseDatabaseWrapper) -> list[CheckMessage]:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from django.apps import apps
-from django.core.checks import ERROR, WARNING, Tags, run_checks
+from django.core.checks import ERROR, INFO, WARNING, Tags, run_checks
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.db import connection, connections
@@ -285,3 +285,23 @@ def test_level_that_the_server_gives_to_sessions_is_seen_in_the_database():
         connection.close()
     assert message.id == ("django_steps.E007" if connection.vendor == "postgresql" else "django_steps.W002")
     assert "repeatable read" in message.msg.lower()
+
+
+class TestSilence:
+    """Of a server behind a network."""
+
+    def test_what_notices_it_is_missing(self, use_database):
+        use_database(POSTGRESQL, HOST="db.example.com")
+        (message,) = found()
+        assert (message.id, message.level) == ("django_steps.I001", INFO)
+        assert "keepalives_idle and tcp_user_timeout are not set" in message.msg
+        assert "'tcp_user_timeout': 30000" in message.hint
+
+    @pytest.mark.parametrize("host", ["", "localhost", "127.0.0.1", "::1", "/var/run/postgresql"])
+    def test_server_on_this_machine(self, use_database, host):
+        use_database(POSTGRESQL, HOST=host)
+        assert ids() == []
+
+    def test_both_are_set(self, use_database):
+        use_database(POSTGRESQL, HOST="db.example.com", OPTIONS={"keepalives_idle": 10, "tcp_user_timeout": 20000})
+        assert ids() == []

@@ -8,8 +8,10 @@ is done for every step. So only statements that are sent through Django are seen
 from __future__ import annotations
 
 import logging
+import os
 import re
 import select
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -112,6 +114,24 @@ def drop_if_dead(connection: Any) -> None:
         waiting.register(connection.connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
         if waiting.poll(0) and not connection.is_usable():
             connection.close()
+
+
+def socket_of(connection: Any) -> int | None:
+    """The number of a connection's socket; None where it has none."""
+    try:
+        return int(connection.connection.fileno())
+    except Exception:  # of the client, or it has no such method: SQLite
+        return None
+
+
+def cut(number: int) -> bool:
+    """Shut the socket of a connection that another thread waits on, which gets an error then; whether that was possible."""
+    try:
+        with socket.socket(fileno=os.dup(number)) as wire:
+            wire.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return False
+    return True
 
 
 def _tidy(connection: BaseDatabaseWrapper, watch: _Watch, what: str) -> None:

@@ -64,6 +64,8 @@ class Frame:
         # Both are written by the next renewal of the lease.
         self.current_step = ""
         self.progress: tuple[int, int] | None = None
+        # Since when the record of an atomic step, which is its own transaction's, waits for the database: monotonic.
+        self.asked_on: float | None = None
         # After a crash each step is announced before it is executed, until one is recorded.
         self.is_careful = claim.recoveries > 0
         self.connections = Connections()

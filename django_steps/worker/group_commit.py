@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..engine.connections import is_changed
+from ..engine.connections import cut, is_changed, socket_of
 from ..ledger import batches, database
 from ..ledger.batches import Write
 from .writers import Writer
@@ -49,6 +49,15 @@ class _Entry:
         self.turn.acquire()
 
 
+class _Asked:
+    """A statement whose answer is waited for: since when, on which socket, and whether that was cut."""
+
+    __slots__ = ("is_cut", "number", "since")
+
+    def __init__(self, number: int | None) -> None:
+        self.since, self.number, self.is_cut = time.monotonic(), number, False
+
+
 class GroupCommit:
     """Writes records and endings of several passes with one commit where they come together.
 
@@ -63,6 +72,8 @@ class GroupCommit:
         self._writers = [Writer(alias) for _ in range(writers)]
         self._idle = list(self._writers)
         self._is_closed = False
+        self._asked: set[_Asked] = set()  # what is sent now
+        self._cutting = threading.Lock()
         # One that writes waits for the file there, and so would another one.
         self._is_sqlite = connections[alias].vendor == "sqlite"
 
@@ -98,6 +109,33 @@ class GroupCommit:
             if has_failed:
                 entry.writer.check()
             self._pass_on(entry.writer)
+
+    @contextmanager
+    def asking(self, connection: BaseDatabaseWrapper) -> Iterator[_Asked]:
+        """A statement of the worker's own is sent on the connection, and its answer is waited for."""
+        connection.ensure_connection()
+        # Another thread can't ask for the number while this one waits: MySQL's client refuses that.
+        asked = _Asked(socket_of(connection))
+        self._asked.add(asked)
+        try:
+            yield asked
+        finally:
+            with self._cutting:  # from here on the number may become another socket's
+                self._asked.remove(asked)
+
+    def cut_silent(self, seconds: float) -> None:
+        """Cut the connections on which an answer has been waited for so long: the thread that waits gets an error, and asks
+        on another one. May be called from any thread.
+
+        What is asked is short, so that there is a lock in its way, or nobody will ever answer. It may be asked twice.
+        """
+        longest = time.monotonic() - seconds
+        with self._cutting:
+            for asked in self._asked.copy():
+                if asked.since < longest and asked.number is not None and not asked.is_cut:
+                    asked.is_cut = cut(asked.number)
+                    text = "Database %r has not answered for %g seconds; the connection is cut."
+                    logger.warning(text, self.alias, seconds)
 
     def close_unused(self, seconds: float) -> None:
         """Close the connections that no thread has used for so long."""
@@ -191,10 +229,9 @@ class GroupCommit:
         """Write for all that wait, on the leader's thread."""
         batch = self._take_batch(leader)
         try:
-            written = batches.write_many(
-                self._own_connection() or writer.connection(),
-                [entry.write for entry in batch if entry.write is not None],
-            )
+            connection = self._own_connection() or writer.connection()
+            with self.asking(connection):
+                written = batches.write_many(connection, [entry.write for entry in batch if entry.write is not None])
             for entry in batch:
                 entry.is_written = entry.write is not None and batches.identity(entry.write) in written
         except BaseException as error:

@@ -23,14 +23,28 @@ from .task import Task
 logger = logging.getLogger("django_steps")
 
 _CHECK_INTERVAL = 1.0  # how long a cancel may go unnoticed between two steps
+# Renewals for which a run may wait for the answer to its own write: a lease, and one more. A run whose connection has gone
+# silent would be held for good, since this thread's is well.
+_SILENT = RENEWALS_PER_LEASE + 1
 _SOON = 0.1  # when to ask again for leases that somebody's lock kept from being renewed
 
 
 class Heartbeat:
-    """Renews the leases of a worker's tasks until it is stopped."""
+    """Renews the leases of a worker's tasks until it is stopped.
 
-    def __init__(self, alias: str, worker_id: int, lease: float, jobs: Callable[[], Mapping[UUID, Task]]) -> None:
+    `cut_silent` cuts the connections on which an answer has been waited for so many seconds.
+    """
+
+    def __init__(
+        self,
+        alias: str,
+        worker_id: int,
+        lease: float,
+        jobs: Callable[[], Mapping[UUID, Task]],
+        cut_silent: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
         self._alias, self._worker_id, self._jobs = alias, worker_id, jobs
+        self._cut_silent = cut_silent
         self._lease = int(lease * 1_000_000)
         self._interval = lease / RENEWALS_PER_LEASE
         self._repeated = Repeated(logger)
@@ -50,6 +64,7 @@ class Heartbeat:
         connection = database.connection_for(self._alias)
         renew_at = time.monotonic() + self._interval
         while not self._stop.wait(max(0.0, min(_CHECK_INTERVAL, renew_at - time.monotonic()))):
+            self._cut_silent(self._lease / 1_000_000)
             try:
                 if time.monotonic() >= renew_at:
                     is_complete = self._renew(connection)
@@ -66,7 +81,9 @@ class Heartbeat:
     def _renew(self, connection: BaseDatabaseWrapper) -> bool:
         """Renew all leases; False if some could not be, because somebody has locked their runs."""
         jobs = self._jobs()
-        holdings = {run_id: job.holding() for run_id, job in jobs.items()}
+        holdings = {
+            run_id: job.holding() for run_id, job in jobs.items() if job.silent_for() <= self._interval * _SILENT
+        }
         asked_on = time.monotonic()
         found = leases.renew(connection, holdings, self._lease)
         for run_id in found.renewed:

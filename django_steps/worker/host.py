@@ -55,6 +55,9 @@ class WorkerHost:
         self._is_interrupted = False
         # Called with the claim and the ending of a pass whose body doesn't let it end; need not return.
         self.on_endless_body: Callable[[Claim, Ending], None] = lambda claim, ending: None
+        self._was_cut = False  # the connection of the last statement, by this worker itself
+        # Since when a write of the engine waits for its answer, by the monotonic clock.
+        self.asked_on: float | None = None
 
     def has_endless_body(self, claim: Claim, ending: Ending) -> None:
         self.on_endless_body(claim, ending)
@@ -101,7 +104,7 @@ class WorkerHost:
                     self._repeated.warning("write", "The database could not be written to, trying again: %s", error)
                     is_of_session = database.may_be_of_session(error)
                     is_suspect = is_of_session and not is_usable(connection)
-                    if is_suspect and is_good:
+                    if is_suspect and is_good and not self._was_cut:
                         closings.count(size, error)
                     if is_of_session:
                         database.drop(connection)
@@ -113,10 +116,15 @@ class WorkerHost:
 
     def _on(self, connection: BaseDatabaseWrapper, statement: Callable[[], T]) -> T:
         self._lent = connection
+        self.asked_on = time.monotonic()
         try:
-            return statement()
+            with self._commits.asking(connection) as asked:
+                try:
+                    return statement()
+                finally:
+                    self._was_cut = asked.is_cut
         finally:
-            self._lent = None
+            self._lent = self.asked_on = None
 
     def wait(self, seconds: float) -> None:
         self._waiting = threading.Event()
@@ -130,10 +138,13 @@ class WorkerHost:
             self._waiting.set()
 
     def _commit(self, write: StepWrite | Finish) -> bool:
+        self.asked_on = time.monotonic()
         try:
             return self._commits.commit(write)
         except (DatabaseError, InterfaceError):
             return False
+        finally:
+            self.asked_on = None
 
 
 def _is_good(connection: BaseDatabaseWrapper) -> bool:

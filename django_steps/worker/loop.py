@@ -94,7 +94,9 @@ class Worker:
             concurrency=self.concurrency,
             lease_us=int(self.lease * 1_000_000),
         )
-        self._heartbeat = Heartbeat(self.alias, self._terms.worker_id, self.lease, self._executor.held)
+        self._heartbeat = Heartbeat(
+            self.alias, self._terms.worker_id, self.lease, self._executor.held, self._commits.cut_silent
+        )
         self._heartbeat.start()
         maintenance = Maintenance(self.alias, lambda: self._commits.close_unused(LONG_IDLE))
         maintenance.start()

@@ -77,6 +77,11 @@ class Task:
             return Holding(self.claim.token)
         return Holding(self.claim.token, frame.current_step, frame.progress)
 
+    def silent_for(self) -> float:
+        """For how many seconds the database has not answered to a write of the pass."""
+        asked_on = self._host.asked_on or (None if self._frame is None else self._frame.asked_on)
+        return 0.0 if asked_on is None else time.monotonic() - asked_on
+
     def recorded(self) -> list[Recorded]:
         """What the run had recorded when its pass ended: what its next pass need not load again."""
         return [] if self._frame is None else self._frame.history.records()

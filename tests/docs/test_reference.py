@@ -57,7 +57,7 @@ def test_defaults_of_a_retry_policy():
 
 
 def test_checks():
-    in_code = set(re.findall(r'id="(django_steps\.[EW]\d+)"', inspect.getsource(checks)))
+    in_code = set(re.findall(r'id="(django_steps\.[EIW]\d+)"', inspect.getsource(checks)))
     assert set(re.findall(r"^\| `(django_steps\.\w+)`", read("checks"), re.MULTILINE)) == in_code
 
 

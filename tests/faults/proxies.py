@@ -33,6 +33,7 @@ class Proxy:
         self._flows = threading.Event()
         self._flows.set()
         self._is_cut = False
+        self._silences: tuple[re.Pattern[bytes], ...] = ()
         self.losses = LostAnswer()
 
     def __enter__(self) -> Proxy:
@@ -73,6 +74,11 @@ class Proxy:
         """The network is down, and nobody is told: what is sent doesn't arrive for now."""
         self._flows.clear()
 
+    def silence(self, *patterns: bytes) -> None:
+        """The connection that sends these next, one after the other, gets no answer to the last of them, nor later, and is
+        not told. The others are well."""
+        self._silences = tuple(re.compile(pattern, re.IGNORECASE) for pattern in patterns)
+
     def mend(self) -> None:
         """The network is back."""
         self._is_cut = False
@@ -90,25 +96,36 @@ class Proxy:
             server = socket.create_connection(self._server)
             with self._lock:
                 self._pairs.append((client, server))
-            swallows = threading.Event()
-            threading.Thread(target=self._send, args=(client, server, swallows), daemon=True).start()
-            threading.Thread(target=self._answer, args=(server, client, swallows), daemon=True).start()
+            swallows, is_silent = threading.Event(), threading.Event()
+            threading.Thread(target=self._send, args=(client, server, swallows, is_silent), daemon=True).start()
+            threading.Thread(target=self._answer, args=(server, client, swallows, is_silent), daemon=True).start()
 
-    def _send(self, client: socket.socket, server: socket.socket, swallows: threading.Event) -> None:
-        in_transaction = False
+    def _send(
+        self, client: socket.socket, server: socket.socket, swallows: threading.Event, is_silent: threading.Event
+    ) -> None:
+        in_transaction, sent = False, 0
         with contextlib.suppress(OSError):
             while data := client.recv(1 << 20):
                 self._flows.wait()
+                if sent < len(self._silences) and self._silences[sent].search(data):
+                    sent += 1
+                    if sent == len(self._silences):
+                        self._silences = ()
+                        is_silent.set()
                 if self.losses.counts(data, in_transaction):
                     swallows.set()
                 in_transaction = _is_in_transaction(data, in_transaction)
                 server.sendall(data)
         _close(client, server)
 
-    def _answer(self, server: socket.socket, client: socket.socket, swallows: threading.Event) -> None:
+    def _answer(
+        self, server: socket.socket, client: socket.socket, swallows: threading.Event, is_silent: threading.Event
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(1 << 20):
                 self._flows.wait()
+                if is_silent.is_set():
+                    continue
                 if swallows.is_set():
                     break
                 client.sendall(data)

@@ -10,8 +10,10 @@ from django.db import connection
 from django_steps import workflow
 from django_steps.models import Worker as WorkerRow
 from django_steps.models import WorkflowRun
+from django_steps.worker import Worker
+from django_steps.worker.group_commit import GroupCommit
 from tests.app.models import Effect
-from tests.staging import eventually
+from tests.staging import Background, eventually
 
 from . import evidence
 from .expectations import KINDS, writing_kind
@@ -111,3 +113,65 @@ def outages(proxy, workers, started, chance, *, count, runs):  # noqa: F811
     workers.assert_none_died()
     workers.stop()
     return started.check()
+
+
+# -- A connection that goes silent: no answer comes any more, and the heartbeat's connection is well ---------------------
+
+RECORD = rb"INSERT INTO .?django_steps_steprecord"
+
+
+def silenced(proxy, has_connection, atomic=False):  # noqa: F811
+    """A workflow whose second step's record gets no answer."""
+
+    @workflow(name="silenced")
+    def silenced(step):
+        def second():
+            if has_connection:
+                Effect.objects.create(name="second", pid=0, at=0)
+            if not begun:
+                proxy.silence(*[RECORD, b"COMMIT"][: 1 + atomic])
+            begun.append(1)
+
+        step.define("second", second, atomic=atomic).run()
+        return "done"
+
+    begun = []
+    return silenced
+
+
+@pytest.mark.parametrize("has_connection", [False, True], ids=["by a writer", "by its own connection"])
+def test_write_whose_answer_never_comes_is_written_on_another_connection(proxy, transactional_db, has_connection):  # noqa: F811
+    run = silenced(proxy, has_connection).start()
+    with proxy.used_by_new_connections():
+        worker = Worker(concurrency=1, poll_interval=0.1, lease=1)
+        working = Background(worker.run)
+        try:
+            assert run.result(timeout=10) == "done"
+        finally:
+            worker.stop()
+            working.result()
+    run.refresh_from_db()
+    assert (run.recoveries, run.steps.get().attempts) == (0, 1)
+    assert Effect.objects.count() == has_connection
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+def test_run_whose_thread_waits_for_good_goes_to_another_worker(proxy, transactional_db, monkeypatch, atomic):  # noqa: F811
+    """The connection can't be cut from here, and the lease is not renewed any more."""
+    monkeypatch.setattr(GroupCommit, "cut_silent", lambda self, seconds: None)
+    run = silenced(proxy, True, atomic).start()
+    with proxy.used_by_new_connections():
+        workers = [Worker(concurrency=1, poll_interval=0.1, lease=1) for _ in range(2)]
+        working = [Background(worker.run) for worker in workers]
+        try:
+            assert run.result(timeout=20) == "done"
+        finally:
+            proxy.cut()
+            proxy.mend()
+            for worker in workers:
+                worker.stop()
+            for thread in working:
+                thread.result()
+    run.refresh_from_db()
+    assert run.recoveries == 1
+    assert not atomic or Effect.objects.count() == 1

@@ -308,12 +308,19 @@ def test_two_runs_that_lock_each_other_both_go_on():
     terms = make_terms()
     claimed = {found.run_id: found for found in (claim(runs[0], terms),)}
     claimed |= {run.pk: None for run in runs if run.pk not in claimed}
-    barrier = threading.Barrier(2)
+    barrier, is_done = threading.Barrier(2), threading.Event()
     tries = []
 
     def touch(first, second):
+        own = []
+
         def statements():
             tries.append(1)
+            own.append(1)
+            if (
+                len(own) > 1
+            ):  # else it may take its run again before the other one wakes up: the same deadlock once more
+                is_done.wait(10)
             with database.writing(connection), connection.cursor() as cursor:
                 for run in (first, second):
                     key = dialect.key(connection, run.pk)
@@ -322,6 +329,7 @@ def test_two_runs_that_lock_each_other_both_go_on():
                         barrier.wait(5)
 
         database.retrying(connection, statements)
+        is_done.set()
         return "done"
 
     threads = [Background(lambda: touch(*runs)), Background(lambda: touch(*reversed(runs)))]

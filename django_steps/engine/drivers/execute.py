@@ -49,7 +49,10 @@ def execute(attempt: Attempt, frame: Frame) -> Executed:
     try:
         with frame.connections.tidied(f"Step {attempt.request.name!r}"):
             if attempt.request.options.atomic:
-                return context.run(_execute_atomic, attempt, frame), None
+                try:
+                    return context.run(_execute_atomic, attempt, frame), None
+                finally:
+                    frame.asked_on = None
             return attempt.succeeded(context.run(_call, attempt, frame)), None
     except _PASS_THROUGH:
         raise
@@ -115,7 +118,7 @@ def _execute_atomic(attempt: Attempt, frame: Frame) -> StepWrite:
     tries = 0
     while tries < _DATABASE_ATTEMPTS:
         write: StepWrite | None = None
-        is_begun, began = False, time.monotonic()
+        is_begun, began, frame.asked_on = False, time.monotonic(), None
         connection, raw = host.connection(), None
         is_nested = connection.in_atomic_block
         try:
@@ -127,6 +130,7 @@ def _execute_atomic(attempt: Attempt, frame: Frame) -> StepWrite:
                 write = attempt.succeeded(_call_in_transaction(attempt, frame, connection))
                 if frame.connections.is_deeper(depths):
                     raise StepInTransaction(f"Step {write.name!r} left a transaction open, so that it can't commit.")
+                frame.asked_on = time.monotonic()
                 attempt.outcome = _record(frame, write)
                 if not is_nested:
                     _guard_callbacks(connection, callbacks, write.name)

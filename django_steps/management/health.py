@@ -16,7 +16,7 @@ from ..core import clock
 from ..ledger import database
 from ..ledger.terms import Kind
 from ..models import Worker, WorkflowRun
-from ..models.diagnosis import is_served, kind_text, known_kinds, live_workers, no_worker
+from ..models.diagnosis import is_served, kind_text, known_kinds, live_workers, no_worker, version_text, versions_known
 from ..presentation.durations import short_moment
 from ..presentation.runs import OVERDUE_AFTER
 from . import arguments, base
@@ -81,15 +81,26 @@ def unknown_lines(runs: QuerySet[WorkflowRun], known: Set[Kind]) -> Iterator[str
     """Those of the runs whose workflows no live worker knows; `known` is what they know."""
     waiting = runs.filter(phase__in=(WorkflowRun.Phase.READY, WorkflowRun.Phase.UNKNOWN))
     found = [group for group in _grouped(waiting, "workflow", "version") if _kind(group) not in known]
-    for group in found[:_GROUPS_SHOWN]:
-        text = ngettext(
-            "%(count)d run of workflow %(kind)s waits, which no live worker knows: was it renamed or removed?",
-            "%(count)d runs of workflow %(kind)s wait, which no live worker knows: was it renamed or removed?",
-            group["count"],
-        )
-        yield text % {"count": group["count"], "kind": kind_text(*_kind(group))}
+    yield from (_unknown_line(group, versions_known(group["workflow"], known)) for group in found[:_GROUPS_SHOWN])
     if len(found) > _GROUPS_SHOWN:
         yield _("… and %(count)d more workflows that no live worker knows.") % {"count": len(found) - _GROUPS_SHOWN}
+
+
+def _unknown_line(group: dict[str, Any], versions: str) -> str:
+    if versions:  # the workflow is there, and its version is not
+        text = ngettext(
+            "%(count)d run of workflow %(kind)s waits: live workers know it only %(versions)s.",
+            "%(count)d runs of workflow %(kind)s wait: live workers know it only %(versions)s.",
+            group["count"],
+        )
+        kind = f"{group['workflow']!r} {version_text(group['version'])}"
+        return text % {"count": group["count"], "kind": kind, "versions": versions}
+    text = ngettext(
+        "%(count)d run of workflow %(kind)s waits, which no live worker knows: was it renamed or removed?",
+        "%(count)d runs of workflow %(kind)s wait, which no live worker knows: was it renamed or removed?",
+        group["count"],
+    )
+    return text % {"count": group["count"], "kind": kind_text(*_kind(group))}
 
 
 def _kind(group: dict[str, Any]) -> Kind:

@@ -62,6 +62,16 @@ def kind_text(name: str, version: str) -> str:
     return _("%(name)s version %(version)r") % {"name": repr(name), "version": version} if version else repr(name)
 
 
+def version_text(version: str) -> str:
+    """A version as sentences name it: `in version '2'`, or `without a version`."""
+    return _("in version %(version)r") % {"version": version} if version else _("without a version")
+
+
+def versions_known(name: str, known: Iterable[Kind]) -> str:
+    """The versions of a workflow that workers know, as a sentence names them; empty if they don't know the workflow."""
+    return ", ".join(version_text(version) for other, version in sorted(known) if other == name)
+
+
 def no_worker() -> Unclaimed:
     """What is said where no worker is alive."""
     return Unclaimed(_("No worker is running."), _("Start one with:"), "runworkflows")
@@ -79,7 +89,17 @@ def why_unclaimed(connection: BaseDatabaseWrapper, run: RunColumns) -> Unclaimed
             _("Add this queue to one with --queue, or start one with:"),
             f"runworkflows --queue {shlex.quote(run.queue)}",
         )
-    if (run.workflow, run.version) not in known_kinds(serving):
+    known = known_kinds(serving)
+    if (run.workflow, run.version) not in known:
+        if versions := versions_known(run.workflow, known):
+            text = _(
+                "No live worker of the queue %(queue)r knows the workflow %(name)r %(version)s, only %(versions)s."
+            )
+            named = {"queue": run.queue, "name": run.workflow, "version": version_text(run.version)}
+            return Unclaimed(
+                text % {**named, "versions": versions},
+                _("Deploy its code to the workers, or start one that has it."),
+            )
         text = _("No live worker of the queue %(queue)r knows the workflow %(kind)s.")
         return Unclaimed(
             text % {"queue": run.queue, "kind": kind_text(run.workflow, run.version)},

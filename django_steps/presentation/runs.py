@@ -43,7 +43,7 @@ def where_now(run: WorkflowRun, failing: str = "") -> str:
     Of an unknown run it is why it does nothing, of one that is tried again what `failing` says of it, and when.
     """
     if is_unknown(run):
-        return _("no worker knows this workflow")
+        return _("no worker knows this workflow and version")
     if run.status in (run.Status.RUNNING, run.Status.CANCELING) and run.current_step:
         now = _("now: %(step)s") % {"step": clipped(run.current_step, _LONGEST_NAME)}
         return f"{now}; {failing}" if failing else now

@@ -258,3 +258,8 @@ def test_undecodable_rows_are_listed(root):
 def test_error_that_is_cut_off_is_shown_as_far_as_it_goes(root):
     make_run("failed", error_text=error_of(ValueError("é" * 5000)))
     assert "ValueError: ééé" in text(root)
+
+
+def test_queue_filter_offers_the_queues_that_only_runs_name(root):
+    make_run("pending", queue="ad-hoc")
+    assert "?queue=ad-hoc" in root.get(url("changelist")).content.decode()

@@ -175,3 +175,24 @@ def test_odd_names_are_shown_escaped(root):
     make_run("pending", workflow=name, version=name, phase=WorkflowRun.Phase.UNKNOWN)
     ended("failed", 1, workflow=name)
     assert "<script>alert" not in root.get(url("overview")).content.decode()
+
+
+def test_only_the_version_may_be_what_no_worker_knows(root):
+    make_worker(workflows=[["order", "2"], ["order", ""]])
+    make_run("pending", workflow="order", version="3", phase=WorkflowRun.Phase.UNKNOWN)
+    run = make_run("pending", workflow="order", version="4")
+    text = " ".join(root.get(url("overview")).content.decode().split())
+    assert "(workers know it without a version, in version &#x27;2&#x27;)" in text
+    said = root.get(url("change", run.pk)).content.decode()
+    assert (
+        "knows the workflow &#x27;order&#x27; in version &#x27;4&#x27;, "
+        "only without a version, in version &#x27;2&#x27;." in said
+    )
+
+
+def test_a_worker_that_died_long_ago_is_warned_of_only_while_it_holds_a_run(root):
+    dead = make_worker(silent_for=timedelta(hours=3), pid=1)
+    assert "has stopped answering" not in root.get(url("changelist")).content.decode()
+    assert "stopped answering" in root.get(url("overview")).content.decode()
+    make_run("running", worker=dead, available_at_us=microseconds(-timedelta(hours=3)))
+    assert "1 worker has stopped answering: web-1:1." in root.get(url("changelist")).content.decode()

@@ -123,6 +123,17 @@ def test_runs_that_no_live_worker_knows_are_a_problem(live_worker, phase):
     ]
 
 
+def test_where_only_the_version_is_missing_the_known_ones_are_named(live_worker):
+    @workflow(version="2")
+    def renewed(input): ...
+
+    live_worker(workflows=[["renewed", "1"], ["renewed", ""]])
+    renewed.start({})
+    assert check()[1] == [
+        "1 run of workflow 'renewed' in version '2' waits: live workers know it only without a version, in version '1'."
+    ]
+
+
 def test_a_missing_migration_is_the_only_problem_told(live_worker):
     MigrationRecorder(connection).record_unapplied("django_steps", "0001_initial")
     is_well, lines = check()

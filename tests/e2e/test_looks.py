@@ -168,6 +168,7 @@ def test_long_names_make_no_page_wider(log_in, transactional_db):
     name = "x" * 255
     run = failed_run(step=name, error=ValueError(name), workflow=name, version=name, queue=name, key=name)
     make_run("running", workflow=name, current_step=name, started_at=timezone.now())
+    make_run("pending", workflow=name, version=name, phase=WorkflowRun.Phase.UNKNOWN)
     for page in (log_in(), log_in(width=390, height=844)):
         for address in ("", f"{run.pk}/change/", f"{run.pk}/retry/", "overview/"):
             page.goto(RUNS + address)

@@ -99,7 +99,9 @@ def test_workflow_that_no_live_worker_of_the_queue_knows_is_named(live_worker):
     run = renewed.start({})
     live_worker(workflows=[["renewed", "1"]])
     live_worker(workflows=[["renewed", "2"]], queues=["bulk"])
-    assert said(run) == ["No live worker of the queue 'default' knows the workflow 'renewed' version '2'."]
+    assert said(run) == [
+        "No live worker of the queue 'default' knows the workflow 'renewed' in version '2', only in version '1'."
+    ]
 
 
 def test_nothing_is_said_while_a_live_worker_would_take_the_run(live_worker):

@@ -7,18 +7,20 @@ counted up to a limit, and the newest come first.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 from uuid import UUID
 
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
-from django.db import DataError
+from django.db import DataError, router, transaction
 from django.db.models import Count
 from django.db.models.functions import Left
 from django.http import HttpRequest
 from django.utils.functional import cached_property
 
+from ...ledger import database
 from ...models import StepRecord, WorkflowRun
 from ...presentation import runs
 from . import search, subject
@@ -56,8 +58,12 @@ class RunChangeList(ChangeList):
     wider: Sequence[tuple[str, str]] = ()
 
     def __init__(self, request: HttpRequest, *arguments: Any, **options: Any) -> None:
+        connection = database.connection_for(router.db_for_read(WorkflowRun))
+        # Of a request's transaction, so that it goes on after the database has refused a value.
+        savepoint = transaction.atomic(using=connection.alias) if connection.in_atomic_block else nullcontext()
         try:
-            super().__init__(request, *arguments, **options)
+            with savepoint:
+                super().__init__(request, *arguments, **options)
         except (ValueError, OverflowError, DataError) as error:
             # The database refuses what a filter compares with, such as a NUL or a time before its first year.
             raise IncorrectLookupParameters(error) from error

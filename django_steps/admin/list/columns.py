@@ -11,7 +11,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from ...models import WorkflowRun
-from ...presentation import errors, runs, steps
+from ...presentation import durations, errors, runs, steps
 from ...presentation.text import clipped
 from .. import html
 from . import subject
@@ -57,7 +57,12 @@ class RunColumns:
         where = runs.where_now(run, failing)
         lines: list[Any] = [recorded if failing else ", ".join(filter(None, [recorded, where]))]
         if failing:
-            lines.append(format_html('<span class="steps-error-line" title="{}">{}</span>', where, clipped(where, 200)))
+            lines.append(
+                format_html('<span class="steps-error-line" title="{}">{}</span>', where, clipped(failing, 200))
+            )
+            if run.wakes_at:
+                text = gettext("next attempt at %(moment)s") % {"moment": durations.moment(run.wakes_at)}
+                lines.append(format_html('<small class="steps-quiet">{}</small>', text))
         if bar := html.progress_bar(run):
             lines.append(bar)
         if run.status == run.Status.FAILED:

@@ -21,6 +21,7 @@ from ...presentation import runs
 
 UNKNOWN = "unknown"
 RETRYING = "retrying"
+_NEWEST = 1000  # runs whose queues are offered
 _LOOKED_AT = 5000  # runs among which those that are tried again are looked for, those that are due first
 
 
@@ -84,14 +85,15 @@ class WorkflowFilter(_NameFilter):
 
 
 class QueueFilter(_NameFilter):
-    """By the queues that workflows name and workers serve."""
+    """By the queues that workflows name, workers serve, and the newest runs are in: `start(queue=)` takes any."""
 
     title = _("queue")
     parameter_name = "queue"
 
     def names(self) -> Iterable[str]:
         served = {queue for queues in Worker.objects.values_list("queues", flat=True)[:500] for queue in queues}
-        return served | {workflow.queue for workflow in registered()}
+        used = set(WorkflowRun.objects.order_by("-pk").values_list("queue", flat=True)[:_NEWEST])
+        return served | used | {workflow.queue for workflow in registered()}
 
 
 def with_date_ranges(filters: Iterable[Any], model: type[models.Model]) -> list[Any]:

@@ -24,8 +24,9 @@ from django.utils.translation import ngettext
 
 from ...core import clock
 from ...ledger import database, reports
+from ...ledger.terms import Kind
 from ...models import WorkflowRun
-from ...models.diagnosis import no_worker
+from ...models.diagnosis import known_kinds, no_worker, versions_known
 from ...presentation import runs
 from .. import html
 from ..base import RunAdminBase
@@ -34,6 +35,7 @@ from ..list.filters import UNKNOWN
 from . import chart, workers
 
 COUNTED = 10_000  # runs of a status
+_WARNED_FOR = 3600  # seconds for which a worker that stopped answering is warned of
 MEASURED = 5_000  # finished runs whose durations are looked at
 
 
@@ -101,7 +103,7 @@ def context(admin: RunAdminBase, request: HttpRequest) -> dict[str, Any]:
         "measured": list(_measured(admin)),
         "measured_runs": MEASURED,
         "oldest": oldest and (oldest.run, oldest.url, html.duration(oldest.time)),
-        "unknown": _unknown(admin),
+        "unknown": _unknown(admin, known_kinds(state.worker for state in top["workers"] if state.is_alive)),
         "workers": [
             (
                 state,
@@ -144,7 +146,8 @@ def _warnings(
     is_work_left = any(counts[status] for status in WorkflowRun.ACTIVE)
     if is_work_left and not any(state.is_alive for state in states):
         yield no_worker().text()
-    silent = [state for state in states if not state.is_alive]
+    # A crash of yesterday whose runs have been recovered needs no attention any more; the table has it for a week.
+    silent = [state for state in states if not state.is_alive and (state.runs or state.silent_for < _WARNED_FOR)]
     if silent:
         text = ngettext(
             "%(count)d worker has stopped answering: %(names)s.",
@@ -218,11 +221,15 @@ def _percentile(ordered: list[float], share: float) -> float | None:
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
-def _unknown(admin: RunAdminBase) -> list[tuple[str, str, int, str]]:
-    """The workflows and versions that no worker knows, with how many runs wait for one and where these are listed."""
+def _unknown(admin: RunAdminBase, known: set[Kind]) -> list[tuple[str, str, str, int, str]]:
+    """The workflows and versions that no worker knows, the versions that they know instead, how many runs wait, and where.
+
+    The last is the address of the list of these runs.
+    """
     unknown = WorkflowRun.objects.filter(phase=WorkflowRun.Phase.UNKNOWN)
     found = unknown.order_by().values_list("workflow", "version").annotate(Count("pk")).order_by("workflow", "version")
     filtered = f"{admin.url_of('changelist')}?status__exact={UNKNOWN}&"
     return [
-        (workflow, version, count, filtered + html.query(workflow=workflow)) for workflow, version, count in found[:50]
+        (workflow, version, versions_known(workflow, known), count, filtered + html.query(workflow=workflow))
+        for workflow, version, count in found[:50]
     ]

@@ -9,6 +9,8 @@ from bisect import bisect_right
 from collections.abc import Iterable
 
 _MOST_IDLE = 0.35  # of the width, for all waiting together
+_LEAST = 0.01  # of the width, for all execution together: for less nothing is drawn shorter
+_WORTH_IT = 1.0  # seconds of execution for which waiting is drawn as short as that; of 1 ms there is nothing to be seen
 
 
 class Scale:
@@ -19,8 +21,9 @@ class Scale:
         spans = _united(busy, self.start, self.end)
         worked = sum(end - begin for begin, end in spans)
         idle = self.end - self.start - worked
-        self.is_compressed = bool(worked) and idle > (self.end - self.start) * _MOST_IDLE * 1.5
-        weight = worked / idle * _MOST_IDLE / (1 - _MOST_IDLE) if self.is_compressed else 1.0
+        share = (1 - _MOST_IDLE) * min(1.0, worked / _WORTH_IT)
+        self.is_compressed = share > _LEAST and worked < (self.end - self.start) * share * 0.73
+        weight = worked / idle * (1 - share) / share if self.is_compressed else 1.0
         self._times, self._places, self._weights = [self.start], [0.0], [weight]
         for begin, end in spans:
             self._turn(begin, 1.0)

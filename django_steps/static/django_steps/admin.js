@@ -1,6 +1,42 @@
 /* Keeps the page of an active run up to date: fetches it again and puts the parts marked `data-steps-live` in place.
-   Does nothing while the tab is hidden. What is unfolded or focused stays so. */
+   Does nothing while the tab is hidden. What is unfolded or focused stays so.
+
+   And in the list, where the search and each date filter is a form of its own: sends what was typed into all of them. */
 "use strict";
+
+document.addEventListener("DOMContentLoaded", () => {
+  const search = document.getElementById("changelist-search");
+  const dates = [...document.querySelectorAll(".admindatefilter form")];
+  if (search === null || dates.length === 0) {
+    return;
+  }
+
+  function send(event) {
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    const address = new URL(window.location.href);
+    ["p", "e"].forEach((name) => address.searchParams.delete(name));
+    const typed = [search.querySelector("#searchbar"), ...dates.flatMap((form) => [...form.querySelectorAll("input[name]")])];
+    typed.forEach((input) => {
+      const value = input.value.trim();
+      if (value === "") {
+        address.searchParams.delete(input.name);
+      } else {
+        address.searchParams.set(input.name, value);
+      }
+    });
+    window.location.assign(address);
+  }
+
+  search.addEventListener("submit", send);
+  dates.forEach((form) => form.addEventListener("submit", send));
+  // Before the filter's own listener, which sends its own dates only.
+  document.addEventListener(
+    "click",
+    (event) => event.target.matches(".admindatefilter form input[type=submit]") && send(event),
+    { capture: true },
+  );
+});
 
 document.addEventListener("DOMContentLoaded", () => {
   const page = document.querySelector("[data-steps-refresh]");

@@ -37,7 +37,7 @@ class Connections:
 
     def __init__(self) -> None:
         self._all: list[Any] = list(connections.all())
-        self._watched = [(connection, _Watch(connection.vendor)) for connection in self._all]
+        self._watched = [(connection, _Watch()) for connection in self._all]
 
     def depths(self) -> list[int]:
         """How many `atomic()` blocks are open on each connection."""
@@ -52,6 +52,10 @@ class Connections:
             elif connection.connection is not None and _transaction_left(connection):
                 return True
         return False
+
+    def ended(self) -> int:
+        """How many transactions statements have ended until now: `COMMIT` or `ROLLBACK`, not the end of an `atomic()`."""
+        return sum(watch.ended for _, watch in self._watched)
 
     def watched(self) -> _Watched:
         """In this context it is noted what statements do to the sessions: for a whole pass."""
@@ -211,23 +215,25 @@ def _reset(connection: BaseDatabaseWrapper) -> None:
 
 
 class _Watch:
-    """Notes the statements that change the session; on MySQL, whose client doesn't tell whether a transaction is open, also
-    those that begin and end one. `atomic()` sends none there: it switches autocommit."""
+    """Notes the statements that change the session, and those that begin and end a transaction: MySQL's client doesn't tell
+    whether one is open, and none tells whether it is the one of before. `atomic()` itself sends none that end one."""
 
-    __slots__ = ("_is_mysql", "is_changed", "is_open")
+    __slots__ = ("ended", "is_changed", "is_open")
 
-    def __init__(self, vendor: str) -> None:
-        self._is_mysql = vendor == "mysql"
+    def __init__(self) -> None:
         self.is_open = self.is_changed = False
+        self.ended = 0  # transactions, by statements of the step or body
 
     def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
         text = sql if isinstance(sql, str) else sessions.text_of(sql)
         if sessions.may_change(text):
             self.is_changed = True  # also where the statement fails: several may be one text
         result = execute(sql, params, many, context)
-        control = _CONTROL.match(text) if self._is_mysql else None
-        if control is not None:
-            self.is_open = control["opens"] is not None
+        for part in text.split(";") if ";" in text else (text,):
+            control = _CONTROL.match(part)
+            if control is not None:
+                self.is_open = control["opens"] is not None
+                self.ended += not self.is_open
         return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -61,6 +62,46 @@ def test_atomic_step_whose_result_cannot_be_recorded_leaves_no_writes(work):
     work()
     assert error_of(run)["type"] == "django_steps.errors.UnserializableResult"
     assert Person.objects.count() == 0
+
+
+@pytest.mark.parametrize("statement", ["ROLLBACK", "commit", "SELECT 1; ROLLBACK", "raises"])
+def test_atomic_step_that_ends_its_own_transaction_fails(work, statement):
+    if ";" in statement and connection.vendor != "postgresql":
+        pytest.skip("one statement at a time")
+
+    @workflow
+    def ending(step):
+        def end():
+            with connection.cursor() as cursor:
+                cursor.execute("ROLLBACK" if statement == "raises" else statement)
+            Person.objects.create(name="after")
+            if statement == "raises":
+                raise ValueError("too late")
+
+        step.define("end", end, atomic=True, retry=QUICKLY).run()
+
+    run = ending.start()
+    work()
+    assert error_of(run)["type"] == "django_steps.errors.StepInTransaction"
+    assert "Step 'end' ended its own transaction by a COMMIT or ROLLBACK" in error_of(run)["message"]
+    assert run.steps.get().attempts == 1
+
+
+def test_atomic_step_may_roll_back_to_a_savepoint_and_use_other_transactions(work):
+    @workflow
+    def nested(step):
+        def book():
+            Person.objects.create(name="kept")
+            with contextlib.suppress(ValueError), transaction.atomic():
+                Person.objects.create(name="rolled back")
+                raise ValueError
+            return list(Person.objects.values_list("name", flat=True))
+
+        return step.define("book", book, atomic=True).run()
+
+    run = nested.start()
+    work()
+    assert run.result(timeout=0) == ["kept"]
 
 
 def test_atomic_step_that_leaves_a_block_open_fails_instead_of_losing_its_record(work, caplog):

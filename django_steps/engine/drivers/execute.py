@@ -168,17 +168,24 @@ def _execute_atomic(attempt: Attempt, frame: Frame) -> StepWrite:
 
 
 def _call_in_transaction(attempt: Attempt, frame: Frame, connection: Any) -> Any:
-    """Call the function; closing the connection of its own transaction is the step's mistake, whatever comes of it."""
+    """Call the function. To end its own transaction or to close the connection is the step's mistake, whatever comes of it."""
     cause: BaseException | None = None
+    ended = frame.connections.ended()
     try:
         value = _call(attempt, frame)
     except BaseException as error:
-        if not connection.closed_in_transaction or isinstance(error, _PASS_THROUGH):
+        is_mistake = connection.closed_in_transaction or frame.connections.ended() != ended
+        if not is_mistake or isinstance(error, _PASS_THROUGH):
             raise
         cause = error
     if connection.closed_in_transaction:
         raise StepInTransaction(
             f"Step {attempt.request.name!r} closed the connection of its own transaction, so that it can't commit."
+        ) from cause
+    if frame.connections.ended() != ended:
+        raise StepInTransaction(
+            f"Step {attempt.request.name!r} ended its own transaction by a COMMIT or ROLLBACK, so that its writes and its "
+            "record can't commit together. Use atomic() inside the step, or a step without atomic=True."
         ) from cause
     return value
 

@@ -6,6 +6,7 @@ import json
 from datetime import datetime
 
 import pytest
+from django.core.management.base import CommandError
 from django.db import connection
 
 from django_steps import RetryPolicy, workflow
@@ -82,6 +83,23 @@ def test_one_run_shows_its_steps_its_error_and_what_failed_before(run_command, w
     assert "second, attempt 1, before a retry, " in printed
     assert printed.splitlines()[-3].endswith(": ValueError: it fails")
     assert f"retryworkflows {run.pk}" in printed
+
+
+@pytest.mark.parametrize("key", ["order-7", "0198c2a4-7d1e-7cc3-98c4-dc0c0c07398f"])
+def test_one_run_is_found_by_its_key(run_command, db, key):
+    run = three_steps.start({}, key=key)
+    three_steps.start({}, key="order-8")
+    assert json.loads(run_command("showworkflows", key, "--json").out)["id"] == str(run.pk)
+
+
+def test_a_key_of_several_workflows_asks_for_the_id(run_command, db):
+    runs = [three_steps.start({}, key="order-7"), sleeper.start({}, key="order-7")]
+    with pytest.raises(CommandError) as raised:
+        run_command("showworkflows", "order-7")
+    first, second = runs
+    assert str(raised.value) == (
+        f"Several runs have the key 'order-7'. Give the id: {first.pk} (three_steps), {second.pk} (sleeper)"
+    )
 
 
 def test_one_run_whose_failure_was_handled_is_not_told_a_retry_that_is_refused(run_command, compensated):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from ...definitions import registered
 from ...errors import FailureWasHandled
 from ...ledger import controls
 from ...models import WorkflowRun
@@ -21,6 +23,7 @@ from ...presentation import runs as run_texts
 from .. import arguments, base, details, health
 
 LIMIT = 20
+_NAMED = 5  # runs of one key
 
 
 class Command(base.WorkflowCommand):
@@ -45,7 +48,7 @@ class Command(base.WorkflowCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
-        add("run_id", nargs="?", type=arguments.run_id, metavar="RUN_ID", help=_("Show this run in detail."))
+        add("run", nargs="?", metavar="RUN", help=_("The id or the key of a run, to show it in detail."))
         add(
             "--status",
             action="append",
@@ -66,13 +69,13 @@ class Command(base.WorkflowCommand):
     def carry_out(self, **options: Any) -> None:
         has_filter = options["status"] or options["workflow"]
         if options["check"]:
-            if options["run_id"] or has_filter:
-                raise CommandError(_("--check looks at everything: it takes no RUN_ID, --status or --workflow."))
+            if options["run"] or has_filter:
+                raise CommandError(_("--check looks at everything: it takes no RUN, --status or --workflow."))
             self.check_health(options["json"])
-        elif options["run_id"]:
+        elif options["run"]:
             if has_filter:
-                raise CommandError(_("Give a RUN_ID, or --status and --workflow, not both."))
-            self.show_one(options["run_id"], options["json"])
+                raise CommandError(_("Give a RUN, or --status and --workflow, not both."))
+            self.show_one(find(options["run"]), options["json"])
         else:
             self.show_many(options)
 
@@ -92,10 +95,7 @@ class Command(base.WorkflowCommand):
             text = ngettext("The check found %(count)d problem.", "The check found %(count)d problems.", len(problems))
             raise CommandError(text % {"count": len(problems)})
 
-    def show_one(self, run_id: UUID, as_json: bool) -> None:
-        run = runs().filter(pk=run_id).first()
-        if run is None:
-            raise CommandError(_("There is no run %(id)s.") % {"id": run_id})
+    def show_one(self, run: WorkflowRun, as_json: bool) -> None:
         if as_json:
             self.write_json(run_json.as_detailed_json(run))
         else:
@@ -145,6 +145,25 @@ class Command(base.WorkflowCommand):
 def runs() -> QuerySet[WorkflowRun]:
     """All runs, with their workers."""
     return WorkflowRun.objects.using(base.connection().alias).select_related("worker")
+
+
+def find(text: str) -> WorkflowRun:
+    """The run of this id or key; `CommandError` if there is none, or if several workflows have a run of this key."""
+    with suppress(ValueError):
+        run = runs().filter(pk=UUID(text)).first()
+        if run is not None:
+            return run
+    # The names let the database use the index of the keys.
+    names = {workflow.name for workflow in registered()}
+    found = list(runs().filter(workflow__in=names, key=text).order_by("pk")[:_NAMED])
+    if not found:
+        raise CommandError(_("There is no run with the id or key %(text)r.") % {"text": text})
+    if len(found) > 1:
+        several = ", ".join(f"{run.pk} ({run.workflow})" for run in found)
+        raise CommandError(
+            _("Several runs have the key %(text)r. Give the id: %(runs)s") % {"text": text, "runs": several}
+        )
+    return found[0]
 
 
 def how_to_retry(run: WorkflowRun) -> str:

@@ -190,6 +190,22 @@ def test_text_of_masked_and_unknown_workflows_is_never_searched(root, define):
     assert shown(root, q="s3cret", created_at__range__gte="2026-02-01") == []
 
 
+def test_search_says_which_workflows_have_texts_that_are_not_searched(root, define):
+    def charge(input):
+        pass
+
+    def order(input):
+        pass
+
+    define(charge, mask=("token",))
+    define(order)
+    at(START, workflow="order", input={})
+    note = "Inputs and errors of charge are not searched"
+    assert note in text(root, q="s3cret", created_at__range__gte="2026-02-01")
+    assert note not in text(root, q="s3cret")  # keys and ids only
+    assert note not in text(root, created_at__range__gte="2026-02-01")
+
+
 @pytest.mark.parametrize(
     "lookup", ["input_text__contains", "output_text__startswith", "error_text__regex", "steps__name"]
 )

@@ -253,7 +253,17 @@ def test_ten_thousand_steps_make_a_page_of_bounded_size(root):
     assert len(page) < 400_000
     assert 'id="step-9999"' in page  # the page of the step that failed comes first
     assert "of 10000</span>" in page
-    assert 'id="step-0"' in root.get(url("change", run.pk), {"steps": 1}).content.decode()
+    assert '">first</a>' in page and '">last</a>' not in page
+    first_page = root.get(url("change", run.pk), {"steps": 1}).content.decode()
+    assert 'id="step-0"' in first_page
+    assert '">last</a>' in first_page and '">first</a>' not in first_page
+
+
+def test_run_that_goes_on_shows_its_latest_steps_first(root):
+    run = make_run("sleeping", worker=None)
+    many_steps(run, 250)
+    page = root.get(url("change", run.pk)).content.decode()
+    assert 'id="step-249"' in page and 'id="step-0"' not in page
 
 
 def test_number_of_queries_does_not_depend_on_the_number_of_steps(root, django_assert_max_num_queries):

@@ -56,6 +56,7 @@ class RunChangeList(ChangeList):
     is_capped = False
     is_search_cut = False
     wider: Sequence[tuple[str, str]] = ()
+    not_searched = ""
 
     def __init__(self, request: HttpRequest, *arguments: Any, **options: Any) -> None:
         connection = database.connection_for(router.db_for_read(WorkflowRun))
@@ -79,6 +80,8 @@ class RunChangeList(ChangeList):
         super().get_results(request)
         self.is_capped = getattr(self.paginator, "is_capped", False)
         self.is_search_cut = getattr(request, "steps_search_is_cut", False)
+        if self.query and has_date_range(request):  # only then inputs and errors are searched
+            self.not_searched = ", ".join(search.not_searched())
         self.result_list: list[WorkflowRun] = list(self.result_list)
         if self.result_list:
             self._read_details([run.pk for run in self.result_list])

@@ -41,6 +41,11 @@ def in_text(term: str) -> Q:
     return Q(key__icontains=term) | (searched & _unmasked())
 
 
+def not_searched() -> list[str]:
+    """The workflows in whose runs `in_text` looks at the keys only, since they mask something."""
+    return sorted({workflow.name for workflow in registered() if masked_keys(workflow.name)})
+
+
 def search(queryset: QuerySet[Any], term: str, *, text: bool) -> tuple[QuerySet[Any], bool]:
     """The runs that the term finds, and whether there may be more; all runs for an empty term."""
     term = term.replace("\0", "").strip()[:_LONGEST_TERM]

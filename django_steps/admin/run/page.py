@@ -59,7 +59,7 @@ def run_page(
         raise PermissionDenied
     mask = values.Mask.of(run)
     steps = _all_steps(run)
-    chosen = step_rows.chosen_page(request, steps)
+    chosen = step_rows.chosen_page(request, steps, is_live=not run.is_finished)
     can_retry = run.status in run.RETRYABLE and admin.has_retry_permission(request, run)
     failing = runs.failing(run, runs.retrying_steps([run]).get(run.pk), errors.line(run.error))
     context: dict[str, Any] = {

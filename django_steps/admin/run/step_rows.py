@@ -62,12 +62,14 @@ class StepRow:
         return clipped(self.line, _LINE)
 
 
-def chosen_page(request: HttpRequest, records: Sequence[StepRecord]) -> Page[StepRecord]:
-    """The page that is asked for; else the one with the first failed step, else the first."""
+def chosen_page(request: HttpRequest, records: Sequence[StepRecord], *, is_live: bool) -> Page[StepRecord]:
+    """The page that is asked for; else the one with the first failed step; else the last of a run that goes on, and the
+    first of one that has ended."""
     if (position := whole_step(request)) is not None:
         records = [record for record in records if record.position == position]
-    failed = next((index for index, record in enumerate(records) if record.status == StepRecord.Status.FAILED), 0)
-    return Paginator(records, PER_PAGE).get_page(request.GET.get("steps") or 1 + failed // PER_PAGE)
+    default = max(len(records) - 1, 0) if is_live else 0
+    shown = next((index for index, record in enumerate(records) if record.status == StepRecord.Status.FAILED), default)
+    return Paginator(records, PER_PAGE).get_page(request.GET.get("steps") or 1 + shown // PER_PAGE)
 
 
 def whole_step(request: HttpRequest) -> int | None:

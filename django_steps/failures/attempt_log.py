@@ -42,7 +42,8 @@ def append_attempt(
 
 def count_postponements(log: str) -> int:
     """How many attempts in succession, up to the last one, have ended by `RetryAfter`."""
-    return int(json.loads(log)[-1].get("postponed", 0)) if log else 0
+    entries = _entries(log)
+    return int(entries[-1].get("postponed", 0)) if entries and isinstance(entries[-1], dict) else 0
 
 
 def read_log(log: str, next_attempt: int) -> list[Entry]:
@@ -55,6 +56,8 @@ def read_log(log: str, next_attempt: int) -> list[Entry]:
     # no number is below 0.
     following = next_attempt
     for entry in reversed(json.loads(log) if log else []):
+        if not isinstance(entry, dict):
+            raise TypeError("A log of attempts holds something else.")
         postponed = entry.get("postponed", 0) > 0  # the next attempt has the same number
         following = entry["attempt"] if entry["attempt"] < following + postponed else 0
         entries.append(

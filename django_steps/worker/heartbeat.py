@@ -64,8 +64,8 @@ class Heartbeat:
         connection = database.connection_for(self._alias)
         renew_at = time.monotonic() + self._interval
         while not self._stop.wait(max(0.0, min(_CHECK_INTERVAL, renew_at - time.monotonic()))):
-            self._cut_silent(self._lease / 1_000_000)
             try:
+                self._cut_silent(self._lease / 1_000_000)
                 if time.monotonic() >= renew_at:
                     is_complete = self._renew(connection)
                     renew_at = time.monotonic() + (self._interval if is_complete else min(_SOON, self._interval))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -372,7 +373,8 @@ class Modelled(RuleBasedStateMachine):
         """Somebody cancels the run; not in the transaction of a step, which is on the same connection here."""
         if not connection.in_atomic_block:
             with contextlib.suppress(InvalidState):  # it has just ended
-                WorkflowRun.objects.get(pk=self.run.pk).cancel()
+                somebody = WorkflowRun.objects.get(pk=self.run.pk)
+                Context().run(somebody.cancel)  # in another context than the body's
 
     def _written(self) -> Any:
         """The run and its records, as they are in the tables."""

@@ -162,6 +162,9 @@ class Held:
     def holding(self):
         return Holding(self.claim.token)
 
+    def silent_for(self):
+        return 0.0
+
     def stop(self, reason):
         self.reasons.append(reason.name)
 

@@ -23,12 +23,12 @@ LATER = RetryPolicy(max_attempts=2, initial_interval="60ms")
 RECORDS = [
     ("plain", "succeeded", 1),
     ("atomic", "succeeded", 1),
-    ("nap", "succeeded", 1),
+    ("nap", "waiting", 1),
     ("soon", "succeeded", 2),
     ("later", "succeeded", 2),
     ("atomic_later", "succeeded", 2),
     ("caught", "failed", 1),
-    ("inline", "succeeded", 1),
+    ("inline", "waiting", 1),
     ("once", "succeeded", 1),
 ]
 # Which functions execute how often, in this order: an attempt that failed is followed by the next one, and the failure

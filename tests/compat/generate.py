@@ -241,6 +241,20 @@ def run_whose_workers_died() -> Any:
     return run
 
 
+@golden("work", ["ask"], output="'asked'")
+def run_whose_worker_died_in_a_step_that_happens_at_most_once() -> Any:
+    from django.db import connection
+
+    from django_steps.ledger import records
+    from tests.staging import step_write
+
+    run = start("compat_wire", {})
+    claimed = take(run)
+    records.record(connection, step_write(claimed, "wire", status="begun", output=None, finished_at=None))
+    recover()
+    return run
+
+
 @golden("work", ["charge", "ship"], output="{'ok': True}")
 def run_that_is_a_restart_of_another() -> Any:
     return worked("compat_order", {}).restart(from_step="charge")
@@ -274,11 +288,11 @@ def later(duration: str) -> None:
     clock.offset_us += to_microseconds(duration)
 
 
-def take(run: Any) -> None:
-    """Claim it by a worker that dies at once."""
+def take(run: Any) -> Any:
+    """Claim it by a worker that dies at once; the claim."""
     from tests.staging import claim, make_terms
 
-    claim(run, make_terms(max_recoveries=2))
+    return claim(run, make_terms(max_recoveries=2))
 
 
 def recover() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django_steps import RetryPolicy, Workflow
+from django_steps import RetryPolicy, StepInterrupted, Workflow
 from django_steps.definitions import registry
 
 from . import kinds
@@ -100,6 +100,16 @@ def compat_sleeper(input, step):
     return "awake"
 
 
+def compat_wire(input, step):
+    """Asks about what may have happened."""
+    try:
+        step.define("wire", done, at_most_once=True).run("wire")
+    except StepInterrupted:
+        step.define("ask", done).run("ask")
+        return "asked"
+    return "wired"
+
+
 def register() -> None:
     """Make them known to this process."""
     for body in (
@@ -110,6 +120,7 @@ def register() -> None:
         compat_handled,
         compat_patient,
         compat_sleeper,
+        compat_wire,
     ):
         registry.register(Workflow(body))
     registry.register(Workflow(compat_again, retry=RetryPolicy(max_attempts=2, initial_interval="1h", jitter=False)))

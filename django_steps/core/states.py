@@ -35,7 +35,7 @@ class Phase:
     READY: Final = 0  # to be claimed
     TIMED: Final = 1  # `available_at_us` says until when: a delay, a sleep, a back-off, a lease
     ENDED: Final = 2
-    UNKNOWN: Final = 3  # put aside: no live worker knows its workflow
+    UNKNOWN: Final = 3  # set aside: no live worker knows its workflow
 
 
 class StepStatus:

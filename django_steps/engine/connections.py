@@ -229,8 +229,8 @@ class _Watch:
         if sessions.may_change(text):
             self.is_changed = True  # also where the statement fails: several may be one text
         result = execute(sql, params, many, context)
-        for part in text.split(";") if ";" in text else (text,):
-            control = _CONTROL.match(part)
+        for statement in sessions.statements(text):
+            control = _CONTROL.match(statement)
             if control is not None:
                 self.is_open = control["opens"] is not None
                 self.ended += not self.is_open

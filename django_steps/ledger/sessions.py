@@ -1,6 +1,6 @@
 """Which statements change the session of a connection: settings, a role, locks, temporary tables, another database.
 
-They are told by their text, on every database. Not here: what becomes of such a session (`engine/connections.py`).
+They are recognized by their text, on every database. Not here: what becomes of such a session (`engine/connections.py`).
 """
 
 from __future__ import annotations
@@ -24,10 +24,18 @@ def may_change(text: str) -> bool:
         or (
             ("_lock" in text or "_LOCK" in text or "set_config" in text) and _CHANGING_FUNCTION.search(text) is not None
         )
-        or (";" in text and any(_CHANGE.match(part) for part in text.split(";")))
+        or (";" in text and any(_CHANGE.match(part) for part in statements(text)))
     )
 
 
+def statements(text: str) -> list[str]:
+    """The statements in a text, literals and comments being left empty: a semicolon in one of these ends no statement."""
+    return _QUOTED.sub("''", text).split(";") if ";" in text else [text]
+
+
+_QUOTED = re.compile(
+    r"'(?:[^'\\]|''|\\.)*'|\"(?:[^\"\\]|\"\"|\\.)*\"|`[^`]*`|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/", re.DOTALL
+)
 _CHANGE = re.compile(
     r"(?:\s|/\*(?:[^*]|\*(?!/))*\*/|--[^\n]*\n)*(?:"
     r"SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)|RESET\b|DISCARD\b|USE\b|LISTEN\b|LOAD\s+'|ATTACH\b|DETACH\b"

@@ -73,7 +73,7 @@ def check_constraints(connection: Any) -> None:
 
 
 def has_clean_constraints(connection: BaseDatabaseWrapper) -> bool:
-    """Whether what a step violates can be told: its database defers constraints, and the test has violated none."""
+    """Whether it can be known what a step violates: its database defers constraints, and the test has violated none."""
     if not connection.in_atomic_block or not connection.features.can_defer_constraint_checks:
         return False
     try:

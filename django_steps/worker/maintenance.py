@@ -54,7 +54,7 @@ class Maintenance:
                 self._do()
                 self._repeated.over("round", "Maintenance works again.")
             except Exception as error:
-                self._repeated.warning("round", "Maintenance is put off: %s", error)
+                self._repeated.warning("round", "Maintenance could not be done, trying again: %s", error)
             finally:
                 self._every_round()
                 connections.close_all()  # not to be held for the little that happens here

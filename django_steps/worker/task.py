@@ -1,4 +1,4 @@
-"""One claimed run in this process: the pass over it, how it is interrupted, and what the heartbeat says of it."""
+"""One claimed run in this process: its pass, how it is interrupted, and what the heartbeat says of it."""
 
 from __future__ import annotations
 

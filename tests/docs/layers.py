@@ -24,7 +24,7 @@ WORDS = {
     "ledger": "all SQL: claims, records, transitions",
     "models": "tables, controls, querysets",
     "definitions": "@workflow, start(), step",
-    "engine": "one pass over one run",
+    "engine": "one pass of one run",
     "presentation": "what people see of a run",
     "worker": "loop, heartbeat, executors",
     "testing": "the testing kit",

@@ -87,6 +87,24 @@ def test_atomic_step_that_ends_its_own_transaction_fails(work, statement):
     assert run.steps.get().attempts == 1
 
 
+@pytest.mark.parametrize("name", ["a; ROLLBACK", "b'; commit", 'c"; rollback -- ; COMMIT'])
+def test_atomic_step_may_write_of_a_rollback(work, name):
+    @workflow
+    def writing(step):
+        def write():
+            Person.objects.create(name="before")
+            with connection.cursor() as cursor:
+                literal = name.replace("'", "''")
+                cursor.execute(f"UPDATE {Person._meta.db_table} SET name = '{literal}' /* ; ROLLBACK */")
+            return list(Person.objects.values_list("name", flat=True))
+
+        return step.define("write", write, atomic=True).run()
+
+    run = writing.start()
+    work()
+    assert run.result(timeout=0) == [name]
+
+
 def test_atomic_step_may_roll_back_to_a_savepoint_and_use_other_transactions(work):
     @workflow
     def nested(step):

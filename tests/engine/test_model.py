@@ -82,7 +82,7 @@ class Row(NamedTuple):
 
 
 def history_of(program: list[tuple[str, int]], repaired: set[str]) -> tuple[list[Row], str]:
-    """What an uninterrupted pass over a program records, and how the run ends."""
+    """What an uninterrupted pass of a program records, and how the run ends."""
     rows = []
     for number, (operation, times) in enumerate(program):
         name = f"{operation} {number}"

@@ -58,9 +58,9 @@ class Operation(ABC, Generic[Q]):
 
     kind: str  # as records name it
 
+    @abstractmethod
     def recorded_as(self, frame: Frame, request: Q) -> str:
         """The name under which a request is recorded; reserves it for this pass."""
-        raise NotImplementedError
 
     @abstractmethod
     def is_over(self, frame: Frame, recorded: Recorded) -> bool:

@@ -6,7 +6,7 @@ import configparser
 import re
 
 import django_steps
-from tests.matrix import ROOT, expand, number, pairs
+from tests.matrix import ROOT, corners, expand, number, pairs
 
 CONFIG = configparser.ConfigParser(interpolation=None)
 CONFIG.read(ROOT / "setup.cfg")
@@ -52,6 +52,12 @@ def test_the_oldest_versions_are_what_the_package_requires():
     oldest_python, oldest_django = (min(versions) for versions in zip(*pairs_in_tox(), strict=True))
     assert number(CONFIG["options"]["python_requires"].removeprefix(">=")) == oldest_python
     assert f"Django>={'.'.join(map(str, oldest_django))}" in CONFIG["options"]["install_requires"].split()
+
+
+def test_the_corners_of_the_matrix_are_the_newest_python_with_the_oldest_and_the_newest_django():
+    found = [("3.11", "5.2"), ("3.13", "5.2"), ("3.13", "6.0"), ("3.13", "6.1")]
+    assert corners(found) == [("3.13", "5.2"), ("3.13", "6.1")]
+    assert corners(found[:1]) == [("3.11", "5.2")]
 
 
 def test_every_django_of_tox_is_installed_by_it():

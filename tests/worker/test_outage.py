@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import OperationalError, connection, connections
 
 from django_steps import RetryPolicy, workflow
+from django_steps.models import Worker as WorkerRow
 from django_steps.models import WorkflowRun
 from django_steps.worker import Worker
 from tests.app import effects
@@ -80,7 +81,8 @@ def test_workers_go_on_when_the_database_comes_back_and_repeat_nothing(transacti
     workers = [Worker(concurrency=3, poll_interval=0.1) for _ in range(2)]
     threads = [Background(worker.run) for worker in workers]
     try:
-        eventually(lambda: effects.Effect.objects.exists())
+        # A worker whose connection is lost while it registers does not begin at all.
+        eventually(lambda: effects.Effect.objects.exists() and WorkerRow.objects.count() == 2)
         for _ in range(4):
             disturb()
             time.sleep(0.15)

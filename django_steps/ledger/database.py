@@ -44,10 +44,24 @@ def fetch_all(connection: BaseDatabaseWrapper, statement: str, parameters: Seque
     except OperationalError as error:
         if connection.vendor != "sqlite" or "Could not decode" not in str(error):
             raise
+    with reading_damaged(connection):
+        return _fetch_all(connection, statement, parameters)
+
+
+@contextmanager
+def reading_damaged(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """In this context SQLite's client reads a text that is no UTF-8, too: as one that is no JSON either.
+
+    It makes each text a little slower to read, so it is for what people look at, and for what could not be read otherwise.
+    """
+    if connection.vendor != "sqlite":
+        yield
+        return
+    connection.ensure_connection()
     raw: Any = connection.connection
     before, raw.text_factory = raw.text_factory, _decoded
     try:
-        return _fetch_all(connection, statement, parameters)
+        yield
     finally:
         raw.text_factory = before
 

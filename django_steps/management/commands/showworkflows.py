@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from ...definitions import registered
 from ...errors import FailureWasHandled
-from ...ledger import controls
+from ...ledger import controls, database
 from ...models import WorkflowRun
 from ...models.diagnosis import live_workers
 from ...presentation import durations, output
@@ -67,6 +67,11 @@ class Command(base.WorkflowCommand):
         add("--check", action="store_true", help=_("Check whether runs are executed as they should be."))
 
     def carry_out(self, **options: Any) -> None:
+        with database.reading_damaged(base.connection()):
+            self.show(options)
+
+    def show(self, options: dict[str, Any]) -> None:
+        """Show what was asked for."""
         has_filter = options["status"] or options["workflow"]
         if options["check"]:
             if options["run"] or has_filter:

@@ -5,7 +5,7 @@ What differs between the databases in words is in `dialect.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from .tables import RUN
 
 T = TypeVar("T")
 
+_CHECK = "django_steps_check"  # a savepoint
 LONG_VALUE = 64 * 1024  # characters; no database closes a connection because of a shorter one
 
 
@@ -117,6 +118,23 @@ def _as_own(connection: BaseDatabaseWrapper) -> Iterator[None]:
         yield
     finally:
         connections[connection.alias] = own
+
+
+def check_constraints(connection: Any, tables: Collection[str] | None = None) -> None:
+    """Raise `IntegrityError` for a deferred constraint that a commit would find violated; changes nothing.
+
+    `tables`: only those of these tables, where the database can choose (SQLite, which reads them for it).
+    """
+    if connection.vendor != "postgresql":
+        connection.check_constraints(tables)
+        return
+    with connection.wrap_database_errors, connection.connection.cursor() as cursor:
+        cursor.execute(f"SAVEPOINT {_CHECK}")
+        try:
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        finally:  # and each constraint is checked when it was before
+            cursor.execute(f"ROLLBACK TO SAVEPOINT {_CHECK}")
+            cursor.execute(f"RELEASE SAVEPOINT {_CHECK}")
 
 
 def lock_file(connection: BaseDatabaseWrapper) -> None:

@@ -16,6 +16,7 @@ from django.db import IntegrityError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core.context import active_step
+from ..ledger import database
 
 logger = logging.getLogger("django_steps.testing")
 
@@ -54,22 +55,8 @@ class _Forgiving:
     def savepoint_commit(self, sid: str) -> None:
         """End an `atomic()` block; where it is a step's outermost one, by what a worker does there: a commit."""
         if self._is_outermost and self.checks_constraints and active_step.get() is not None:
-            check_constraints(self)
+            database.check_constraints(self)
         super().savepoint_commit(sid)  # type: ignore[misc]
-
-
-def check_constraints(connection: Any) -> None:
-    """Raise `IntegrityError` for a deferred constraint that a commit would find violated; changes nothing."""
-    if connection.vendor != "postgresql":
-        connection.check_constraints()
-        return
-    with connection.wrap_database_errors, connection.connection.cursor() as cursor:
-        cursor.execute(f"SAVEPOINT {_SAVEPOINT}")
-        try:
-            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        finally:  # and each constraint is checked when it was before
-            cursor.execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
-            cursor.execute(f"RELEASE SAVEPOINT {_SAVEPOINT}")
 
 
 def has_clean_constraints(connection: BaseDatabaseWrapper) -> bool:
@@ -77,7 +64,7 @@ def has_clean_constraints(connection: BaseDatabaseWrapper) -> bool:
     if not connection.in_atomic_block or not connection.features.can_defer_constraint_checks:
         return False
     try:
-        check_constraints(connection)
+        database.check_constraints(connection)
     except IntegrityError:
         return False
     return True

@@ -179,6 +179,21 @@ def ends_transactions(error: BaseException) -> bool:
     return sqlstate is not None and (sqlstate in _ENDING_SQLSTATES or sqlstate.startswith("08"))
 
 
+def is_read_only_refusal(error: BaseException) -> bool:
+    """Whether a write was refused because the session or its transaction is read-only, which a statement can have made it."""
+    return getattr(error.__cause__, "sqlstate", None) == "25006" or "readonly database" in str(error)
+
+
+def is_read_only(connection: BaseDatabaseWrapper) -> bool:
+    """Whether a session may not write: after a failover, where the server is no writer any more."""
+    asking = {"postgresql": "SHOW transaction_read_only", "sqlite": "PRAGMA query_only"}.get(connection.vendor)
+    if asking is None:
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute(asking)
+        return cursor.fetchone()[0] in ("on", 1)
+
+
 def may_be_of_session(error: BaseException | None) -> bool:
     """Whether another session may carry out the statement that failed in this one: for the engine's own statements, which
     are right wherever the session is as it began."""

@@ -98,7 +98,9 @@ class NestedStep(StepsError):
 
 
 class StepInTransaction(StepsError):
-    """A step was called inside an `atomic()` block that the body opened."""
+    """A step was called inside an `atomic()` block that the body opened; or a step with `atomic=True` ended its own
+    transaction, closed its connection, made it read-only, or left another transaction open.
+    """
 
 
 class EndlessBody(StepsError):

@@ -80,7 +80,7 @@ FLOOR = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 # The floors within the admin; its `__init__` registers what `site` puts together.
 ADMIN_LAYERS = [
     {"deleting"},
-    {"base", "html", "csp", "own_keys"},
+    {"base", "html", "csp", "own_keys", "damaged"},
     {"list"},
     {"actions"},
     {"run", "start", "overview"},

@@ -18,6 +18,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
+from ..ledger import database, pruning
 from ..models import WorkflowRun
 from ..models.deleting import reason_of
 from . import deleting
@@ -140,3 +141,4 @@ class RunAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
         with transaction.atomic(using=queryset.db):
             ended = queryset.filter(phase=WorkflowRun.Phase.ENDED).select_for_update()
             self.model._default_manager.filter(pk__in=list(ended.values_list("pk", flat=True))).delete()
+            pruning.check_references(database.connection_for(queryset.db))

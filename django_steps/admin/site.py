@@ -21,6 +21,7 @@ from django.utils.translation import gettext_lazy as _
 from . import csp
 from .actions import bulk, single
 from .base import RunAdminBase
+from .damaged import reading_damaged
 from .list import search
 from .list.changelist import CappedPaginator, RunChangeList
 from .list.columns import RunColumns
@@ -60,7 +61,7 @@ class WorkflowRunAdmin(RunColumns, RunAdminBase):
             pattern: URLPattern = path(route, self.admin_site.admin_view(view), name=full_name)
             return pattern
 
-        return [
+        pages = [
             page_at("overview/", self.overview_view, "overview"),
             page_at("start/", self.start_view, "start"),
             page_at("<path:object_id>/retry/", self.retry_view, "retry"),
@@ -68,6 +69,9 @@ class WorkflowRunAdmin(RunColumns, RunAdminBase):
             page_at("<path:object_id>/restart/", self.restart_view, "restart"),
             *super().get_urls(),
         ]
+        for page in pages:
+            page.callback = reading_damaged(page.callback)
+        return pages
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         csp.lend_nonce(request)

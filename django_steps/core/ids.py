@@ -6,8 +6,11 @@ Python has `uuid.uuid7` from 3.14 on; until that is the oldest supported version
 from __future__ import annotations
 
 import os
+import re
 import time
 import uuid
+
+_DIGITS = re.compile(r"[0-9a-f]{1,32}")
 
 
 def uuid7() -> uuid.UUID:
@@ -17,6 +20,18 @@ def uuid7() -> uuid.UUID:
     fraction = (rest << 12) // 1_000_000
     randomness = int.from_bytes(os.urandom(8), "big") & (2**62 - 1)
     return uuid.UUID(int=(milliseconds << 80) | (0x7 << 76) | (fraction << 64) | (0b10 << 62) | randomness)
+
+
+def beginning_with(text: str) -> tuple[uuid.UUID, uuid.UUID] | None:
+    """The first and the last id that begin with these digits, with hyphens or without; None where no id does.
+
+    >>> beginning_with("0198C2A4-7d")[0]
+    UUID('0198c2a4-7d00-0000-0000-000000000000')
+    """
+    digits = text.lower().replace("-", "")
+    if not _DIGITS.fullmatch(digits):
+        return None
+    return uuid.UUID(digits.ljust(32, "0")), uuid.UUID(digits.ljust(32, "f"))
 
 
 def random_token() -> int:

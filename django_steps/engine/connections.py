@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import select
 import socket
 from collections.abc import Callable, Sequence
@@ -53,9 +52,11 @@ class Connections:
                 return True
         return False
 
-    def ended(self) -> int:
-        """How many transactions statements have ended until now: `COMMIT` or `ROLLBACK`, not the end of an `atomic()`."""
-        return sum(watch.ended for _, watch in self._watched)
+    def ended(self, alias: str) -> int:
+        """How many transactions of a database statements have ended until now: `COMMIT` or `ROLLBACK`, not the end of an
+        `atomic()`.
+        """
+        return sum(watch.ended for connection, watch in self._watched if connection.alias == alias)
 
     def watched(self) -> _Watched:
         """In this context it is noted what statements do to the sessions: for a whole pass."""
@@ -230,10 +231,11 @@ class _Watch:
             self.is_changed = True  # also where the statement fails: several may be one text
         result = execute(sql, params, many, context)
         for statement in sessions.statements(text):
-            control = _CONTROL.match(statement)
-            if control is not None:
-                self.is_open = control["opens"] is not None
-                self.ended += not self.is_open
+            opens = sessions.opens_transaction(statement)
+            if opens is not None:
+                self.is_open = opens
+            is_implicit = context["connection"].vendor == "mysql" and sessions.commits_implicitly(statement)
+            self.ended += opens is False or is_implicit
         return result
 
 
@@ -246,7 +248,3 @@ def _begins(*, connection: BaseDatabaseWrapper, **details: Any) -> None:
 
 # When this module is imported, the apps of a project have connected their own receivers, which come first then.
 connection_created.connect(_begins, dispatch_uid="django_steps.engine.connections")
-
-_CONTROL = re.compile(
-    r"\s*(?:(?P<opens>BEGIN|START\s+TRANSACTION)\b|COMMIT\b|ROLLBACK\b(?!(\s+WORK)?\s+TO\b))", re.IGNORECASE
-)

@@ -5,7 +5,7 @@ What differs between the databases in words is in `dialect.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from .tables import RUN
 
 T = TypeVar("T")
 
+_CHECK = "django_steps_check"  # a savepoint
 LONG_VALUE = 64 * 1024  # characters; no database closes a connection because of a shorter one
 
 
@@ -44,10 +45,24 @@ def fetch_all(connection: BaseDatabaseWrapper, statement: str, parameters: Seque
     except OperationalError as error:
         if connection.vendor != "sqlite" or "Could not decode" not in str(error):
             raise
+    with reading_damaged(connection):
+        return _fetch_all(connection, statement, parameters)
+
+
+@contextmanager
+def reading_damaged(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """In this context SQLite's client reads a text that is no UTF-8, too: as one that is no JSON either.
+
+    It makes each text a little slower to read, so it is for what people look at, and for what could not be read otherwise.
+    """
+    if connection.vendor != "sqlite":
+        yield
+        return
+    connection.ensure_connection()
     raw: Any = connection.connection
     before, raw.text_factory = raw.text_factory, _decoded
     try:
-        return _fetch_all(connection, statement, parameters)
+        yield
     finally:
         raw.text_factory = before
 
@@ -105,6 +120,23 @@ def _as_own(connection: BaseDatabaseWrapper) -> Iterator[None]:
         connections[connection.alias] = own
 
 
+def check_constraints(connection: Any, tables: Collection[str] | None = None) -> None:
+    """Raise `IntegrityError` for a deferred constraint that a commit would find violated; changes nothing.
+
+    `tables`: only those of these tables, where the database can choose (SQLite, which reads them for it).
+    """
+    if connection.vendor != "postgresql":
+        connection.check_constraints(tables)
+        return
+    with connection.wrap_database_errors, connection.connection.cursor() as cursor:
+        cursor.execute(f"SAVEPOINT {_CHECK}")
+        try:
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        finally:  # and each constraint is checked when it was before
+            cursor.execute(f"ROLLBACK TO SAVEPOINT {_CHECK}")
+            cursor.execute(f"RELEASE SAVEPOINT {_CHECK}")
+
+
 def lock_file(connection: BaseDatabaseWrapper) -> None:
     """Make the open SQLite transaction a writer, where its mode has not done so already."""
     if getattr(connection, "transaction_mode", None) not in ("IMMEDIATE", "EXCLUSIVE"):
@@ -145,6 +177,21 @@ def ends_transactions(error: BaseException) -> bool:
         return True
     sqlstate = getattr(error.__cause__, "sqlstate", None)
     return sqlstate is not None and (sqlstate in _ENDING_SQLSTATES or sqlstate.startswith("08"))
+
+
+def is_read_only_refusal(error: BaseException) -> bool:
+    """Whether a write was refused because the session or its transaction is read-only, which a statement can have made it."""
+    return getattr(error.__cause__, "sqlstate", None) == "25006" or "readonly database" in str(error)
+
+
+def is_read_only(connection: BaseDatabaseWrapper) -> bool:
+    """Whether a session may not write: after a failover, where the server is no writer any more."""
+    asking = {"postgresql": "SHOW transaction_read_only", "sqlite": "PRAGMA query_only"}.get(connection.vendor)
+    if asking is None:
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute(asking)
+        return cursor.fetchone()[0] in ("on", 1)
 
 
 def may_be_of_session(error: BaseException | None) -> bool:

@@ -50,6 +50,27 @@ def oldest(
     return [Place(dialect.run_id(row[0]), row[1], row[2]) for row in rows if row[0] in few]
 
 
+def check_references(connection: BaseDatabaseWrapper) -> None:
+    """Raise `IntegrityError` now, within a transaction, where rows point at runs or steps that it has deleted.
+
+    Foreign keys that only the database knows are often deferred to the commit, which in a request with `ATOMIC_REQUESTS`
+    comes when nothing can be said any more.
+    """
+    if not connection.features.can_defer_constraint_checks:
+        return
+    tables = None
+    if connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT DISTINCT m.name FROM sqlite_master m, pragma_foreign_key_list(m.name) f"
+                " WHERE m.type = 'table' AND f.\"table\" IN (%s, %s)",
+                [RUN, STEP],
+            )
+            tables = {name for (name,) in cursor.fetchall()} - {RUN, STEP}
+    if tables is None or tables:
+        database.check_constraints(connection, tables)
+
+
 def count(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str] = ()) -> int:
     """How many runs `prune` would delete in the end."""
     condition, parameters = _condition(connection, before, statuses or FINISHED)

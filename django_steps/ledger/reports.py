@@ -65,7 +65,8 @@ def count_by_status(connection: BaseDatabaseWrapper, cap: int) -> dict[str, int]
         rows = cursor.fetchall()
     found = dict.fromkeys((*ACTIVE, "unknown", *FINISHED), 0)
     for _place, status, count in rows:
-        found[status] += count
+        if status in found:  # not where it is damaged
+            found[status] += count
     found["pending"] += found["unknown"]
     return found
 

@@ -1,27 +1,30 @@
 """Letting steps inside the transaction of a `TestCase` see what they see in a worker: autocommit.
 
 There a statement that fails spoils no transaction, `on_commit` callbacks are called, rows can't be locked, and a deferred
-constraint fails at the end of an `atomic()` block of the step. Inside such a block everything else is left as it is, as it
-is with tests that need no transaction around them.
+constraint fails with the statement, or at the end of an `atomic()` block of the step. Inside such a block everything else is
+left as it is, as it is with tests that need no transaction around them.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 
 from django.db import IntegrityError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core.context import active_step
+from ..ledger import database
 
 logger = logging.getLogger("django_steps.testing")
 
 _SAVEPOINT = "django_steps_statement"
 # What atomic() sends itself, on its way in and out.
 _CONTROL = ("SAVEPOINT", "RELEASE", "ROLLBACK")
+_WRITE = re.compile(r"\s*(?:INSERT|UPDATE|DELETE|REPLACE|MERGE|WITH|CALL|DO)\b", re.IGNORECASE)
 
 
 class _Forgiving:
@@ -54,22 +57,8 @@ class _Forgiving:
     def savepoint_commit(self, sid: str) -> None:
         """End an `atomic()` block; where it is a step's outermost one, by what a worker does there: a commit."""
         if self._is_outermost and self.checks_constraints and active_step.get() is not None:
-            check_constraints(self)
+            database.check_constraints(self)
         super().savepoint_commit(sid)  # type: ignore[misc]
-
-
-def check_constraints(connection: Any) -> None:
-    """Raise `IntegrityError` for a deferred constraint that a commit would find violated; changes nothing."""
-    if connection.vendor != "postgresql":
-        connection.check_constraints()
-        return
-    with connection.wrap_database_errors, connection.connection.cursor() as cursor:
-        cursor.execute(f"SAVEPOINT {_SAVEPOINT}")
-        try:
-            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        finally:  # and each constraint is checked when it was before
-            cursor.execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
-            cursor.execute(f"RELEASE SAVEPOINT {_SAVEPOINT}")
 
 
 def has_clean_constraints(connection: BaseDatabaseWrapper) -> bool:
@@ -77,7 +66,7 @@ def has_clean_constraints(connection: BaseDatabaseWrapper) -> bool:
     if not connection.in_atomic_block or not connection.features.can_defer_constraint_checks:
         return False
     try:
-        check_constraints(connection)
+        database.check_constraints(connection)
     except IntegrityError:
         return False
     return True
@@ -115,18 +104,33 @@ class Autocommit:
     def _execute(self, execute: Any, sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
         connection = context["connection"]
         is_control = isinstance(sql, str) and sql.startswith(_CONTROL)
-        # The other databases go on after an error by themselves.
-        if connection.vendor != "postgresql" or is_control or not self._is_outermost(connection):
+        if is_control or not self._is_outermost(connection):
             return execute(sql, params, many, context)
-        with connection.connection.cursor() as cursor:
+        checks = self._checks(connection, sql)
+        # The other databases go on after an error by themselves, if it is theirs.
+        if connection.vendor != "postgresql" and not checks:
+            return execute(sql, params, many, context)
+        with closing(connection.connection.cursor()) as cursor:
             cursor.execute(f"SAVEPOINT {_SAVEPOINT}")
             try:
                 result = execute(sql, params, many, context)
+                if checks:
+                    database.check_constraints(connection)
             except BaseException:
                 cursor.execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
                 raise
-            cursor.execute(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+            # SQLite refuses this while there is something to fetch; then it goes with the transaction of the test.
+            with suppress(*([connection.Database.OperationalError] if connection.vendor == "sqlite" else [])):
+                cursor.execute(f"RELEASE SAVEPOINT {_SAVEPOINT}")
             return result
+
+    def _checks(self, connection: Any, sql: Any) -> bool:
+        """Whether a statement of a step, which is a transaction of its own in a worker, may violate a deferred constraint."""
+        return (
+            connection.alias in self._clean
+            and active_step.get() is not None
+            and (not isinstance(sql, str) or _WRITE.match(sql) is not None)
+        )
 
     def _is_outermost(self, connection: BaseDatabaseWrapper) -> bool:
         return self._wrapped.get(connection.alias) == len(connection.atomic_blocks)

@@ -47,7 +47,7 @@ def _refuse() -> NoReturn:
 
 @contextmanager
 def temporary_tables_dropped() -> Iterator[None]:
-    """Drop the temporary tables that are made in here: the next pass may have another connection."""
+    """Drop the temporary tables that are made in here: what follows has another connection in a worker."""
     made: list[tuple[str, str]] = []
 
     def note(execute: Any, sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:

@@ -22,6 +22,7 @@ from ..engine.interceptors import Interceptor
 from ..engine.operations.attempts import Attempt, Executed
 from ..ledger.claims import Claim
 from ..ledger.records import StepWrite
+from . import strictness
 from .autocommit import Autocommit
 from .errors import DoesNotEnd, NotRepeatable, StateLost
 from .host import TestingHost
@@ -82,7 +83,8 @@ class Watch(Interceptor):
         step = _StepFunction(function, self._host.autocommit, is_atomic=request.options.atomic)
         request.function = step
         try:
-            executed = proceed()
+            with strictness.temporary_tables_dropped():
+                executed = proceed()
             step.call_callbacks_left(request.name)
             return executed
         finally:

@@ -16,7 +16,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ..core.repeated import Repeated
 from ..engine.ending import Ended
 from ..ledger import database, leases
-from ..ledger.leases import Renewal
+from ..ledger.leases import Holding, Renewal
 from ..ledger.recovery import RENEWALS_PER_LEASE
 from .task import Task
 
@@ -26,6 +26,7 @@ _CHECK_INTERVAL = 1.0  # how long a cancel may go unnoticed between two steps
 # Renewals for which a run may wait for the answer to its own write: a lease, and one more. A run whose connection has gone
 # silent would be held for good, since this thread's is well.
 _SILENT = RENEWALS_PER_LEASE + 1
+_Step = tuple[UUID, int, str]  # a run, the token of its claim, and the name of the step that it is in
 _SOON = 0.1  # when to ask again for leases that somebody's lock kept from being renewed
 
 
@@ -47,6 +48,9 @@ class Heartbeat:
         self._cut_silent = cut_silent
         self._lease = int(lease * 1_000_000)
         self._interval = lease / RENEWALS_PER_LEASE
+        # Steps as `_steps_of` gives them: those of the last look at the tasks, and the lasting ones that are written.
+        self._seen: set[_Step] = set()
+        self._written: set[_Step] = set()
         self._repeated = Repeated(logger)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="django-steps-heartbeat", daemon=True)
@@ -81,15 +85,11 @@ class Heartbeat:
     def _renew(self, connection: BaseDatabaseWrapper) -> bool:
         """Renew all leases; False if some could not be, because somebody has locked their runs."""
         jobs = self._jobs()
-        holdings = {
-            run_id: job.holding() for run_id, job in jobs.items() if job.silent_for() <= self._interval * _SILENT
-        }
-        asked_on = time.monotonic()
-        found = leases.renew(connection, holdings, self._lease)
-        for run_id in found.renewed:
-            jobs[run_id].claim.held_until = asked_on + self._lease / 1_000_000
+        holdings = self._renewable(jobs)
+        found = self._extend(connection, jobs, holdings)
+        steps = _steps_of(holdings)
+        self._seen, self._written = steps, steps & self._seen
         leases.beat(connection, self._worker_id)
-        _interrupt(jobs, found)
         is_complete = found.renewed | found.lost == holdings.keys()
         if not is_complete:
             self._check(connection)  # which also tells the deleted from the locked
@@ -99,6 +99,36 @@ class Heartbeat:
         jobs = self._jobs()
         if jobs:
             _interrupt(jobs, leases.check(connection, {run_id: job.holding() for run_id, job in jobs.items()}))
+        self._write_steps(connection, jobs)
+
+    def _write_steps(self, connection: BaseDatabaseWrapper, jobs: Mapping[UUID, Task]) -> None:
+        """Renew early where a run has been in a step since the last look, or is out of one that was written: so people see
+        what a run does after a second or two, and if the step kills the worker, it can be named. Short steps cost nothing.
+        """
+        holdings = self._renewable(jobs)
+        steps = _steps_of(holdings)
+        lasting, self._seen = steps & self._seen, steps
+        changed = {run_id for run_id, _, _ in lasting ^ self._written} & holdings.keys()
+        renewed = self._extend(connection, jobs, {run_id: holdings[run_id] for run_id in changed}).renewed
+        self._written = {step for step in lasting if step in self._written or step[0] in renewed}
+
+    def _renewable(self, jobs: Mapping[UUID, Task]) -> dict[UUID, Holding]:
+        return {run_id: job.holding() for run_id, job in jobs.items() if job.silent_for() <= self._interval * _SILENT}
+
+    def _extend(
+        self, connection: BaseDatabaseWrapper, jobs: Mapping[UUID, Task], holdings: Mapping[UUID, Holding]
+    ) -> Renewal:
+        asked_on = time.monotonic()
+        found = leases.renew(connection, holdings, self._lease)
+        for run_id in found.renewed:
+            jobs[run_id].claim.held_until = asked_on + self._lease / 1_000_000
+        _interrupt(jobs, found)
+        return found
+
+
+def _steps_of(holdings: Mapping[UUID, Holding]) -> set[_Step]:
+    """The steps that runs are in."""
+    return {(run_id, held.token, held.current_step) for run_id, held in holdings.items() if held.current_step}
 
 
 def _interrupt(jobs: Mapping[UUID, Task], found: Renewal) -> None:

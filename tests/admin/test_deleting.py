@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.contrib import admin
 from django.contrib.admin.models import DELETION, LogEntry
-from django.db import models
+from django.db import connection, models
 
 from django_steps.models import WorkflowRun
 from tests.staging import model_that_points_at
@@ -52,6 +52,24 @@ def test_what_only_the_database_forbids_is_a_message(root):
         assert page.status_code == 200
         assert "The run was not deleted. IntegrityError" in page.content.decode()
         assert WorkflowRun.objects.exists() and not deletions()
+
+
+@pytest.mark.parametrize("way", ["page", "action"])
+def test_what_only_the_database_forbids_is_a_message_within_the_transaction_of_a_request(root, way, monkeypatch):
+    run = make_run()
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    with model_that_points_at(RUN, "Voucher", models.DO_NOTHING) as model:
+        model.objects.create(target=run)
+        if way == "page":
+            page = root.post(url("delete", run.pk), {"post": "yes"}, follow=True)
+            assert page.status_code == 200
+            assert "The run was not deleted. IntegrityError" in page.content.decode()
+        else:
+            assert report(answer(root, ask(root, "delete", [run]))).startswith("0 deleted, 1 skipped: IntegrityError")
+        assert WorkflowRun.objects.exists() and not deletions()
+        model.objects.all().delete()
+        assert root.post(url("delete", run.pk), {"post": "yes"}, follow=True).status_code == 200
+        assert not WorkflowRun.objects.exists() and deletions() == 1
 
 
 @pytest.fixture

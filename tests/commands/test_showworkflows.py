@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from uuid import UUID
 
 import pytest
 from django.core.management.base import CommandError
@@ -11,6 +12,7 @@ from django.db import connection
 
 from django_steps import RetryPolicy, workflow
 from django_steps.ledger.tables import RUN, STEP
+from django_steps.management.commands.showworkflows import find
 from django_steps.models import WorkflowRun
 from tests.app.workflows import sleeper, three_steps
 
@@ -90,6 +92,38 @@ def test_one_run_is_found_by_its_key(run_command, db, key):
     run = three_steps.start({}, key=key)
     three_steps.start({}, key="order-8")
     assert json.loads(run_command("showworkflows", key, "--json").out)["id"] == str(run.pk)
+
+
+@pytest.mark.parametrize("length", [8, 13, 14, 18, 30])
+def test_one_run_is_found_by_the_beginning_of_its_id(run_command, db, length):
+    run = three_steps.start({})
+    sleeper.start({})
+    other = UUID(int=run.pk.int ^ (1 << 127))  # begins otherwise
+    WorkflowRun.objects.exclude(pk=run.pk).update(id=other)
+    for beginning in (str(run.pk)[:length], str(run.pk)[:length].upper(), run.pk.hex[:length]):
+        assert json.loads(run_command("showworkflows", beginning, "--json").out)["id"] == str(run.pk)
+
+
+def test_a_beginning_of_several_ids_lists_them(run_command, db):
+    runs = three_steps.start_many([{}] * 6)
+    beginning = str(runs[0].pk)[: 13 if len({str(run.pk)[:13] for run in runs}) == 1 else 8]
+    with pytest.raises(CommandError) as refused:
+        run_command("showworkflows", beginning)
+    newest = ", ".join(f"{run.pk} (three_steps)" for run in sorted(runs, key=lambda run: run.pk, reverse=True)[:5])
+    assert str(refused.value) == f"The ids of several runs begin with {beginning!r}: {newest}, …"
+
+
+@pytest.mark.parametrize("text", ["0", "0198c2a", "xyzxyzxyz", "--------", "ffffffff", "0" * 33, ""])
+def test_what_is_no_beginning_of_an_id_finds_no_run(run_command, db, text):
+    three_steps.start({})
+    with pytest.raises(CommandError, match="There is no run with the id or key"):
+        find(text)
+
+
+def test_a_key_comes_before_the_beginning_of_an_id(run_command, db):
+    other = three_steps.start({})
+    run = three_steps.start({}, key=str(other.pk)[:8])
+    assert find(run.key).pk == run.pk
 
 
 def test_a_key_of_several_workflows_asks_for_the_id(run_command, db):

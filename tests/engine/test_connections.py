@@ -240,6 +240,34 @@ def test_session_that_is_changed_behind_djangos_back_holds_up_no_record(work, st
     assert Person.objects.count() == 1
 
 
+@pytest.mark.parametrize("statement", CHANGES[:1])
+def test_session_that_is_changed_behind_djangos_back_is_replaced_by_closing_the_connection(work, statement):
+    seen = []
+
+    @workflow
+    def changing(step):
+        @step.define("change")
+        def change():
+            connection.ensure_connection()
+            raw = connection.connection.cursor()
+            raw.execute(statement)
+            raw.close()
+            seen.append(connection.connection)
+            connection.close()
+
+        change.run()
+
+    @workflow
+    def following(step):
+        step.define("write", lambda: seen.append(Person.objects.create(name="kept") and connection.connection)).run()
+
+    runs = changing.start(), following.start()
+    work(concurrency=1)
+    for run in runs:
+        run.result(timeout=0)
+    assert seen[1] is not seen[0]
+
+
 KEPT = {
     "sqlite": ["PRAGMA table_info(app_person)", "SELECT 'SET x'"],
     "postgresql": [

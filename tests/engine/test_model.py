@@ -31,7 +31,7 @@ from django_steps.core import clock
 from django_steps.engine.ending import Ended
 from django_steps.engine.history_cache import HistoryCache, load_histories
 from django_steps.engine.host import Limits
-from django_steps.errors import InvalidState
+from django_steps.errors import InvalidState, StepInterrupted
 from django_steps.ledger import claims, database, timers
 from django_steps.ledger.claims import Claim
 from django_steps.ledger.terms import Terms
@@ -61,9 +61,11 @@ class Killed(BaseException):
 # -- The model -------------------------------------------------------------------------------------
 
 # What a body does, one after the other; a step that fails does so in its first `times` attempts, or until it is repaired.
+# `once` is `at_most_once`: its history does tell of an interruption in the middle of an attempt, which the body handles.
 operations = st.one_of(
     st.tuples(st.sampled_from(["step", "atomic", "sleep", "caught", "uncaught", "raise"]), st.just(0)),
     st.tuples(st.sampled_from(["retried", "retried_atomic"]), st.integers(1, 3)),
+    st.tuples(st.just("once"), st.integers(0, 3)),
 )
 programs = st.lists(operations, min_size=2, max_size=7)
 
@@ -81,8 +83,12 @@ class Row(NamedTuple):
     attempts: int
 
 
-def history_of(program: list[tuple[str, int]], repaired: set[str]) -> tuple[list[Row], str]:
-    """What an uninterrupted pass of a program records, and how the run ends."""
+def history_of(
+    program: list[tuple[str, int]], repaired: set[str], interrupted: dict[str, int]
+) -> tuple[list[Row], str]:
+    """What an uninterrupted pass of a program records, and how the run ends; `interrupted` are `at_most_once` steps, with the
+    attempt of whose end nothing is known.
+    """
     rows = []
     for number, (operation, times) in enumerate(program):
         name = f"{operation} {number}"
@@ -90,7 +96,9 @@ def history_of(program: list[tuple[str, int]], repaired: set[str]) -> tuple[list
             return rows, "failed"
         if operation == "uncaught" and name not in repaired:
             return [*rows, Row(name, "step", "failed", 1)], "failed"
-        if operation != "raise":
+        if name in interrupted:
+            rows.append(Row(name, "step", "failed", interrupted[name]))
+        elif operation != "raise":
             rows.append(Row(name, *_KINDS.get(operation, ("step", "succeeded")), times + 1))
     return rows, "succeeded"
 
@@ -154,8 +162,12 @@ def work(name: str, operation: str, times: int) -> str:
     """What every step does: it is never executed once it is recorded, and fails as the program says."""
     machine, peril = _Present.machine, _Present.peril
     is_atomic = operation.endswith("atomic")
+    if operation == "once":  # also by a stale pass
+        attempt = name, current_step().attempt
+        assert attempt not in machine.begun, f"{attempt} is executed again"
+        machine.begun.add(attempt)
     if not peril.is_stale:
-        finished = StepRecord.objects.filter(run=machine.run, name=name).exclude(status="retrying")
+        finished = StepRecord.objects.filter(run=machine.run, name=name).exclude(status__in=["retrying", "begun"])
         assert not finished.exists(), f"{name} is recorded, and is executed again"
     if is_atomic:
         Effect.objects.create(run=str(machine.run.pk), name=name, pid=0, at=0)
@@ -179,10 +191,13 @@ def define_modelled() -> Any:
                 if name not in _Present.machine.repaired:
                     raise Broken(name)
             else:
-                options = {"retry": RETRY} if times else {}
-                call = step.define(name, work, atomic=operation.endswith("atomic"), **options)
+                is_once = operation == "once"
+                options = {"atomic": operation.endswith("atomic"), "at_most_once": is_once}
+                call = step.define(name, work, **options, **({"retry": RETRY} if times else {}))
                 try:
                     assert call.run(name, operation, times) == f"result of {name}"
+                except StepInterrupted:
+                    assert is_once and name in _Present.machine.interrupted
                 except Broken as error:
                     assert error.args == (name,)
                     if operation != "caught":
@@ -209,6 +224,7 @@ class Modelled(RuleBasedStateMachine):
     @initialize(program=programs)
     def start(self, program: list[tuple[str, int]]) -> None:
         self.program, self.repaired = program, set[str]()
+        self.begun, self.interrupted = set[tuple[str, int]](), dict[str, int]()
         self.run: WorkflowRun = self.workflow.start(program)
         self.histories = HistoryCache()
         self.counts["runs"] += 1
@@ -305,16 +321,16 @@ class Modelled(RuleBasedStateMachine):
     @invariant()
     def history_is_the_beginning_of_the_models(self) -> None:
         check_state(self.run)
-        rows, ending = history_of(self.program, self.repaired)
+        rows, ending = history_of(self.program, self.repaired, self.interrupted)
         recorded = [
             Row(record.name, record.kind, record.status, record.attempts)
             for record in StepRecord.objects.filter(run=self.run).order_by("position")
         ]
-        if recorded and recorded[-1].status == "retrying":
+        if recorded and recorded[-1].status in ("retrying", "begun"):
             *recorded, tried = recorded
             expected = rows[len(recorded)]
             assert tried.name == expected.name
-            assert tried.attempts < expected.attempts
+            assert tried.attempts < expected.attempts + (tried.status == "begun")
         assert recorded == rows[: len(recorded)]
         if self.status in ("succeeded", "failed"):
             assert (recorded, self.status) == (rows, ending)
@@ -358,6 +374,9 @@ class Modelled(RuleBasedStateMachine):
         self.counts["passes"] += 1
         _Present.machine = self
         _Present.peril = peril
+        begun = StepRecord.objects.filter(run=self.run, status="begun")  # and whoever began it has lost the run
+        self.interrupted |= dict(begun.values_list("name", "attempts"))
+        self.counts["left in the middle"] += len(begun)
         records = load_histories(connection, [claim], self.histories).get(claim.run_id)
         self.task = job = Task(claim, records, PerilousHost(peril))
         try:

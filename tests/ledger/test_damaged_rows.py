@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.core.management import call_command
 from django.db import connection
+from django.db.models import CharField, TextField
 from django.urls import reverse
 from django.utils import timezone
 
@@ -92,8 +93,21 @@ def test_log_of_attempts_that_is_damaged_holds_up_no_attempt(work, pass_time, te
     assert run.steps.get().context == {}
 
 
+def test_run_whose_status_nobody_knows_is_shown_beside_all_others(admin_client, capsys):
+    damaged, whole = three_steps.start({}, delay="1h"), three_steps.start({})
+    WorkflowRun.objects.filter(pk=damaged.pk).update(status="lost")
+    for page in ("changelist", "overview"):
+        assert admin_client.get(reverse(f"admin:django_steps_workflowrun_{page}")).status_code == 200
+    for page in ("change", "retry", "cancel", "restart"):
+        url = reverse(f"admin:django_steps_workflowrun_{page}", args=[damaged.pk])
+        assert admin_client.get(url, follow=True).status_code == 200
+    call_command("showworkflows")
+    call_command("showworkflows", str(damaged.pk))
+    assert str(whole.pk) in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("found", [None, 5, {}, [1], [[]], [["a", 1]], [None], "x"], ids=repr)
-def test_worker_whose_row_is_damaged_keeps_no_other_from_working(work, live_worker, found, capsys):
+def test_worker_whose_row_is_damaged_keeps_no_other_from_working(work, live_worker, found, capsys, admin_client):
     row = live_worker()
     damage(tables.WORKER, "workflows", json.dumps(found))
     damage(tables.WORKER, "queues", json.dumps(found))
@@ -102,6 +116,8 @@ def test_worker_whose_row_is_damaged_keeps_no_other_from_working(work, live_work
     run = three_steps.start({})
     Maintenance("default")._do()
     call_command("showworkflows")
+    for page in ("changelist", "overview"):
+        assert admin_client.get(reverse(f"admin:django_steps_workflowrun_{page}")).status_code == 200
     work(concurrency=1)
     assert status_of(run) == "succeeded"
     assert WorkerRow.objects.filter(pk=row.pk).exists()
@@ -135,6 +151,33 @@ if connection.vendor == "sqlite":
         work(concurrency=1)
         assert status_of(whole) == "succeeded"
         assert status_of(damaged) in ("failed", "succeeded")
+
+    TEXTS = [(tables.RUN, field) for field in WorkflowRun._meta.concrete_fields] + [
+        (tables.STEP, field) for field in StepRecord._meta.concrete_fields
+    ]
+    TEXTS = [(table, field.column) for table, field in TEXTS if isinstance(field, (CharField, TextField))]
+
+    @pytest.mark.parametrize(("table", "column"), TEXTS)
+    def test_row_whose_text_cannot_be_decoded_is_shown_beside_all_others(admin_client, capsys, table, column):
+        from django_steps.ledger import records
+
+        damaged, whole = three_steps.start({}, key="k"), three_steps.start({})
+        records.record(connection, step_write(claim(damaged), "first"))
+        condition = f"id = '{damaged.pk.hex}'" if table == tables.RUN else "1 = 1"
+        with connection.cursor() as cursor:
+            cursor.execute(f"UPDATE {table} SET {column} = CAST(x'5bff5d' AS TEXT) WHERE {condition}")
+        for page in ("changelist", "overview"):
+            answer = admin_client.get(reverse(f"admin:django_steps_workflowrun_{page}"))
+            assert answer.status_code == 200
+        answer = admin_client.get(reverse("admin:django_steps_workflowrun_changelist"))
+        assert str(damaged.pk) in answer.text and str(whole.pk) in answer.text
+        for page in ("change", "retry", "cancel", "restart", "history", "delete"):
+            url = reverse(f"admin:django_steps_workflowrun_{page}", args=[damaged.pk])
+            assert admin_client.get(url, follow=True).status_code in (200, 403)
+        for arguments in ([], ["--json"], [str(damaged.pk)], [str(damaged.pk), "--json"]):
+            call_command("showworkflows", *arguments)
+            assert str(damaged.pk) in capsys.readouterr().out
+        assert connection.connection.text_factory is str  # for what follows on this connection
 
     def test_worker_whose_workflows_cannot_be_decoded_ends_no_other(work, live_worker):
         from django_steps.worker.maintenance import Maintenance

@@ -11,11 +11,13 @@ from django_steps import workflow
 from django_steps.core import clock
 from django_steps.ledger import database, dialect, leases, tables, timers
 from django_steps.ledger.leases import Holding
+from django_steps.models import WorkflowRun
 from django_steps.worker import Worker
 from django_steps.worker.heartbeat import Heartbeat
 from tests.app import effects
-from tests.app.workflows import holds_the_interpreter, slow_middle, three_steps
+from tests.app.workflows import holds_the_interpreter, slow_middle, three_steps, wires_once
 from tests.staging import SECOND, Background, claim, eventually, locked, make_terms, recover, status_of
+from tests.wire import Wire, counted
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -157,10 +159,10 @@ class Held:
     """A job as the keeper knows it."""
 
     def __init__(self, claimed):
-        self.claim, self.reasons = claimed, []
+        self.claim, self.reasons, self.step = claimed, [], ""
 
     def holding(self):
-        return Holding(self.claim.token)
+        return Holding(self.claim.token, self.step)
 
     def silent_for(self):
         return 0.0
@@ -208,6 +210,50 @@ def test_the_keeper_interrupts_what_was_canceled_or_lost():
     finally:
         keeper.stop()
     assert jobs[runs[0].pk].reasons[0] == "CANCELED" and jobs[runs[1].pk].reasons[0] == "LOST"
+
+
+def test_the_keeper_writes_a_step_that_lasts_and_its_end_before_the_next_renewal():
+    runs = [three_steps.start({}) for _ in range(2)]
+    terms = make_terms()
+    jobs = {claimed.run_id: Held(claimed) for claimed in claim_all(runs, terms)}
+    pay, other = (jobs[run.pk] for run in runs)
+    keeper = Heartbeat("default", terms.worker_id, 3600, lambda: jobs)
+
+    def written():
+        return [WorkflowRun.objects.get(pk=run.pk).current_step for run in runs]
+
+    pay.step, other.step = "pay", "short 1"
+    keeper._check(connection)
+    assert written() == ["", ""]  # neither has lasted yet
+    other.step = "short 2"
+    keeper._check(connection)
+    assert written() == ["pay", ""]
+    assert jobs[runs[0].pk].claim.held_until > time.monotonic() + 3000
+    other.step = "short 3"
+    with counted(connection) as wire:
+        keeper._check(connection)
+    assert wire == Wire(statements=1, transactions=1)
+    pay.step, other.step = "", "short 4"
+    keeper._check(connection)
+    assert written() == ["", ""]
+
+
+def test_the_keeper_renews_nothing_early_whose_connection_is_silent():
+    run = three_steps.start({})
+    terms = make_terms()
+    job = Held(claim(run, terms))
+    job.step, job.silent_for = "pay", lambda: 10_000.0
+    keeper = Heartbeat("default", terms.worker_id, 30, lambda: {run.pk: job})
+    due = _available_at(run)
+    for _ in range(3):
+        keeper._check(connection)
+    assert _available_at(run) == due and run.current_step == ""
+
+
+def test_what_a_worker_executes_is_named_long_before_its_lease_is_renewed(start_worker):
+    run = wires_once.start({"seconds": 30})
+    start_worker("--lease", "3600", "--poll-interval", "0.1")
+    eventually(lambda: WorkflowRun.objects.get(pk=run.pk).current_step == "wire", timeout=15)
 
 
 def test_a_keeper_with_nothing_to_keep_says_that_the_worker_lives():

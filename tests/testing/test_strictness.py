@@ -79,6 +79,30 @@ class Behaviour:
         self.assertTrue(Group.objects.exists())
 
     @skipUnlessDBFeature("can_defer_constraint_checks")
+    def test_a_deferred_constraint_fails_with_a_statement_outside_of_any_transaction(self):
+        def write():
+            Group.objects.create(name="before")
+            Permission.objects.create(name="p", codename="p", content_type_id=987654)
+
+        def update():
+            Permission.objects.filter(pk=Permission.objects.first().pk).update(content_type_id=987654)
+
+        def go_on():
+            for attempt in (write, update):
+                try:
+                    attempt()
+                except IntegrityError:
+                    Group.objects.get_or_create(name="after")
+            return Permission.objects.filter(content_type_id=987654).count()
+
+        self.assertEqual(self.outcome_of(write), "IntegrityError")
+        self.assertEqual(self.outcome_of(update), "IntegrityError")
+        self.assertEqual(list(Group.objects.values_list("name", flat=True)), ["before"])
+        Group.objects.all().delete()
+        self.assertEqual(self.outcome_of(go_on), 0)
+        self.assertEqual(set(Group.objects.values_list("name", flat=True)), {"before", "after"})
+
+    @skipUnlessDBFeature("can_defer_constraint_checks")
     def test_a_step_may_go_on_after_a_transaction_that_a_constraint_has_refused(self):
         def write():
             for _ in range(2):
@@ -129,6 +153,22 @@ class Behaviour:
 
             self.assertEqual(run_workflow(body).result(), [7, 7])
             self.assertEqual(run_workflow(body, straight_through=True).result(), [7, 7])
+
+    def test_temporary_tables_of_a_step_are_gone_in_the_next_one(self):
+        def execute(sql):
+            with connection.cursor() as cursor:
+                cursor.execute(sql)
+
+        for atomic in (False, True):
+
+            @workflow(name=f"kit_temporary_{type(self).__name__}_of_step_{atomic}")
+            def body(step, atomic=atomic):
+                sql = "CREATE TEMPORARY TABLE kit_of_a_step (number integer)"
+                step.define("create", execute, atomic=atomic).run(sql)
+                step.define("read", execute).run("SELECT number FROM kit_of_a_step")
+
+            run = run_workflow(body, straight_through=True)
+            self.assertEqual((run.status, run.error and run.error["step"]), ("failed", "read"))
 
     def test_temporary_tables_of_the_test_stay(self):
         with connection.cursor() as cursor:

@@ -91,9 +91,14 @@ class QueueFilter(_NameFilter):
     parameter_name = "queue"
 
     def names(self) -> Iterable[str]:
-        served = {queue for queues in Worker.objects.values_list("queues", flat=True)[:500] for queue in queues}
+        served = {queue for queues in Worker.objects.values_list("queues", flat=True)[:500] for queue in _texts(queues)}
         used = set(WorkflowRun.objects.order_by("-pk").values_list("queue", flat=True)[:_NEWEST])
         return served | used | {workflow.queue for workflow in registered()}
+
+
+def _texts(found: Any) -> set[str]:
+    """The texts in a list; nothing of what is damaged."""
+    return {text for text in found if isinstance(text, str)} if isinstance(found, list) else set()
 
 
 def with_date_ranges(filters: Iterable[Any], model: type[models.Model]) -> list[Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from datetime import date, timedelta
 from typing import Any
 from uuid import UUID
@@ -22,11 +21,11 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from ...core.ids import beginning_with
 from ...definitions import masked_keys, registered
 from ...ledger import database, reports
 from ...models import WorkflowRun
 
-_HEX = re.compile(r"[0-9a-f]{1,32}")
 _TAIL = 12  # digits of an id that the list shows
 _AT_MOST = 200
 _LONGEST_TERM = 1000  # characters; databases refuse patterns of tens of thousands
@@ -80,21 +79,16 @@ def _newest_with(part: str) -> QuerySet[Any, UUID]:
 
 def _by_id(term: str) -> Q:
     """Runs with this id: all of it, its beginning, or the end that the list shows."""
-    digits = term.lower().lstrip("…").replace("-", "")
-    if not _HEX.fullmatch(digits):
+    digits = term.lower().lstrip("…")
+    ids = beginning_with(digits)
+    if ids is None:
         return Q(pk__in=[])
-    if len(digits) == _TAIL and "-" not in term:
-        return Q(pk__in=_ids(Q(pk__endswith=digits))) | _begins_with(digits)
-    return _begins_with(digits)
+    found = Q(pk__range=ids)
+    return found | Q(pk__in=_ids(Q(pk__endswith=digits))) if len(digits) == _TAIL and "-" not in digits else found
 
 
 def _ids(condition: Q) -> list[UUID]:
     return list(WorkflowRun.objects.filter(condition).values_list("pk", flat=True)[:_AT_MOST])
-
-
-def _begins_with(digits: str) -> Q:
-    first, last = UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
-    return Q(pk=first) if first == last else Q(pk__gte=first, pk__lte=last)
 
 
 def _unmasked() -> Q:

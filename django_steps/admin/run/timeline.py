@@ -152,6 +152,8 @@ def _bounds(run: WorkflowRun, steps: Sequence[StepRecord], now: datetime) -> tup
 
 
 def _spans(step: StepRecord, failures: dict[int, list[Any]], end: float) -> Iterator[Span]:
+    if step.started_at is None:  # damaged: some databases take anything, or a date without a day
+        return
     started = step.started_at.timestamp()
     if step.kind == StepRecord.Kind.SLEEP:
         wakes = step.wakes_at.timestamp() if step.wakes_at else started

@@ -111,10 +111,14 @@ def _execute_atomic(attempt: Attempt, frame: Frame) -> StepWrite:
     #   checked before the function is called again.
     # - A value that the database refuses by closing the connection. It would do so each time: `closings` gives up.
     #
+    # - A step that makes its own transaction read-only. Its record is refused as after a failover; but then, new sessions are
+    #   read-only, too. If they are not, the step has a second chance, since the failover may just be over.
+    #
     # - A callback of the commit that raises. The step is done by then, and so are the other callbacks called.
     #
     # In a transaction of the caller (a `TestCase`) nothing can be executed again: the error has spoiled the whole of it.
     host, pause, closings = frame.host, _FIRST_DATABASE_PAUSE, database.Closings()
+    was_read_only = False
     tries = 0
     while tries < _DATABASE_ATTEMPTS:
         write: StepWrite | None = None
@@ -162,6 +166,12 @@ def _execute_atomic(attempt: Attempt, frame: Frame) -> StepWrite:
             host.connect()
             _ensure_held(frame)
             frame.end_if_interrupted()
+            if write is not None and _is_read_only_alone(frame, error):
+                if was_read_only:
+                    raise StepInTransaction(
+                        f"Step {write.name!r} makes its own transaction read-only, so that it can't be recorded."
+                    ) from error
+                was_read_only = True
             pause = min(pause * 2, _LAST_DATABASE_PAUSE)
             tries += not database.is_full(error)  # a full disk is waited for, as for the record of any other step
     raise OperationalError(f"The database ended the transaction of step {attempt.request.name!r} {tries} times.")
@@ -170,11 +180,11 @@ def _execute_atomic(attempt: Attempt, frame: Frame) -> StepWrite:
 def _call_in_transaction(attempt: Attempt, frame: Frame, connection: Any) -> Any:
     """Call the function. To end its own transaction or to close the connection is the step's mistake, whatever comes of it."""
     cause: BaseException | None = None
-    ended = frame.connections.ended()
+    ended = frame.connections.ended(connection.alias)
     try:
         value = _call(attempt, frame)
     except BaseException as error:
-        is_mistake = connection.closed_in_transaction or frame.connections.ended() != ended
+        is_mistake = connection.closed_in_transaction or frame.connections.ended(connection.alias) != ended
         if not is_mistake or isinstance(error, _PASS_THROUGH):
             raise
         cause = error
@@ -182,10 +192,11 @@ def _call_in_transaction(attempt: Attempt, frame: Frame, connection: Any) -> Any
         raise StepInTransaction(
             f"Step {attempt.request.name!r} closed the connection of its own transaction, so that it can't commit."
         ) from cause
-    if frame.connections.ended() != ended:
+    if frame.connections.ended(connection.alias) != ended:
         raise StepInTransaction(
-            f"Step {attempt.request.name!r} ended its own transaction by a COMMIT or ROLLBACK, so that its writes and its "
-            "record can't commit together. Use atomic() inside the step, or a step without atomic=True."
+            f"Step {attempt.request.name!r} ended its own transaction, by a COMMIT or ROLLBACK or by a statement that commits"
+            " (on MySQL and MariaDB: CREATE TABLE and the like), so that its writes and its record can't commit together."
+            " Use atomic() inside the step, or a step without atomic=True."
         ) from cause
     return value
 
@@ -229,6 +240,12 @@ def _record(frame: Frame, write: StepWrite) -> Outcome:
 def _is_recorded(frame: Frame, write: StepWrite) -> bool:
     host = frame.host
     return host.write(lambda: records.is_recorded(host.connection(), write))
+
+
+def _is_read_only_alone(frame: Frame, error: BaseException) -> bool:
+    """Whether a write was refused as one in a read-only transaction, although a new session may write."""
+    host = frame.host
+    return database.is_read_only_refusal(error) and not host.write(lambda: database.is_read_only(host.connection()))
 
 
 def _was_ended(connection: BaseDatabaseWrapper, raw: Any, error: BaseException, is_ours: bool, seconds: float) -> bool:

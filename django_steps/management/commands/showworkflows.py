@@ -12,9 +12,10 @@ from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from ...core.ids import beginning_with
 from ...definitions import registered
 from ...errors import FailureWasHandled
-from ...ledger import controls
+from ...ledger import controls, database
 from ...models import WorkflowRun
 from ...models.diagnosis import live_workers
 from ...presentation import durations, output
@@ -23,7 +24,8 @@ from ...presentation import runs as run_texts
 from .. import arguments, base, details, health
 
 LIMIT = 20
-_NAMED = 5  # runs of one key
+_NAMED = 5  # runs, where several are meant
+_SHORTEST_BEGINNING = 8  # characters of an id
 
 
 class Command(base.WorkflowCommand):
@@ -48,7 +50,9 @@ class Command(base.WorkflowCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
-        add("run", nargs="?", metavar="RUN", help=_("The id or the key of a run, to show it in detail."))
+        add(
+            "run", nargs="?", metavar="RUN", help=_("The id of a run, its beginning, or its key, to show it in detail.")
+        )
         add(
             "--status",
             action="append",
@@ -67,6 +71,11 @@ class Command(base.WorkflowCommand):
         add("--check", action="store_true", help=_("Check whether runs are executed as they should be."))
 
     def carry_out(self, **options: Any) -> None:
+        with database.reading_damaged(base.connection()):
+            self.show(options)
+
+    def show(self, options: dict[str, Any]) -> None:
+        """Show what was asked for."""
         has_filter = options["status"] or options["workflow"]
         if options["check"]:
             if options["run"] or has_filter:
@@ -148,22 +157,38 @@ def runs() -> QuerySet[WorkflowRun]:
 
 
 def find(text: str) -> WorkflowRun:
-    """The run of this id or key; `CommandError` if there is none, or if several workflows have a run of this key."""
+    """The run of this id or key, or whose id begins like this; `CommandError` if there is none, or several."""
     with suppress(ValueError):
         run = runs().filter(pk=UUID(text)).first()
         if run is not None:
             return run
+    if (run := _only(with_key(text), _("Several runs have the key %(text)r. Give the id: %(runs)s"), text)) is not None:
+        return run
+    run = _only(with_beginning(text), _("The ids of several runs begin with %(text)r: %(runs)s"), text)
+    if run is None:
+        raise CommandError(_("There is no run with the id or key %(text)r.") % {"text": text})
+    return run
+
+
+def with_key(key: str) -> list[WorkflowRun]:
+    """The first runs of a key."""
     # The names let the database use the index of the keys.
     names = {workflow.name for workflow in registered()}
-    found = list(runs().filter(workflow__in=names, key=text).order_by("pk")[:_NAMED])
-    if not found:
-        raise CommandError(_("There is no run with the id or key %(text)r.") % {"text": text})
+    return list(runs().filter(workflow__in=names, key=key).order_by("pk")[: _NAMED + 1])
+
+
+def with_beginning(text: str) -> list[WorkflowRun]:
+    """The newest runs whose id begins like this; none for a beginning that is too short to mean one of them."""
+    ids = beginning_with(text) if len(text) >= _SHORTEST_BEGINNING else None
+    return [] if ids is None else list(runs().filter(pk__range=ids).order_by("-pk")[: _NAMED + 1])
+
+
+def _only(found: list[WorkflowRun], several: str, text: str) -> WorkflowRun | None:
     if len(found) > 1:
-        several = ", ".join(f"{run.pk} ({run.workflow})" for run in found)
-        raise CommandError(
-            _("Several runs have the key %(text)r. Give the id: %(runs)s") % {"text": text, "runs": several}
-        )
-    return found[0]
+        named = ", ".join(f"{run.pk} ({run.workflow})" for run in found[:_NAMED])
+        named += ", …" if len(found) > _NAMED else ""
+        raise CommandError(several % {"text": text, "runs": named})
+    return found[0] if found else None
 
 
 def how_to_retry(run: WorkflowRun) -> str:

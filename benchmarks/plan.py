@@ -82,11 +82,16 @@ def _claims(peer: Peer) -> list[tuple[Setting, Measure]]:
     return [(peer.default, claiming.claim_cost)] if peer.name == "ours" else []
 
 
+def _several(peer: Peer) -> list[tuple[Setting, Measure]]:
+    return [(peer.best, workloads.several_at_once)] if peer.name == "ours" else []
+
+
 WORKLOADS = (
     Workload("W1", "drain queued runs with one worker process", _drain),
     Workload("W1x2", "drain queued runs with two worker processes", _two, most_rounds=2),
     Workload("W2", "one run of many steps", _long_run),
     Workload("W3", "start runs", _starts, most_rounds=2),
+    Workload("W10", "several at once: a map beside a loop", _several, most_rounds=2),
     Workload("W5", "resume a run with many recorded steps", _resume),
     Workload("W4", "from a start to the run's end, with an idle worker", _latency, most_rounds=1),
     Workload("W7", "claim beside finished and sleeping runs", _claims, most_rounds=1),

@@ -49,6 +49,12 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("late p95 s", "late_p95_s"),
         ("all done after due s", "after_last_due_s"),
     ),
+    "W10": (
+        ("map × loop", "map_x_loop"),
+        ("loop ms", "loop_ms"),
+        ("map ms", "map_ms"),
+        ("items of 10 ms, s", "naps_s"),
+    ),
     "W7": (
         ("claim of 16 ms", "claim_ms"),
         ("crowded ms", "crowded_claim_ms"),

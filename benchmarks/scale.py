@@ -13,6 +13,8 @@ class Scale:
     steps: int = 5
     jobs: int = 2000  # for a plain queue
     long_run: int = 1000  # steps of one run
+    naps: int = 200  # items of 10 ms, side by side
+    turns: int = 5  # of what is compared within one measurement
     starts: int = 2000
     slow_starts: int = 50
     gap: float = 0.2
@@ -29,6 +31,8 @@ QUICK = Scale(
     runs=200,
     jobs=300,
     long_run=300,
+    naps=50,
+    turns=2,
     starts=500,
     slow_starts=15,
     gap=0.15,

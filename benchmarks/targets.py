@@ -80,6 +80,9 @@ TARGETS = (
     Target(
         "W7", "claim beside the crowd, without COMMIT, × the empty table", "ours", "default", "statements_ratio", 1.2
     ),
+    Target("W10", "a map of 1,000 items, × the loop", "ours", "threads", "map_x_loop", 0.5),
+    Target("W10", "the same on SQLite", "ours-sqlite", "threads", "map_x_loop", 0.5),
+    Target("W10", "200 items of 10 ms, 10 at a time, s", "ours", "threads", "naps_s", 0.35),
     Target("W1", "drain on SQLite, steps/s", "ours-sqlite", "threads", "steps_per_second", 4000, at_least=True),
     Target("W1", "the same, synchronous=FULL", "ours-sqlite", "FULL", "steps_per_second", 2500, at_least=True),
 )

@@ -1,4 +1,4 @@
-"""The workloads W1 to W6: each is done once, by one peer in one setting, and gives figures. W7 is in `claiming.py`.
+"""The workloads W1 to W6 and W10: each is done once, by one peer in one setting, and gives figures. W7 is in `claiming.py`.
 
 Times are those of the peers' own tables wherever possible, so that the start of a process isn't part of them.
 """
@@ -36,6 +36,21 @@ def one_long_run(lab: Lab, peer: Peer, setting: Setting, scale: Scale) -> Figure
     steps = min(scale.long_run, peer.most_steps)
     figures = _work_off(lab, peer, setting, scale, 1, steps, steps)
     return {"ms_per_step": 1000 * figures["seconds"] / steps, **figures}
+
+
+def several_at_once(lab: Lab, peer: Peer, setting: Setting, scale: Scale) -> Figures:
+    """W10, ours: a run whose steps follow one another, the same as a map, and a map of items of 10 ms; by turns."""
+    times: dict[str, list[float]] = {"steps": [], "mapped": [], "napping": []}
+    for _ in range(scale.turns):
+        for workflow, found in times.items():
+            lab.reset(peer)
+            size = scale.naps if workflow == "napping" else scale.long_run
+            with lab.observer(peer) as observer, lab.workers(peer, setting) as workers:
+                workers[0].settle()
+                lab.call(peer, setting, "start", workflow=workflow, size=size, count=1)
+                found.append(_span(observer.wait(1, scale.patience, workers)))
+    loop, mapped, naps = (statistics.median(found) for found in times.values())
+    return {"map_x_loop": mapped / loop, "loop_ms": 1000 * loop, "map_ms": 1000 * mapped, "naps_s": naps}
 
 
 def _work_off(

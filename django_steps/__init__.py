@@ -5,6 +5,7 @@ The public names are here. Not here: anything else; what lives in which package 
 
 from .core.context import current_step
 from .core.retries import RetryPolicy
+from .core.unfinished import UNFINISHED
 from .definitions import Workflow, get_workflow
 from .definitions.decorator import workflow
 from .definitions.step import Step
@@ -12,6 +13,7 @@ from .errors import (
     DuplicateStepName,
     EndlessBody,
     FailureWasHandled,
+    GroupFailed,
     HistoryMismatch,
     InvalidInput,
     InvalidName,
@@ -19,6 +21,7 @@ from .errors import (
     NestedStep,
     NonRetryableError,
     OwnRunChanged,
+    PollTimedOut,
     RecordedInstanceGone,
     ResultUnavailable,
     RetryAfter,
@@ -30,6 +33,7 @@ from .errors import (
     StepInTransaction,
     StepNotRun,
     StepsError,
+    TimedOut,
     UnknownStep,
     UnknownWorkflow,
     UnreadableValue,
@@ -43,9 +47,11 @@ from .errors import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "UNFINISHED",
     "DuplicateStepName",
     "EndlessBody",
     "FailureWasHandled",
+    "GroupFailed",
     "HistoryMismatch",
     "InvalidInput",
     "InvalidName",
@@ -53,6 +59,7 @@ __all__ = [
     "NestedStep",
     "NonRetryableError",
     "OwnRunChanged",
+    "PollTimedOut",
     "RecordedInstanceGone",
     "ResultUnavailable",
     "RetryAfter",
@@ -66,6 +73,7 @@ __all__ = [
     "StepInterrupted",
     "StepNotRun",
     "StepsError",
+    "TimedOut",
     "UnknownStep",
     "UnknownWorkflow",
     "UnreadableValue",

@@ -15,7 +15,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 6048
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhdw])")
 _WHOLE = re.compile(rf"(?:{_PART.pattern})+")
 # A hundred years: what lies beyond is a mistake (milliseconds given as seconds, say).
-_LONGEST = timedelta(days=36525)
+LONGEST = timedelta(days=36525)
 _HELP = 'use "100ms", "5s", "10m", "2h", "1d", "1w", "1h30m", a timedelta, or seconds'
 
 
@@ -32,7 +32,7 @@ def to_timedelta(value: Duration) -> timedelta:
     result = _parse(value)
     if result < timedelta(0):
         raise ValueError(f"A duration can't be negative, got {value!r}.")
-    if result > _LONGEST:
+    if result > LONGEST:
         raise ValueError(f"A duration of more than a hundred years: {value!r}.")
     return result
 

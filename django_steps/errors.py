@@ -6,8 +6,9 @@ the record of a failure in the database (`failures`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Self
 
 from .durations import to_timedelta
 
@@ -76,14 +77,14 @@ class RecordedInstanceGone(StepsError, LookupError):
 
 
 class DuplicateStepName(StepsError):
-    """A step name was used twice in one pass."""
+    """A step name was used twice in one pass, or a map was given two items with one key."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(name)
+    def __init__(self, name: str, text: str = "") -> None:
+        self.name, self._text = name, text
+        super().__init__(*([name, text] if text else [name]))
 
     def __str__(self) -> str:
-        return (
+        return self._text or (
             f"The step name {self.name!r} is used twice in this run. Names identify what was recorded, "
             f'so each needs its own; in a loop include the index, as in f"{self.name}_{{i}}".'
         )
@@ -140,6 +141,46 @@ class StepFailed(StepsError):
         return f"{self.type_name}: {self.message}" if self.message else self.type_name
 
 
+class GroupFailed(ExceptionGroup[Exception], StepsError):
+    """Of several that were executed side by side, by `gather()` or `map()`, so many failed that the group has failed.
+
+    Always a group, also of one; its members are in the order of the arguments. Catch them by `except*`, or this by `except`.
+
+    - `failures`: the exceptions by key (of a map: text) or by name (of a gather).
+    - `results`: likewise what the others returned; without those that never began. It is not recorded where the group ends a
+      branch or a run, and is empty there.
+    """
+
+    failures: Mapping[str, Exception] = MappingProxyType({})
+    results: Mapping[str, Any] = MappingProxyType({})
+    # As large as all results together, which have records of their own.
+    not_recorded = ("results",)
+
+    def __new__(
+        cls,
+        message: str,
+        failures: Mapping[str, Exception] | Sequence[Exception],
+        results: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Self:
+        """`failures` by key; a list of exceptions is numbered."""
+        named = failures if isinstance(failures, Mapping) else {str(i): error for i, error in enumerate(failures)}
+        group = super().__new__(cls, message, list(named.values()))
+        group.failures = dict(named)
+        if results:
+            group.results = dict(results)
+        return group
+
+    def __init__(self, message: str, *details: Any) -> None:
+        """See `__new__`."""
+
+    def derive(self, excs: Sequence[Exception], /) -> GroupFailed:  # type: ignore[override]
+        """A group of these exceptions, as `split()` and `except*` make it."""
+        keys = {id(error): key for key, error in self.failures.items()}
+        return GroupFailed(
+            self.message, {keys.get(id(error), str(i)): error for i, error in enumerate(excs)}, self.results
+        )
+
+
 class WorkerDied(StepsError):
     """The workers that executed a run died again and again without getting any further."""
 
@@ -163,6 +204,26 @@ class StepInterrupted(NonRetryableError):
             f"Step {self.step!r} began, and its process ended before the outcome was recorded. Its effect may have happened, "
             "or not. Find out which before you retry the run: a retry executes the step again."
         )
+
+
+class TimedOut(StepsError, TimeoutError):
+    """The base of what is raised where something that is waited for has not come in time."""
+
+
+class PollTimedOut(TimedOut):
+    """A poll came to its end, by its `timeout` or its `max_checks`, and no check had found what it waits for.
+
+    `step` is its name, `checks` how many checks there were, `value` what the last of them returned (None if there was none).
+    Where the last check raised, its error is the `__cause__`.
+    """
+
+    def __init__(self, step: str, checks: int, value: Any = None) -> None:
+        self.step, self.checks, self.value = step, checks, value
+        # Several arguments would be an `errno` and a file's name to `OSError`, which a TimeoutError is.
+        super().__init__(f"Poll {step!r} has not found what it waits for in {checks} check{'s' * (checks != 1)}.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.step, self.checks, self.value)
 
 
 class RetryAfter(StepsError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from benchmarks.drivers import protocol
@@ -12,6 +13,20 @@ from django_steps import RetryPolicy, Step, workflow
 def steps(input: dict[str, int], step: Step) -> dict[str, int]:
     for number in range(input["size"]):
         step.define(f"step-{number}", do_nothing).run(number)
+    return {"done": input["size"]}
+
+
+@workflow
+def mapped(input: dict[str, int], step: Step) -> dict[str, int]:
+    """The same as `steps`, side by side."""
+    step.map("item", do_nothing, range(input["size"]))
+    return {"done": input["size"]}
+
+
+@workflow
+def napping(input: dict[str, int], step: Step) -> dict[str, int]:
+    """Items that wait for something else, as most do."""
+    step.map("nap", nap, range(input["size"]), concurrency=10)
     return {"done": input["size"]}
 
 
@@ -44,6 +59,10 @@ def fail_at_the_end(input: dict[str, int], step: Step) -> dict[str, int]:
 
 def do_nothing(number: int) -> dict[str, Any]:
     return {"number": number, "ok": True}
+
+
+def nap(number: int) -> None:
+    time.sleep(0.01)
 
 
 def fail_once() -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Which identifiers (workflow, version, queue, key, step) every database keeps and compares exactly.
 
 MySQL takes `'a'` and `'a '` for equal and nobody can see a control character, so such names are refused
-before they reach a table. What a name means is not decided here.
+before they reach a table. How the names of branches, items and groups are put together is read here, too.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from ..errors import InvalidName
 MAX_LENGTH = 255
 # Control characters, surrogates (no database takes them), and line and paragraph separators.
 _FORBIDDEN_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
+# Stands behind the first member of a gather in the name of its group.
+_GATHERED = "#+"
 # What most names are made of: a match needs no closer look.
 _is_usual = re.compile(r"[\w.:/-]+", re.ASCII).fullmatch
 
@@ -40,6 +42,43 @@ def check_name(value: Any, what: str, *, empty: bool = False, forbidden: str = "
         if not character.isascii() or not character.isprintable():
             _check_character(character, what, value)
     return str.__str__(value)  # a plain string also of a SafeString or an enum's member
+
+
+def without_keys(path: str) -> str:
+    """The name of a step without the keys of the items that it is in: what is the same for all of them.
+
+    >>> without_keys("order#17/charge")
+    'order/charge'
+    """
+    return re.sub("#[^/]*", "", path) if "#" in path else path
+
+
+def gathered_with(first: str) -> str:
+    """The name of the group of a gather, by the path of its first member. Nothing that is recorded can have it.
+
+    >>> gathered_with("user")
+    'user#+'
+    """
+    return first + _GATHERED
+
+
+def first_gathered(group: str) -> str:
+    """The path of the first member of a gather, by the name of its group."""
+    return group.removesuffix(_GATHERED)
+
+
+def is_gather(group: str) -> bool:
+    """Whether this is the group of a gather, and not that of a map."""
+    return group.endswith(_GATHERED)
+
+
+def inside(branch: str, path: str) -> str:
+    """What is recorded at `path` as it is called in the branch that it is in (an empty text: the body).
+
+    >>> inside("order#17", "order#17/charge")
+    'charge'
+    """
+    return path.removeprefix(f"{branch}/") if branch else path
 
 
 def _check_character(character: str, what: str, value: str) -> None:

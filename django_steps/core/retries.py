@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from ..durations import Duration, to_timedelta
-from ..errors import NonRetryableError, RetryAfter
+from ..errors import GroupFailed, NonRetryableError, RetryAfter
 
 logger = logging.getLogger("django_steps")
 
@@ -28,6 +28,8 @@ class RetryPolicy:
     - `initial_interval`, `max_interval`: durations (`"1s"`, a `timedelta`, or seconds). An `initial_interval` that is
       longer than `max_interval` is kept as the wait.
     - `backoff_coefficient`: the factor from one wait to the next; at least 1.
+    - `give_up_after`: a duration that bounds all attempts and waits together: no attempt is planned that would begin later
+      than this after the first one began. None: no bound but `max_attempts`, which holds beside it.
     - `jitter`: wait a random time between half of the interval and all of it, so that runs that failed
       together don't come back together.
     - `retry_on`, `give_up_on`: an exception class, a tuple of them, or a function that takes the exception
@@ -43,26 +45,30 @@ class RetryPolicy:
     initial_interval: Duration = "1s"
     backoff_coefficient: float = 2.0
     max_interval: Duration = "5m"
+    give_up_after: Duration | None = None
     jitter: bool = True
     retry_on: Condition = (Exception,)
     give_up_on: Condition = ()
     _initial: timedelta = field(init=False, repr=False, compare=False)
     _longest: timedelta = field(init=False, repr=False, compare=False)
+    _bound: timedelta | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_attempts(self.max_attempts, "RetryPolicy.max_attempts")
-        coefficient = self.backoff_coefficient
-        if isinstance(coefficient, bool) or not isinstance(coefficient, (int, float)) or not 1 <= coefficient < 1e6:
-            raise ValueError(f"RetryPolicy.backoff_coefficient must be a number of at least 1, got {coefficient!r}.")
+        check_coefficient(self.backoff_coefficient, "RetryPolicy.backoff_coefficient")
         for name in ("retry_on", "give_up_on"):
             _check_condition(getattr(self, name), f"RetryPolicy.{name}")
         object.__setattr__(self, "_initial", to_timedelta(self.initial_interval))
         object.__setattr__(self, "_longest", max(self._initial, to_timedelta(self.max_interval)))
+        bound = self.give_up_after
+        object.__setattr__(self, "_bound", None if bound is None else to_timedelta(bound))
 
     def delay_after(self, attempt: int, error: BaseException) -> timedelta | None:
         """How long to wait after `attempt` (counted from 1) failed with `error`; None: don't try again."""
         if attempt >= self.max_attempts or isinstance(error, NonRetryableError):
             return None
+        if isinstance(error, GroupFailed):  # again, if each member would be tried again
+            return None if any(_is_final(self, member) for member in error.exceptions) else self._backoff(attempt)
         if isinstance(error, RetryAfter) and (delay := _asked_for(error)) is not None:
             return delay
         if _is_excluded(self, error):
@@ -77,6 +83,10 @@ class RetryPolicy:
         if not isinstance(error, RetryAfter) or isinstance(error, NonRetryableError) or _gives_up(self, error):
             return None
         return error.delay * random.uniform(1.0, 1.1) if self.jitter else error.delay
+
+    def is_too_late(self, elapsed: timedelta) -> bool:
+        """Whether `give_up_after` forbids an attempt that would begin so long after the first one."""
+        return self._bound is not None and elapsed > self._bound
 
     def _backoff(self, attempt: int) -> timedelta:
         try:
@@ -104,6 +114,13 @@ def _check_attempts(value: Any, what: str) -> int:
     return value
 
 
+def check_coefficient(value: Any, what: str) -> float:
+    """Return the factor from one wait to the next, or raise `ValueError` naming `what`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value < 1e6:
+        raise ValueError(f"{what} must be a number of at least 1, got {value!r}.")
+    return value
+
+
 def _check_condition(condition: Any, what: str) -> None:
     classes = condition if isinstance(condition, tuple) else (condition,)
     if all(isinstance(cls, type) and issubclass(cls, BaseException) for cls in classes):
@@ -126,6 +143,15 @@ def _holds(condition: Condition, error: BaseException) -> bool:
     if isinstance(condition, (tuple, type)):
         return isinstance(error, condition)
     return bool(condition(error))
+
+
+def _is_final(policy: RetryPolicy, error: BaseException) -> bool:
+    """Whether a failed member of a group is not to be tried again."""
+    if isinstance(error, GroupFailed):
+        return any(_is_final(policy, member) for member in error.exceptions)
+    if isinstance(error, RetryAfter) and not isinstance(error, NonRetryableError):
+        return _gives_up(policy, error)
+    return isinstance(error, NonRetryableError) or _is_excluded(policy, error)
 
 
 def _is_excluded(policy: RetryPolicy, error: BaseException) -> bool:

@@ -45,7 +45,7 @@ class StepStatus:
     FAILED: Final = "failed"
     RETRYING: Final = "retrying"  # an attempt has failed, and another one is to come
     BEGUN: Final = "begun"  # an attempt of an `at_most_once` step began, and its end is not recorded
-    WAITING: Final = "waiting"  # reached, and not seen to be over: a sleep
+    WAITING: Final = "waiting"  # reached, and not seen to be over: a sleep, or a poll between its checks
 
 
 # The records that never change again, unless a retry resets them.

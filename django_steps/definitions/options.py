@@ -58,8 +58,8 @@ def step_options(name: str, options: StepOptions) -> CallOptions:
     refuse_unknown(options, StepOptions, f"Step {name!r}")
     checked = CallOptions(
         retry=to_policy(options.get("retry"), f"retry of step {name!r}"),
-        atomic=_check_flag(options.get("atomic", False), f"atomic of step {name!r}"),
-        at_most_once=_check_flag(options.get("at_most_once", False), f"at_most_once of step {name!r}"),
+        atomic=check_flag(options.get("atomic", False), f"atomic of step {name!r}"),
+        at_most_once=check_flag(options.get("at_most_once", False), f"at_most_once of step {name!r}"),
     )
     if checked.atomic and checked.at_most_once:
         raise TypeError(
@@ -183,9 +183,21 @@ def check_datetime(moment: Any, what: str) -> datetime:
     return moment
 
 
-def _check_flag(value: Any, what: str) -> bool:
+def check_flag(value: Any, what: str) -> bool:
+    """Return True or False, or raise `TypeError`."""
     if not isinstance(value, bool):
         raise TypeError(f"{what} takes True or False, got {value!r}.")
+    return value
+
+
+def check_count(value: Any, what: str, *, least: int) -> int | None:
+    """Return a whole number of at least `least`, or None, or raise `TypeError` or `ValueError`."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} takes a whole number, got {value!r}.")
+    if value < least:
+        raise ValueError(f"{what} takes a number of at least {least}, got {value}.")
     return value
 
 

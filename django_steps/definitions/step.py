@@ -1,4 +1,4 @@
-"""What a body sees: `step.define`, `step.get`, `step.sleep`, `step.sleep_until`.
+"""What a body sees: `step.define`, `step.get`, `step.poll`, `step.sleep`, `step.sleep_until`.
 
 Here is only what users type, checked where they type it. What a step does is in `engine/`, which this module knows as a
 `Performer`.
@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 from uuid import UUID
 
 from ..core import clock
 from ..core.names import check_name
 from ..durations import Duration, to_microseconds
-from .options import CallOptions, StepOptions, check_datetime, shows_options, step_options
-from .requests import Performer, RunStep, Sleep
+from .calls import Call
+from .groups import Groups
+from .options import StepOptions, check_datetime, shows_options, step_options
+from .polling import polling
+from .requests import Sleep
 from .targets import resolve
 
 if TYPE_CHECKING:
@@ -25,46 +28,14 @@ if TYPE_CHECKING:
     from django.db.models import Model, QuerySet
     from django.db.models.manager import BaseManager
 
+    from ..core.retries import RetryPolicy
+
     P = typing_extensions.ParamSpec("P", default=...)
     R = typing_extensions.TypeVar("R", default=Any)
     M = TypeVar("M", bound=Model)
 else:
     P, R = ParamSpec("P"), TypeVar("R")
 PrimaryKey = int | str | UUID
-
-
-class Call(Generic[P, R]):
-    """A defined step. `run()` executes it, or returns what is recorded of it."""
-
-    __slots__ = ("_performer", "function", "name", "options")
-
-    def __init__(
-        self, performer: Performer, name: str, function: Callable[..., Any] | None, options: CallOptions
-    ) -> None:
-        self._performer = performer
-        self.name, self.function, self.options = name, function, options
-        performer.define(name)
-
-    def __repr__(self) -> str:
-        return f"<step {self.name!r}>"
-
-    def __call__(self, function: Callable[..., Any]) -> Call[..., Any]:
-        """The decorator form: `@step.define("send")` above a function."""
-        if self.function is not None or not callable(function):
-            raise TypeError(f"Step {self.name!r} has its function already; execute it with .run(…).")
-        self.function = function
-        return self
-
-    def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Execute the step with these arguments and return its result; on later passes the recorded result.
-
-        Raises what the step's function raised, on every pass.
-        """
-        if self.function is None:
-            raise TypeError(f"Step {self.name!r} has no function: write step.define({self.name!r}, function).run(…).")
-        request = RunStep(self.name, self.function, args, kwargs, self.options)
-        result: R = self._performer.perform(request)
-        return result
 
 
 class StepDecorator(Protocol):
@@ -76,13 +47,10 @@ class StepDecorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> Call[P, R]: ...
 
 
-class Step:
-    """The `step` argument of a body."""
+class Step(Groups):
+    """The `step` argument of a body, or of a branch."""
 
-    __slots__ = ("_performer",)
-
-    def __init__(self, performer: Performer) -> None:
-        self._performer = performer
+    __slots__ = ()
 
     @overload
     def define(self, name: str, function: Callable[P, Awaitable[R]], **options: Unpack[StepOptions]) -> Call[P, R]: ...
@@ -185,15 +153,89 @@ class Step:
         function, default = resolve(target, method)
         return self.define(default if name is None else name, function, **options)
 
+    @overload
+    def poll(
+        self,
+        name: str,
+        check: Callable[P, Awaitable[R]],
+        *,
+        every: Duration,
+        timeout: Duration | None = None,
+        until: Callable[[R], object] | None = None,
+        backoff: float = 1.0,
+        max_interval: Duration | None = None,
+        max_checks: int | None = None,
+        retry: RetryPolicy | int | None = None,
+    ) -> Call[P, R]: ...
+    @overload
+    def poll(
+        self,
+        name: str,
+        check: Callable[P, R],
+        *,
+        every: Duration,
+        timeout: Duration | None = None,
+        until: Callable[[R], object] | None = None,
+        backoff: float = 1.0,
+        max_interval: Duration | None = None,
+        max_checks: int | None = None,
+        retry: RetryPolicy | int | None = None,
+    ) -> Call[P, R]: ...
+    def poll(
+        self,
+        name: str,
+        check: Callable[..., Any],
+        *,
+        every: Duration,
+        timeout: Duration | None = None,
+        until: Callable[[Any], object] | None = None,
+        backoff: float = 1.0,
+        max_interval: Duration | None = None,
+        max_checks: int | None = None,
+        retry: RetryPolicy | int | None = None,
+    ) -> Any:
+        """A step that checks until it finds something: `step.poll("shipped", find, every="10m", timeout="3d").run(7)`.
+
+        It checks at once, then `every` so often, until `check` returns something true; `.run()` returns that. All its checks
+        are one record. Between them no thread and no connection is held.
+
+        - `name`: the name of the step, as for `define()`.
+        - `check`: a function, called with the arguments of `.run()`; what it returns is recorded as a step's result.
+        - `every`: a duration: how long to wait after a check. `backoff` is the factor from one wait to the next, at least 1,
+          and `max_interval` the longest wait.
+        - `timeout`: a duration: how long to check, from when the poll is first reached. At its end comes the last check.
+        - `until`: a function of what a check returned, which says whether that is what is waited for; it must be quick and
+          have no effect. Default: whether it is true.
+        - `max_checks`: the most checks.
+        - `retry`: what happens when a check raises, as for `define()`; counted anew for each check.
+
+        `.run()` raises `PollTimedOut` where `timeout` or `max_checks` ends it, and what a check raised for which no further
+        attempt is made. Raises `InvalidName`, `DuplicateStepName`, `TypeError`, `ValueError`.
+        """
+        name = check_name(name, "step name", forbidden="#")
+        if not callable(check):
+            raise TypeError(f"Poll {name!r} takes a function, got {check!r}. Call it by .run(…), not in poll().")
+        rules = polling(
+            name,
+            every=every,
+            backoff=backoff,
+            max_interval=max_interval,
+            timeout=timeout,
+            max_checks=max_checks,
+            until=until,
+        )
+        return Call(self._performer, name, check, step_options(name, {"retry": retry}), rules)
+
     def sleep(self, name: str, duration: Duration) -> None:
         """Wait for a duration: `"100ms"`, `"5s"`, `"10m"`, `"2h"`, `"30d"`, `"1h30m"`, a timedelta, or seconds.
 
         Holds no thread and no connection while it waits. A name may be used again: that is a sleep of its own.
         """
         name = check_name(name, "sleep name", forbidden="#")
-        self._performer.perform(Sleep(name, duration_us=to_microseconds(duration)))
+        self._performer.perform(Sleep(self._performer.path(name), duration_us=to_microseconds(duration)))
 
     def sleep_until(self, name: str, moment: datetime) -> None:
         """Wait until a datetime, which must be aware where `USE_TZ` is on and naive where it is off."""
         name = check_name(name, "sleep name", forbidden="#")
-        self._performer.perform(Sleep(name, until_us=clock.to_microseconds(check_datetime(moment, "sleep_until()"))))
+        until_us = clock.to_microseconds(check_datetime(moment, "sleep_until()"))
+        self._performer.perform(Sleep(self._performer.path(name), until_us=until_us))

@@ -19,7 +19,6 @@ from ..core.context import active_pass
 from ..core.retries import ONE_ATTEMPT, RetryPolicy
 from ..definitions import Workflow, get_workflow
 from ..definitions.logger import WorkflowLogger
-from ..definitions.requests import Request
 from ..definitions.step import Step
 from ..errors import ClaimLost, EndlessBody, StepNotRun
 from ..ledger import histories, transitions
@@ -28,13 +27,13 @@ from ..ledger.histories import Recorded
 from ..ledger.records import Outcome
 from ..ledger.transitions import Finish
 from . import hooks
-from .drivers import threads
 from .ending import Ended, Ending
-from .frame import MISTAKES, Frame, ended_by
+from .frame import Frame, PassState, ended_by
 from .history import History
 from .host import Host
 from .interceptors import Interceptor, around_pass
-from .operations.table import OPERATIONS
+from .performing import Performing
+from .scopes import Scope
 
 logger = logging.getLogger("django_steps")
 
@@ -105,51 +104,21 @@ class Pass:
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
         self.workflow, self.claim, self.history, self.host = workflow, claim, history, host
-        self.frame = Frame(claim, history, host, workflow.step_retry or ONE_ATTEMPT, interceptors)
+        default_retry = workflow.step_retry or ONE_ATTEMPT
+        self.state = PassState(claim, history, default_retry, interceptors, self._arguments_of)
+        self.frame = Frame(self.state, host, Scope(history))
+        self.state.frames.append(self.frame)
 
     # -- The story ------------------------------------------------------------------------------
 
     def run(self) -> Ending:
         """Call the body, and bring the run to where the call leaves it."""
         value, error = self._call_body()
-        if self.frame.ending is not None:
-            return _settled(self.claim, self.host, self.frame.ending)
-        if self.frame.mistake is not None:  # whatever the body made of it
-            return self._raised(self.frame.mistake)
+        if self.state.ending is not None:
+            return _settled(self.claim, self.host, self.state.ending)
+        if self.state.mistake is not None:  # whatever the body made of it
+            return self._raised(self.state.mistake)
         return self._returned(value) if error is None else self._raised(error)
-
-    def define(self, name: str) -> None:
-        """A step is defined: its name is taken, and it has to be run."""
-        try:
-            self.frame.define(name)
-        except MISTAKES as mistake:
-            self.frame.mistake = mistake
-            raise
-
-    def perform(self, request: Request) -> Any:
-        """Replay a recorded operation, or carry it out and record its outcome; what the body gets."""
-        try:
-            return self._perform(request)
-        except MISTAKES as mistake:  # of the last one, which may be the record of the one before
-            self.frame.mistake = mistake
-            raise
-
-    def _perform(self, request: Request) -> Any:
-        frame = self.frame
-        frame.check(request.name)
-        for interceptor in frame.interceptors:
-            interceptor.reached(self.claim, request.name)
-        operation = OPERATIONS[type(request)]
-        name = operation.recorded_as(frame, request)
-        recorded = self.history.look_up(name, operation.kind)
-        if recorded is None or not operation.is_over(frame, recorded):
-            frame.guard.check_transaction(name)
-            try:
-                recorded = threads.drive(operation.core(frame, request, name, recorded), frame)
-            except ClaimLost:
-                frame.end(Ending(Ended.LOST))
-        self.history.deliver(recorded)
-        return operation.outcome(frame, recorded)
 
     # -- How a body ends ------------------------------------------------------------------------
 
@@ -168,16 +137,19 @@ class Pass:
             active_pass.reset(token)
 
     def _arguments(self) -> dict[str, Any]:
-        wanted = self.workflow.parameters
-        arguments: dict[str, Any] = {}
-        if "input" in wanted:
+        arguments = self._arguments_of(self.frame, self.workflow.parameters)
+        if "input" in self.workflow.parameters:
             arguments["input"] = self.workflow.to_input(values.decode(self.claim.input))
+        return arguments
+
+    def _arguments_of(self, frame: Frame, wanted: Sequence[str]) -> dict[str, Any]:
+        """What a body or a branch gets by these names, but for the input."""
+        arguments: dict[str, Any] = {}
         if "step" in wanted:
-            arguments["step"] = Step(self)
+            arguments["step"] = Step(Performing(frame))
         if "logger" in wanted:
-            arguments["logger"] = WorkflowLogger(
-                self.workflow.name, self.claim.run_id, lambda: self.history.is_replaying
-            )
+            scope = frame.scope
+            arguments["logger"] = WorkflowLogger(self.workflow.name, self.claim.run_id, lambda: scope.is_replaying)
         if "run" in wanted:
             arguments["run"] = hooks.run_instance(self.claim, self.host.connection().alias)
         return arguments
@@ -186,7 +158,7 @@ class Pass:
         misuse = self.frame.guard.take_misuse()
         if misuse is not None:
             return self._raised(misuse)
-        if names := ", ".join(map(repr, self.frame.never_run())):
+        if names := ", ".join(map(repr, self.frame.scope.never_run())):
             return self._raised(StepNotRun(f"Defined and never run: {names}. Call .run() on it, or don't define it."))
         try:
             output = values.encode(value, max_bytes=self.host.limits.max_value_bytes)
@@ -195,10 +167,10 @@ class Pass:
         return self._ended(*_finish(self.claim, self.host, Ended.SUCCEEDED, output=output))
 
     def _raised(self, error: BaseException) -> Ending:
-        steps = self.frame.attribution.steps_of(error)
-        text = failures.with_steps(self._error_text(error, steps), steps)
+        steps = self.state.attribution.steps_of(error)
+        text = failures.with_steps(self._error_text(error), steps)
         policy: RetryPolicy | None = self.workflow.retry
-        delay = policy.delay_after(self.claim.attempts, error) if policy and failures.is_retryable(text) else None
+        delay = self._delay(policy, error) if policy and failures.is_retryable(text) else None
         if delay is None or not self._may_reset(steps):
             outcome, ending = _finish(self.claim, self.host, Ended.FAILED, error=text)
             if outcome is Outcome.WRITTEN and self.host.logs_failures:
@@ -211,13 +183,19 @@ class Pass:
         )
         return self._ended(outcome, Ending(Ended.SUSPENDED, due_us, reset=steps))
 
-    def _error_text(self, error: BaseException, steps: list[str]) -> str:
+    def _delay(self, policy: RetryPolicy, error: BaseException) -> timedelta | None:
+        """How long to wait before the next attempt of the run; None: there is none."""
+        delay = policy.delay_after(self.claim.attempts, error)
+        if delay is None:
+            return None
+        elapsed = timedelta(microseconds=self.claim.now() - self.claim.attempting_since)
+        return None if policy.is_too_late(elapsed + delay) else delay
+
+    def _error_text(self, error: BaseException) -> str:
         """The record of the error; where it is a step's own, the step's record, which has the whole traceback."""
-        if self.frame.attribution.step_of(error) is not None:
-            recorded = self.history.look_up(steps[0], "step")
-            if recorded is not None and recorded.error:
-                return recorded.error
-        return failures.record(error)
+        recorded = self.state.attribution.record_of(error)
+        text = self.history.recorded(recorded).error if recorded else None
+        return text or failures.record(error)
 
     def _may_reset(self, steps: list[str]) -> bool:
         """Whether the body has not handled the failures of these steps."""

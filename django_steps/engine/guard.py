@@ -22,12 +22,13 @@ class Guard:
         inside = active_step.get()
         if inside is not None:
             self._misuse = NestedStep(
-                f"Step {name!r} was called inside step {inside.name!r}. Call steps from the body, one after the other."
+                f"Step {name!r} was called inside step {inside.name!r}. Call steps from the body."
             )
             raise self._misuse
         if thread_id() != self._thread:
             self._misuse = WrongThread(
-                f"Step {name!r} was called from another thread. Call steps from the body's own thread."
+                f"Step {name!r} was called from another thread. Call steps from the body's own thread; step.map() and "
+                "step.gather() execute several at once."
             )
             raise self._misuse
 

@@ -1,64 +1,64 @@
-"""What one run has recorded, as a pass reads it: look up, notice duplicates and mismatches.
+"""What one run has recorded, as a pass reads it: look up, notice mismatches, hand out positions.
 
-Nothing is written here. The database's part of reading is in `ledger/histories.py`.
+Which names are taken and what the body has been given is in `scopes.py`. Nothing is written here; the database's part of
+reading is in `ledger/histories.py`.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from itertools import takewhile
 
-from ..errors import DuplicateStepName, FailureWasHandled, HistoryMismatch
+from ..errors import FailureWasHandled, HistoryMismatch
 from ..ledger import database, order
 from ..ledger.histories import Recorded
+from ..ledger.order import Place
 from ..ledger.records import StepWrite
 
 
 class History:
-    """The records of a run, by name, and which of them this pass has reached so far.
+    """The records of a run, by name. All threads that execute the run share it.
 
     `load_long` fetches an output that is too long to be kept in memory for every run.
     """
 
-    __slots__ = ("_ahead", "_load_long", "_next_position", "_records", "_reserved", "_sleeps", "delivered")
+    __slots__ = ("_begun", "_in_branch", "_load_long", "_lock", "_next_position", "_records")
 
     def __init__(self, records: Iterable[Recorded] = (), load_long: Callable[[str], str | None] | None = None) -> None:
         self._records = {record.name: record for record in records}
-        self._ahead = set(self._records)
         self._load_long = load_long
-        self._reserved: set[str] = set()
-        self._sleeps: dict[str, int] = {}
-        self.delivered = -1  # the highest position whose outcome the body has been given in this pass
         self._next_position = max((record.position for record in self._records.values()), default=-1) + 1
+        self._lock = threading.Lock()
+        # Made when they are first asked for: most runs have no branches.
+        self._in_branch: dict[str, set[str]] | None = None
+        self._begun: set[str] | None = None
 
-    @property
-    def is_replaying(self) -> bool:
-        """Whether there are recorded steps that this pass has not reached yet."""
-        return bool(self._ahead)
+    def names_in(self, branch: str) -> set[str]:
+        """The names that are recorded in a branch, or (an empty text) in the body itself; a set of the caller's own."""
+        if not self._records:
+            return set()
+        with self._lock:
+            if self._in_branch is None:
+                self._in_branch = {}
+                for record in list(self._records.values()):
+                    self._in_branch.setdefault(record.branch, set()).add(record.name)
+            return set(self._in_branch.get(branch, ()))
 
-    def reserve(self, name: str) -> None:
-        """Take a step name for this pass; `DuplicateStepName` if it is taken."""
-        if name in self._reserved:
-            raise DuplicateStepName(name)
-        self._reserved.add(name)
-
-    def reserve_sleep(self, name: str) -> str:
-        """Take a name for a sleep and return the one it is recorded under: the second of a name is `name#2`."""
-        count = self._sleeps.get(name, 0) + 1
-        recorded_as = name if count == 1 else f"{name}#{count}"
-        self.reserve(recorded_as)
-        self._sleeps[name] = count
-        return recorded_as
+    def has_begun(self, branch: str) -> bool:
+        """Whether anything is recorded in a branch, or in those within it."""
+        with self._lock:
+            if self._begun is None:
+                self._begun = set()
+                for record in list(self._records.values()):
+                    self._begun.update(level.branch for level in _place(record).levels)
+        return branch in self._begun
 
     def look_up(self, name: str, kind: str) -> Recorded | None:
         """What is recorded under a name; `HistoryMismatch` if it is of another kind."""
         record = self._records.get(name)
-        if record is None:
-            self._ahead.clear()  # what this pass has not come by until now, the code has left out
-            return None
-        self._ahead.discard(name)
-        if record.kind != kind:
+        if record is not None and record.kind != kind:
             raise HistoryMismatch(
                 f"This run has recorded {name!r} as a {record.kind}, and the code now asks for a {kind}. "
                 f"Give the new {kind} another name, or register the changed workflow under a new version."
@@ -77,8 +77,9 @@ class History:
 
     def next_position(self) -> int:
         """The position of the next new record, higher than all others."""
-        position = self._next_position
-        self._next_position += 1
+        with self._lock:
+            position = self._next_position
+            self._next_position += 1
         return position
 
     def final_position(self, position: int) -> int:
@@ -86,15 +87,13 @@ class History:
         highest."""
         return position if position == self._next_position - 1 else self.next_position()
 
-    def deliver(self, record: Recorded) -> None:
-        """The body is given the outcome of a step, or goes on after a sleep."""
-        self.delivered = max(self.delivered, record.position)
-        if record.status == "waiting":
-            self._records[record.name] = replace(record, status="succeeded")
+    def pass_over(self, record: Recorded) -> None:
+        """What the record waits for is over, which is not written."""
+        self._put(replace(record, status="succeeded"))
 
     def is_handled(self, steps: Collection[str]) -> bool:
         """Whether others are recorded that are later than the first failure of these steps: the body has handled it."""
-        places = [(record.name, record.position, record.after) for record in self._records.values()]
+        places = [_place(record) for record in list(self._records.values())]
         try:
             order.failures(places, steps)
         except FailureWasHandled:
@@ -105,7 +104,7 @@ class History:
         """Remember what this pass has just recorded; a long output only by name, since a pass asks for it once."""
         if len(record.output or "") > database.LONG_VALUE:
             record = replace(record, output=None, is_long=True)
-        self._records[record.name] = record
+        self._put(record)
 
     def records(self) -> list[Recorded]:
         """What is final, in order, up to the first record that is not: what a later pass needs not load again.
@@ -114,6 +113,16 @@ class History:
         """
         ordered = sorted(self._records.values(), key=lambda record: record.position)
         return list(takewhile(lambda record: record.is_final, ordered))
+
+    def _put(self, record: Recorded) -> None:
+        self._records[record.name] = record
+        if self._in_branch is not None:
+            with self._lock:
+                self._in_branch.setdefault(record.branch, set()).add(record.name)
+
+
+def _place(record: Recorded) -> Place:
+    return Place.read(record.name, record.position, record.after, record.context)
 
 
 def as_recorded(write: StepWrite) -> Recorded:
@@ -129,4 +138,6 @@ def as_recorded(write: StepWrite) -> Recorded:
         write.error,
         write.attempt_log,
         write.wakes_at_us,
+        write.branch,
+        write.context,
     )

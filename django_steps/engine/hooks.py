@@ -13,6 +13,7 @@ from django.dispatch import Signal
 from .. import failures, signals
 from ..core import clock
 from ..core.context import active_pass
+from ..core.states import StepStatus
 from ..ledger.claims import Claim
 from ..ledger.records import StepWrite
 from ..models import WorkflowRun
@@ -22,6 +23,7 @@ from .operations.attempts import Attempt, Executed
 
 logger = logging.getLogger("django_steps")
 
+_WITH_FUNCTIONS = ("step", "poll")
 _OF_ENDING = {
     Ended.SUCCEEDED: signals.run_succeeded,
     Ended.FAILED: signals.run_failed,
@@ -68,7 +70,7 @@ class Signals(Interceptor):
         return proceed()
 
     def recorded(self, claim: Claim, write: StepWrite, error: BaseException | None) -> None:
-        if write.kind == "step":
+        if write.kind in _WITH_FUNCTIONS and not (write.status == StepStatus.WAITING and error is None):
             _send(signals.step_succeeded if error is None else signals.step_failed, claim, step=write.name)
 
 

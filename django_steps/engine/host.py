@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -28,6 +28,7 @@ from .ending import Ending
 logger = logging.getLogger("django_steps")
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,22 @@ class Limits:
     @classmethod
     def from_settings(cls) -> Limits:
         return cls(conf.inline_wait // timedelta(microseconds=1), conf.max_value_bytes)
+
+
+class Handed(Protocol):
+    """A record that is on its way to the database."""
+
+
+class Helpable(Protocol):
+    """Work that other threads can help with."""
+
+    def wants_help(self) -> bool:
+        """Whether there is something for another thread to do."""
+        ...
+
+    def help(self, gives_way: Callable[[], bool]) -> None:
+        """Do some of it on the calling thread, until there is no more or `gives_way()`."""
+        ...
 
 
 class Host(Protocol):
@@ -68,6 +85,45 @@ class Host(Protocol):
 
     def wait(self, seconds: float) -> None:
         """Wait; less when there is a reason to look up."""
+        ...
+
+    # What is executed side by side.
+
+    def hand_over(self, write: StepWrite) -> Handed:
+        """Let a new record be committed soon, together with others."""
+        ...
+
+    def is_answered(self, handed: Handed) -> bool:
+        """Whether `settle()` would not wait."""
+        ...
+
+    def settle(self, handed: Handed) -> Outcome:
+        """Wait until the record is committed; its outcome. Raises what `record()` raises."""
+        ...
+
+    def offer(self, work: Helpable) -> None:
+        """Let threads that are idle help, until `withdraw()`."""
+        ...
+
+    def withdraw(self, work: Helpable) -> None:
+        """Let no more threads help; those that do go on to the end of what they do."""
+        ...
+
+    def call_for_help(self) -> None:
+        """Let more threads look for work: what is offered takes long."""
+        ...
+
+    def park(self) -> None:
+        """Keep this thread, which helps and whose work never ends, waiting for good; another one takes its place."""
+        ...
+
+    def for_helper(self) -> Host:
+        """The same place for a thread that helps: a host is used by one thread at a time."""
+        ...
+
+    def arrange(self, begun: Sequence[U], others: Sequence[U], concurrency: int | None) -> Sequence[U]:
+        """The order in which units of a group are executed: those that had begun in an earlier pass, which keep their places
+        among the `concurrency` (None: all) that may have begun, and the others."""
         ...
 
     @property
@@ -127,8 +183,41 @@ class Direct:
     def wait(self, seconds: float) -> None:
         time.sleep(seconds)
 
+    def hand_over(self, write: StepWrite) -> Handed:
+        return _Answered(self.record(write))
+
+    def is_answered(self, handed: Handed) -> bool:
+        return True
+
+    def settle(self, handed: Handed) -> Outcome:
+        assert isinstance(handed, _Answered)
+        return handed.outcome
+
+    def offer(self, work: Helpable) -> None:
+        """There are no other threads."""
+
+    def withdraw(self, work: Helpable) -> None:
+        """There are no other threads."""
+
+    def call_for_help(self) -> None:
+        """There are no other threads."""
+
+    def park(self) -> None:
+        """No thread helps here."""
+
+    def for_helper(self) -> Self:
+        return self
+
+    def arrange(self, begun: Sequence[U], others: Sequence[U], concurrency: int | None) -> Sequence[U]:
+        return [*begun, *others]
+
     def has_endless_body(self, claim: Claim, ending: Ending) -> None:
         logger.error("%s", endless_body(claim.run_id))
+
+
+@dataclass(slots=True)
+class _Answered:
+    outcome: Outcome
 
 
 def endless_body(run_id: UUID) -> EndlessBody:

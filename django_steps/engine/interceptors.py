@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from ..definitions.requests import CallBranch
 from ..ledger.claims import Claim
 from ..ledger.records import StepWrite
 from .ending import Ending
@@ -17,8 +18,8 @@ from .operations.attempts import Attempt, Executed
 class Interceptor:
     """Override what is of interest; every method leaves things as they are.
 
-    What an interceptor raises is a mistake of its own, and ends the pass as failed. All methods are called on the thread of the
-    pass.
+    What an interceptor raises is a mistake of its own, and ends the pass as failed. All methods are called on a thread of the
+    pass: what is executed side by side may have several.
     """
 
     def around_pass(self, claim: Claim, proceed: Callable[[], Ending]) -> Ending:
@@ -32,8 +33,13 @@ class Interceptor:
         """
         return proceed()
 
-    def reached(self, claim: Claim, name: str) -> None:
-        """A body has come to an operation, which is going to be replayed or carried out."""
+    def reached(self, claim: Claim, name: str, branch: str) -> None:
+        """A body, or a branch (of which `branch` is the path), has come to an operation, which is going to be replayed or
+        carried out."""
+
+    def entered(self, claim: Claim, request: CallBranch) -> None:
+        """The function of a branch is about to be called: on each pass until the branch is recorded, and again in the same
+        pass after it was suspended."""
 
     def recorded(self, claim: Claim, write: StepWrite, error: BaseException | None) -> None:
         """A record is committed; `error` is the exception of an attempt that failed."""

@@ -5,6 +5,8 @@ The exception may be a step's own, one raised from it or while it was handled, o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class Attribution:
     """The exceptions that a pass has raised in its body, and the steps they came from."""
@@ -12,15 +14,19 @@ class Attribution:
     __slots__ = ("_raised",)
 
     def __init__(self) -> None:
-        self._raised: list[tuple[BaseException, str]] = []
+        self._raised: list[tuple[BaseException, Sequence[str], str]] = []
 
-    def remember(self, error: BaseException, step: str) -> None:
-        """A step's failure is about to be raised in the body."""
-        self._raised.append((error, step))
+    def remember(self, error: BaseException, steps: Sequence[str], record: str = "") -> None:
+        """A failure is about to be raised in the body: that of these steps, of which one `record` (its name) has the text."""
+        self._raised.append((error, steps, record))
 
-    def step_of(self, error: BaseException) -> str | None:
-        """The step whose failure this very exception is."""
-        return next((step for raised, step in self._raised if raised is error), None)
+    def steps_it_is(self, error: BaseException) -> Sequence[str]:
+        """The steps whose failure this very exception is."""
+        return next((steps for raised, steps, _ in self._raised if raised is error), ())
+
+    def record_of(self, error: BaseException) -> str:
+        """The name of the record that this very exception was made from; empty for none."""
+        return next((record for raised, _, record in self._raised if raised is error), "")
 
     def steps_of(self, error: BaseException) -> list[str]:
         """The steps whose failures this exception is, or holds, or was raised from or in.
@@ -39,9 +45,8 @@ class Attribution:
                     waiting.append((origin, None))
             elif id(error) not in seen:
                 seen.add(id(error))
-                step = self.step_of(error)
-                if step is not None:
-                    found.append(step)
+                if steps := self.steps_it_is(error):
+                    found += steps
                     continue
                 waiting.append((error, len(found)))
                 if isinstance(error, BaseExceptionGroup):

@@ -12,7 +12,7 @@ from typing import Any
 
 from django.utils.functional import Promise
 
-from ..errors import StepsError
+from ..errors import GroupFailed, StepsError
 from ..values.classes import built_in_base, class_name, shown_name
 from .arguments import Reference, encode
 from .builder import Node, NotKept, build, own, slots_of
@@ -156,6 +156,9 @@ def _attributes(exc: BaseException) -> dict[str, Any]:
             attributes[name] = slot.__get__(exc)
         except AttributeError:  # nothing in it
             continue
+    if isinstance(exc, GroupFailed):
+        for name in exc.not_recorded:
+            attributes.pop(name, None)
     return attributes
 
 

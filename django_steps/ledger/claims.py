@@ -36,6 +36,8 @@ class Claim:
     is_first: bool  # no worker had begun the run
     worker_id: int
     started_at: int  # when the run was claimed for the first time, microseconds
+    attempting_since: int  # when it was, since its start or the last retry by hand
+    checkpoint: str  # what steps had said of how far they were when their worker died
     claimed_at: int  # the database's time, microseconds
     claimed_on: float  # the same moment on this process's monotonic clock, seconds
     held_until: float  # on that clock: how long the claim stands for certain
@@ -52,7 +54,10 @@ class Claimed(NamedTuple):
     ended: list[UUID]
 
 
-_READ = "id, workflow, version, queue, input, attempts, recoveries, generation, has_history, started_at"
+_READ = (
+    "id, workflow, version, queue, input, attempts, recoveries, generation, has_history, started_at, attempting_since_us,"
+    " checkpoint"
+)
 
 
 def claim(connection: BaseDatabaseWrapper, terms: Terms, limit: int, *, wakes: bool = True) -> Claimed:
@@ -126,12 +131,13 @@ def _take_at_once(
             f"WITH ready AS MATERIALIZED ({_selection(connection, limit, condition, f'{_READ}, priority')})"
             f" UPDATE {RUN} r SET status = 'running', phase = {TIMED}, available_at_us = {now} + %s, claim_token = %s,"
             " worker_id = %s, suspect_since_us = NULL, has_history = true,"
-            f" started_at = COALESCE(r.started_at, to_timestamp({now} / 1000000.0))"
+            f" started_at = COALESCE(r.started_at, to_timestamp({now} / 1000000.0)),"
+            f" attempting_since_us = COALESCE(r.attempting_since_us, {now})"
             f" FROM ready WHERE r.id = ready.id RETURNING {returned}, {now}, ready.priority",
             [*parameters, terms.lease_us, token, terms.worker_id],
         )
         rows = cursor.fetchall()
-    rows.sort(key=lambda row: (-row[11], row[0]))
+    rows.sort(key=lambda row: (-row[13], row[0]))
     return _claims(connection, rows, terms, token, asked_on)
 
 
@@ -146,9 +152,9 @@ def _take_selected(
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {RUN} SET status = 'running', phase = {TIMED}, available_at_us = {now} + %s, claim_token = %s,"
-            " worker_id = %s, suspect_since_us = NULL, has_history = %s, started_at = COALESCE(started_at, %s)"
-            f" WHERE id IN ({dialect.marks(ids)})",
-            [terms.lease_us, token, terms.worker_id, True, dialect.date_value(connection, int(rows[0][10])), *ids],
+            " worker_id = %s, suspect_since_us = NULL, has_history = %s, started_at = COALESCE(started_at, %s),"
+            f" attempting_since_us = COALESCE(attempting_since_us, {now}) WHERE id IN ({dialect.marks(ids)})",
+            [terms.lease_us, token, terms.worker_id, True, dialect.date_value(connection, int(rows[0][12])), *ids],
         )
     return _claims(connection, rows, terms, token, asked_on)
 
@@ -172,8 +178,10 @@ def _claims(
             has_history=bool(row[8]),
             worker_id=terms.worker_id,
             is_first=row[9] is None,
-            started_at=dialect.read_date(connection, row[9]) or int(row[10]),
-            claimed_at=int(row[10]),
+            started_at=dialect.read_date(connection, row[9]) or int(row[12]),
+            attempting_since=int(row[10] or row[12]),
+            checkpoint=row[11],
+            claimed_at=int(row[12]),
             claimed_on=claimed_on,
             held_until=held_until,
         )

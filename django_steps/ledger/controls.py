@@ -6,6 +6,7 @@ only then. So there are never two bodies at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from django.db import transaction
@@ -13,18 +14,20 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core.names import MAX_LENGTH
 from ..core.states import CANCELABLE, RETRYABLE, Status
-from ..errors import InvalidState, UnknownStep
+from ..errors import InvalidState
 from ..failures import FailureRecord
 from . import database, dialect, moves, order
+from .order import Place
 from .resets import reset_failures, reset_from
 from .tables import RUN, STEP, WORKER
 
 # How often a cancel looks again at a run that moves between one UPDATE and the next.
 _LOOKS = 10
+_MOST_NAMED = 200  # steps in a condition; of a run where more failed all records are looked at
 _NO_ERROR = "error = NULL, error_type = '', failed_step = ''"
 
 
-def retry(connection: BaseDatabaseWrapper, run_id: UUID, from_step: str | None = None) -> None:
+def retry(connection: BaseDatabaseWrapper, run_id: UUID, from_step: str | Sequence[str] | None = None) -> None:
     """Let a failed or canceled run go on.
 
     Raises `InvalidState` in any other status, `FailureWasHandled` where going on would redo what was compensated,
@@ -35,14 +38,13 @@ def retry(connection: BaseDatabaseWrapper, run_id: UUID, from_step: str | None =
         with transaction.atomic(using=connection.alias):
             _make_pending(connection, run_id)
             if from_step is not None:
-                reset_from(connection, run_id, from_step, position_of(connection, run_id, from_step))
+                reset_from(connection, run_id, [from_step] if isinstance(from_step, str) else from_step)
             else:
                 reset_failures(connection, run_id, failures_to_reset(connection, run_id))
             with connection.cursor() as cursor:
-                cursor.execute(
-                    f"UPDATE {RUN} SET {_NO_ERROR} WHERE id = %s",
-                    [dialect.key(connection, run_id)],
-                )
+                # From a step means from its beginning, and that of all later ones.
+                columns = _NO_ERROR if from_step is None else f"{_NO_ERROR}, {moves.NO_CHECKPOINT}"
+                cursor.execute(f"UPDATE {RUN} SET {columns} WHERE id = %s", [dialect.key(connection, run_id)])
 
     database.retrying(connection, statements)
 
@@ -87,19 +89,6 @@ def _cancel(connection: BaseDatabaseWrapper, run_id: UUID, reason: str, by: str)
         return bool(cursor.rowcount)
 
 
-def position_of(connection: BaseDatabaseWrapper, run_id: UUID, name: str) -> int:
-    """The position of a recorded step, or `UnknownStep` that lists the recorded ones."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT name, position FROM {STEP} WHERE run_id = %s ORDER BY position", [dialect.key(connection, run_id)]
-        )
-        positions: dict[str, int] = dict(cursor.fetchall())
-    if name not in positions:
-        recorded = ", ".join(repr(step) for step in list(positions)[:50]) or "none"
-        raise UnknownStep(f"Run {run_id} has recorded no step {name!r}. Recorded are: {recorded}.")
-    return positions[name]
-
-
 def failures_to_reset(connection: BaseDatabaseWrapper, run_id: UUID) -> list[str]:
     """The steps whose failures ended a run, or `FailureWasHandled` if others are later than the first of them."""
     with connection.cursor() as cursor:
@@ -108,12 +97,19 @@ def failures_to_reset(connection: BaseDatabaseWrapper, run_id: UUID) -> list[str
         steps = FailureRecord.read(error).steps if error else ()
         if not steps:
             return []
+        if len(steps) > _MOST_NAMED:
+            condition, parameters = "", []
+        else:
+            condition = (
+                f" AND (name IN ({dialect.marks(steps)}) OR after >="
+                f" (SELECT MIN(position) FROM {STEP} WHERE run_id = %s AND name IN ({dialect.marks(steps)})))"
+            )
+            parameters = [*steps, dialect.key(connection, run_id), *steps]
         cursor.execute(
-            f"SELECT name, position, after FROM {STEP} WHERE run_id = %s AND (name IN ({dialect.marks(steps)}) OR after >="
-            f" (SELECT MIN(position) FROM {STEP} WHERE run_id = %s AND name IN ({dialect.marks(steps)})))",
-            [dialect.key(connection, run_id), *steps, dialect.key(connection, run_id), *steps],
+            f"SELECT name, position, after, context FROM {STEP} WHERE run_id = %s{condition}",
+            [dialect.key(connection, run_id), *parameters],
         )
-        return order.failures(cursor.fetchall(), steps)
+        return order.failures([Place.read(*row) for row in cursor.fetchall()], steps)
 
 
 # Making a run pending again comes first in the transaction of a retry: the UPDATE locks the row, so that no claim takes the
@@ -128,8 +124,9 @@ def failures_to_reset(connection: BaseDatabaseWrapper, run_id: UUID) -> list[str
 def _make_pending(connection: BaseDatabaseWrapper, run_id: UUID) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {RUN} SET {moves.ready(dialect.now(connection))}, attempts = 1, recoveries = 0, recovery_mark = 0,"
-            " generation = generation + 1, finished_at = NULL, output = NULL, cancel_reason = '', canceled_by = ''"
+            f"UPDATE {RUN} SET {moves.ready(dialect.now(connection))}, attempts = 1, attempting_since_us = NULL,"
+            " recoveries = 0, recovery_mark = 0, generation = generation + 1, finished_at = NULL, output = NULL,"
+            " cancel_reason = '', canceled_by = ''"
             f" WHERE id = %s AND status IN ({dialect.marks(RETRYABLE)})",
             [dialect.key(connection, run_id), *RETRYABLE],
         )

@@ -120,6 +120,15 @@ def _as_own(connection: BaseDatabaseWrapper) -> Iterator[None]:
         connections[connection.alias] = own
 
 
+def limit_lock_waits(connection: BaseDatabaseWrapper, seconds: float) -> None:
+    """Bound how long statements wait for a lock: those of this transaction, in MySQL and MariaDB those of the session."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute(f"SET LOCAL lock_timeout = {int(seconds * 1000)}")
+        elif connection.vendor == "mysql":
+            cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {max(1, round(seconds))}")
+
+
 def check_constraints(connection: Any, tables: Collection[str] | None = None) -> None:
     """Raise `IntegrityError` for a deferred constraint that a commit would find violated; changes nothing.
 

@@ -33,6 +33,8 @@ class Recorded:
     error: str | None
     attempt_log: str
     wakes_at_us: int | None
+    branch: str = ""
+    context: str | None = None
     is_long: bool = False  # the output is too long to be kept here; read it with `long_output`
 
     @property
@@ -93,7 +95,7 @@ def _select(connection: BaseDatabaseWrapper, known: Mapping[UUID, int], limit: i
     return database.fetch_all(
         connection,
         f"SELECT run_id, name, kind, position, after, status, attempts,"
-        f" CASE WHEN LENGTH(output) <= {database.LONG_VALUE} THEN output END, error, attempt_log, wakes_at_us,"
+        f" CASE WHEN LENGTH(output) <= {database.LONG_VALUE} THEN output END, error, attempt_log, wakes_at_us, branch, context,"
         f" LENGTH(output) > {database.LONG_VALUE} FROM {STEP} WHERE {' OR '.join(conditions)} ORDER BY run_id, position"
         + (f" LIMIT {limit}" if limit else ""),
         parameters,
@@ -101,4 +103,4 @@ def _select(connection: BaseDatabaseWrapper, known: Mapping[UUID, int], limit: i
 
 
 def _recorded(row: tuple[Any, ...]) -> Recorded:
-    return Recorded(*row[1:11], is_long=bool(row[11]))  # type: ignore[misc]
+    return Recorded(*row[1:13], is_long=bool(row[13]))  # type: ignore[misc]

@@ -18,10 +18,10 @@ from django.db.models import Model
 
 from ..core.ids import uuid7
 from . import database, dialect, records
-from .order import IS_LATER
 from .postgresql import prepared
 from .postgresql.literals import execute_as_literals, literals
 from .postgresql.prepared import Statement
+from .resets import delete, found_from
 from .tables import READY, RUN, STEP, TIMED
 
 M = TypeVar("M", bound=Model)
@@ -139,15 +139,20 @@ def find_by_key(connection: BaseDatabaseWrapper, model: type[M], workflow: str, 
     return next(iter(model._base_manager.using(connection.alias).raw(statement, [workflow, key])), None)
 
 
-def copy_steps(connection: BaseDatabaseWrapper, source: UUID, target: UUID, name: str, position: int) -> None:
-    """Give a new run what another one has recorded, but for the step `name`, which is at `position`, and what is later."""
-    columns = (*records.TYPES, "branch", "arguments")
+def copy_steps(connection: BaseDatabaseWrapper, source: UUID, target: UUID, from_step: str) -> None:
+    """Give a new run what another one has recorded, but for what a retry from `from_step` executes again.
+
+    Raises `UnknownStep`.
+    """
+    columns = (*records.TYPES, "arguments")
+    names, failed = found_from(connection, source, [from_step])
     with connection.cursor() as cursor:
         cursor.execute(
             f"INSERT INTO {STEP} (run_id, {', '.join(columns)}) SELECT t.id, {', '.join(f's.{c}' for c in columns)}"
-            f" FROM {STEP} s, {RUN} t WHERE t.id = %s AND s.run_id = %s AND s.name <> %s AND NOT s.{IS_LATER}",
-            [dialect.key(connection, target), dialect.key(connection, source), name, position],
+            f" FROM {STEP} s, {RUN} t WHERE t.id = %s AND s.run_id = %s",
+            [dialect.key(connection, target), dialect.key(connection, source)],
         )
+        delete(connection, target, names.union(failed))
         cursor.execute(f"UPDATE {RUN} SET has_history = %s WHERE id = %s", [True, dialect.key(connection, target)])
 
 

@@ -10,19 +10,26 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from . import database, dialect
 from .tables import RUN, TIMED, WORKER
 
+_LONGEST_LOCK_WAIT = 0.25  # seconds; MySQL and MariaDB know whole ones only
+
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What a worker knows of a run that it holds; `progress` is (done, total) or None."""
+    """What a worker knows of a run that it holds; `progress` is (done, total) or None.
+
+    `checkpoint`: the text of its checkpoints where the row has another one, else None.
+    """
 
     token: int
     current_step: str = ""
     progress: tuple[int, int] | None = None
+    checkpoint: str | None = None
 
 
 @dataclass(slots=True)
@@ -54,6 +61,26 @@ def renew(connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holding], lea
     return found
 
 
+def renew_waiting(connection: BaseDatabaseWrapper, run_id: UUID, holding: Holding, lease_us: int) -> Renewal:
+    """Renew the lease of one run, waiting a moment for whoever has locked it; alone, so that no other one waits as well.
+
+    A run with many writes in succession is always locked by one of them: `renew()`, which leaves it out, would never find it
+    free.
+    """
+    found, holdings = Renewal(), {run_id: holding}
+    try:
+        with database.writing(connection):
+            database.limit_lock_waits(connection, _LONGEST_LOCK_WAIT)
+            _look(connection, holdings, found, wait=True)
+            if found.renewed:
+                _extend(connection, holdings, lease_us)
+    except OperationalError as error:
+        if not database.is_transient(error):
+            raise
+        return Renewal()
+    return found
+
+
 def check(connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holding]) -> Renewal:
     """Look, without locking anything, for runs that were lost or canceled: one statement."""
     found = Renewal()
@@ -79,13 +106,18 @@ def beat(connection: BaseDatabaseWrapper, worker_id: int) -> None:
 
 
 def _look(
-    connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holding], found: Renewal, *, lock: bool = True
+    connection: BaseDatabaseWrapper,
+    holdings: Mapping[UUID, Holding],
+    found: Renewal,
+    *,
+    lock: bool = True,
+    wait: bool = False,
 ) -> None:
     ids = [dialect.key(connection, run_id) for run_id in sorted(holdings)]
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT id, claim_token, status, phase FROM {RUN} WHERE id IN ({dialect.marks(ids)}) ORDER BY id"
-            f"{dialect.locking(connection) if lock else ''}",
+            f"{dialect.locking(connection, wait=wait) if lock else ''}",
             ids,
         )
         rows = cursor.fetchall()
@@ -113,12 +145,20 @@ def _extend(connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holding], l
 
 
 def _assignments(connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holding]) -> tuple[str, list[Any]]:
-    """Which step each run is in, and how far its body says it is: carried by the renewal, so that they cost no write."""
+    """Which step each run is in, and how far its body and its steps say they are: carried by the renewal, so that they
+    cost no write."""
     steps = {run_id: holding.current_step for run_id, holding in holdings.items()}
     done = {run_id: holding.progress[0] for run_id, holding in holdings.items() if holding.progress}
     total = {run_id: holding.progress[1] for run_id, holding in holdings.items() if holding.progress}
+    kept = {run_id: holding.checkpoint for run_id, holding in holdings.items() if holding.checkpoint is not None}
     clauses, parameters = [], []
-    for column, values in (("current_step", steps), ("progress_done", done), ("progress_total", total)):
+    columns: dict[str, dict[UUID, Any]] = {
+        "current_step": steps,
+        "progress_done": done,
+        "progress_total": total,
+        "checkpoint": kept,
+    }
+    for column, values in columns.items():
         if values:
             clauses.append(f"{column} = CASE id {'WHEN %s THEN %s ' * len(values)}ELSE {column} END")
             parameters += [

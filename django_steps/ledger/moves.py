@@ -15,6 +15,8 @@ from .tables import ENDED, READY, TIMED
 
 # No suspicion against a worker, and no step in execution.
 _CALM = "suspect_since_us = NULL, current_step = ''"
+# A recovery leaves the checkpoints: whoever executes the steps next goes on from them.
+NO_CHECKPOINT = "checkpoint = ''"
 # A run that no worker holds.
 _RELEASED = f"worker_id = NULL, claim_token = NULL, {_CALM}"
 
@@ -33,5 +35,8 @@ def ready(since: str) -> str:
 
 
 def suspended(until: str = "%s") -> str:
-    """The run sleeps. `until` is SQL for the machine time at which it is due: by default a parameter."""
-    return f"status = '{Status.SLEEPING}', phase = {TIMED}, available_at_us = {until}, {_RELEASED}"
+    """The run sleeps. `until` is SQL for the machine time at which it is due: by default a parameter.
+
+    No step is in execution, so the checkpoints are in the records.
+    """
+    return f"status = '{Status.SLEEPING}', phase = {TIMED}, available_at_us = {until}, {_RELEASED}, {NO_CHECKPOINT}"

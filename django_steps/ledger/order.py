@@ -2,32 +2,133 @@
 
 - A record's *position* is its place in the order in which outcomes were recorded. The final record of a step that was tried
   before has a new one, higher than all others; until then it keeps the position of its first record.
-- Its *after* is the highest position whose outcome the body had been given when it called the step; -1 for none.
+- Its *after* is the highest position whose outcome the body, or the branch that called the step, had been given by then; -1
+  for none.
 - B is *later* than A if `B.after >= A.position`: the body knew A's outcome when it called B. A step that a later deploy
   put before A is recorded after A failed, and is not later: A is called again without the body having seen the failure.
+- Branches that are executed side by side don't see each other's outcomes. So where B was called in a branch that A is not
+  in, it counts what was known where that branch was called: its *entry*.
 - A failure is *handled* if another step is later than it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from ..errors import FailureWasHandled
+from . import contexts
 
-Place = tuple[str, int, int]  # the name of a record, its position, its `after`
 
-# SQL for: is later than the record at a position, which is the parameter.
-IS_LATER = "after >= %s"
+class Level(NamedTuple):
+    """A branch that a record is in: its path, the group that it is a member of (or an empty text), and its entry."""
+
+    branch: str
+    group: str
+    entry: int
+
+
+class Place(NamedTuple):
+    """Where a record stands in its run. `levels`: the branches around it, the outermost first; `group`: whose member it is."""
+
+    name: str
+    position: int
+    after: int
+    levels: tuple[Level, ...] = ()
+    group: str = ""
+
+    @classmethod
+    def read(cls, name: str, position: int, after: int, context: str | None) -> Place:
+        """The place of a record, from what its columns hold."""
+        if not context:
+            return cls(name, position, after)
+        said = contexts.read(context)
+        try:
+            levels = tuple(Level(*level) for level in said.get("levels", ()))
+            return cls(name, position, after, levels, str(said.get("group", "")))
+        except TypeError:  # damaged
+            return cls(name, position, after)
+
+    def is_later(self, other: Place) -> bool:
+        """Whether the outcome of `other` was known where this was called."""
+        depth = 0
+        for mine, its in zip(self.levels, other.levels, strict=False):
+            if mine.branch != its.branch:
+                break
+            depth += 1
+        known = self.levels[depth].entry if depth < len(self.levels) else self.after
+        return known >= other.position
+
+    def is_in(self, path: str) -> bool:
+        """Whether this is the record of the step, branch or map at this path, or a record within it."""
+        if self.name == path or self.group == path:
+            return True
+        return any(path in (level.branch, level.group) for level in self.levels)
+
+
+def details(levels: Sequence[Level], group: str) -> dict[str, Any]:
+    """What the context of a record says of its place; most have nothing to say."""
+    said: dict[str, Any] = {}
+    if levels:
+        said["levels"] = levels
+    if group:
+        said["group"] = group
+    return said
+
+
+def context_of(levels: Sequence[Level], group: str) -> str | None:
+    """The text of a context that says nothing else."""
+    return contexts.write(details(levels, group))
 
 
 def failures(places: Iterable[Place], steps: Collection[str]) -> list[str]:
-    """Those of `steps` that are recorded, in order; `FailureWasHandled` if another step is later than the first of them."""
-    ordered = sorted(places, key=lambda place: place[1])
-    failed = [(name, position) for name, position, _ in ordered if name in steps]
-    if not failed:
-        return []
-    first, position = failed[0]
-    later = [name for name, _, after in ordered if name not in steps and after >= position]
-    if later:
-        raise FailureWasHandled(first, later)
-    return [name for name, _ in failed]
+    """Those of `steps` that are recorded, in order; `FailureWasHandled` if another step is later than one of them."""
+    ordered = sorted(places, key=lambda place: place.position)
+    steps = set(steps)
+    # Of several in one branch the first one decides.
+    first: dict[tuple[Level, ...], Place] = {}
+    found, others = [], []
+    for place in ordered:
+        if place.name in steps:
+            first.setdefault(place.levels, place)
+            found.append(place.name)
+        else:
+            others.append(place)
+    for failed in first.values():
+        later = [place.name for place in others if place.is_later(failed)]
+        if later:
+            raise FailureWasHandled(failed.name, later)
+    return found
+
+
+def reset_with(places: Sequence[Place], path: str) -> tuple[set[str], set[str]] | None:
+    """What is reset where a run is to go on from `path`, a step, a branch or a map: the names of the records to delete, and
+    the groups in which failures are reset. None: nothing is recorded at that path.
+
+    The first are itself and what is in it, what is later, and the outcomes of the branches and groups that it is in.
+    """
+    inside = [place for place in places if place.is_in(path)]
+    if not inside:
+        return None
+    first = min(inside, key=lambda place: place.position)
+    itself = next((place for place in inside if place.name == path), first)
+    levels = _levels_around(itself, path)
+    groups = {level.group for level in levels} | ({itself.group} if itself.name == path else _group_of(itself, path))
+    groups.discard("")
+    names = {place.name for place in inside} | {place.name for place in places if place.is_later(first)}
+    return names | {level.branch for level in levels} | groups, groups
+
+
+def _group_of(place: Place, path: str) -> set[str]:
+    """The group of the branch at `path`, of a record within it."""
+    return {level.group for level in place.levels if level.branch == path}
+
+
+def _levels_around(place: Place, path: str) -> tuple[Level, ...]:
+    """The branches that `path` is in, of a record at or within it."""
+    if place.name == path:
+        return place.levels
+    for depth, level in enumerate(place.levels):
+        if path in (level.branch, level.group):
+            return place.levels[:depth]
+    return place.levels

@@ -7,7 +7,7 @@ A write carries a `write_id` of its own: if the answer to it is lost, writing it
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
@@ -45,6 +45,7 @@ class StepWrite:
     token: int
     name: str
     kind: str
+    branch: str = ""  # the branch whose record it is; empty: the body's
     position: int
     after: int = -1  # the highest position whose outcome the body had been given when it called the step
     status: str
@@ -81,13 +82,16 @@ TYPES = {
     "finished_at": "timestamptz",
     "wakes_at_us": "bigint",
     "context": "text",
+    "branch": "text",
     "claim_token": "bigint",
     "write_id": "bigint",
 }
-_CHANGING = [column for column in TYPES if column not in ("name", "kind")]
+_CHANGING = [column for column in TYPES if column not in ("name", "kind", "branch")]
 # What the record of a step says that succeeded at once, as most do: the other columns hold what the database has for them.
-_FEWER = {"attempts": 1, "error": None, "error_type": "", "attempt_log": "", "wakes_at_us": None, "context": None}
-_PLAIN = tuple(column for column in TYPES if column not in _FEWER)
+_FEWER = {"attempts": 1, "error": None, "error_type": "", "attempt_log": "", "wakes_at_us": None}
+_OF_GROUPS = {"branch": "", "context": None}  # where nothing is executed side by side
+_PLAIN = tuple(column for column in TYPES if column not in _FEWER | _OF_GROUPS)
+_MEMBER = tuple(column for column in TYPES if column not in _FEWER)
 ALL = tuple(TYPES)
 FENCE = "id = %s AND claim_token = %s AND status = 'running'"
 # The pass of a run that is canceling may still record the step that it was executing.
@@ -121,9 +125,15 @@ def insert_all(connection: BaseDatabaseWrapper, writes: Sequence[StepWrite]) -> 
 
 
 def columns_of(writes: Iterable[StepWrite]) -> tuple[str, ...]:
-    """The columns that an INSERT of these records names: one of two lists, so that there are few statements."""
-    is_plain = all(getattr(write, column) == value for write in writes for column, value in _FEWER.items())
-    return _PLAIN if is_plain else ALL
+    """The columns that an INSERT of these records names: one of three lists, so that there are few statements."""
+    writes = list(writes)
+    if not _have(writes, _FEWER):
+        return ALL
+    return _PLAIN if _have(writes, _OF_GROUPS) else _MEMBER
+
+
+def _have(writes: Sequence[StepWrite], defaults: Mapping[str, Any]) -> bool:
+    return all(getattr(write, column) == value for write in writes for column, value in defaults.items())
 
 
 @cache
@@ -244,6 +254,7 @@ def _values(write: StepWrite, as_date: Callable[[int | None], Any]) -> dict[str,
         "finished_at": as_date(write.finished_at),
         "wakes_at_us": write.wakes_at_us,
         "context": write.context,
+        "branch": write.branch,
         "claim_token": write.token,
         "write_id": write.write_id,
     }
@@ -293,6 +304,14 @@ _REPLACEMENT = Statement(
 
 def _replace(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
     if connection.vendor == "postgresql":
+        return replace_within(connection, write)
+    with database.writing(connection):
+        return replace_within(connection, write)
+
+
+def replace_within(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
+    """Bring a record up to date, within a transaction of the caller (PostgreSQL: or by one statement)."""
+    if connection.vendor == "postgresql":
         values = [write.run_id, write.token, *parameters(connection, write, _CHANGING), write.name]
         with connection.cursor() as cursor:
             prepared.execute(connection, cursor, _REPLACEMENT, values)
@@ -300,11 +319,10 @@ def _replace(connection: BaseDatabaseWrapper, write: StepWrite) -> Outcome:
         if row is None:
             return Outcome.LOST
         return Outcome.WRITTEN if row[0] == Status.RUNNING else Outcome.NOT_RUNNING
-    with database.writing(connection):
-        status = hold(connection, write.run_id, write.token)
-        if status is None:
-            return Outcome.LOST
-        _replace_held(connection, write)
+    status = hold(connection, write.run_id, write.token)
+    if status is None:
+        return Outcome.LOST
+    _replace_held(connection, write)
     return Outcome.WRITTEN if status == Status.RUNNING else Outcome.NOT_RUNNING
 
 

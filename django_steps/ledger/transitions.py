@@ -79,7 +79,7 @@ FINISHING = Statement(
     f" {RUN} r JOIN v ON r.id = v.id AND r.claim_token = v.token"
     " AND r.status = 'running' FOR UPDATE OF r SKIP LOCKED)"
     f" UPDATE {RUN} r SET {moves.finishing('v.status', 'v.finished_at')}, output = v.output, error = v.error,"
-    " error_type = v.error_type, failed_step = v.failed_step"
+    f" error_type = v.error_type, failed_step = v.failed_step, {moves.NO_CHECKPOINT}"
     " FROM v, held WHERE r.id = held.id AND v.id = held.id RETURNING r.id",
     ["json"],
 )
@@ -112,7 +112,8 @@ def suspend(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wakes_at_
 
     def transaction() -> Outcome:
         with database.writing(connection):
-            outcome = records.record(connection, write)
+            within = records.replace_within if write.replaces else records.record
+            outcome = within(connection, write)
             if outcome is Outcome.WRITTEN:
                 _mark_suspended(connection, run_id, token, wakes_at_us)
         return outcome
@@ -177,7 +178,7 @@ def release(connection: BaseDatabaseWrapper, run_id: UUID, token: int, *, is_unt
 
     `is_untouched`: it was claimed for the first time, and its body was not called.
     """
-    never_started = ", started_at = NULL" if is_untouched else ""
+    never_started = ", started_at = NULL, attempting_since_us = NULL" if is_untouched else ""
     key = dialect.key(connection, run_id)
 
     def statements() -> bool:
@@ -204,7 +205,9 @@ def release(connection: BaseDatabaseWrapper, run_id: UUID, token: int, *, is_unt
     return database.retrying(connection, statements)
 
 
-_FINISHED_WITH = f"{moves.finishing()}, output = %s, error = %s, error_type = %s, failed_step = %s"
+_FINISHED_WITH = (
+    f"{moves.finishing()}, output = %s, error = %s, error_type = %s, failed_step = %s, {moves.NO_CHECKPOINT}"
+)
 _FINISHING_ONE = f"UPDATE {RUN} SET {_FINISHED_WITH} WHERE {records.FENCE}"
 
 

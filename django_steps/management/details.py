@@ -5,13 +5,24 @@ Here the lines are laid out; what they say is made in `presentation`.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from django.core.management.color import Style
 from django.utils.translation import gettext as _
 
 from ..models import StepRecord, WorkflowRun
-from ..presentation import durations, errors, output, runs, steps, values
+from ..presentation import durations, errors, output, runs, steps, tree, values
+
+_SHOWN = 20  # members of a branch or group
+
+
+class _Row(NamedTuple):
+    """A line of the table; without a node it stands for those that are left out."""
+
+    node: tree.Node | None
+    level: int
+    name: str
 
 
 def paint(style: Style) -> dict[str, output.Paint]:
@@ -28,16 +39,19 @@ def paint(style: Style) -> dict[str, output.Paint]:
 
 def describe(run: WorkflowRun, width: int | None, style: Style) -> list[str]:
     """The lines that show one run."""
-    records = list(run.steps.order_by("position").defer("output_text"))
+    records = run.steps.order_by("position").defer("output_text", "error_text")
+    shown = list(_shown(tree.tree(run, records)))
     inner = None if width is None else width - 2
     heading = style.MIGRATE_HEADING
     title = f"{output.one_line(runs.kind_of(run))}  {run.pk}"
     lines = [heading(title), "", *_indent(_summary(run, inner))]
-    lines += ["", heading(_("Steps")), *_indent(_steps(run, records, inner, style))]
+    lines += ["", heading(_("Steps")), *_indent(_steps(run, shown, inner, style))]
     if run.error:
         lines += ["", heading(_("Error") if run.status == run.Status.FAILED else _("Error of the last attempt"))]
         lines += _indent(_error(run.error))
-    earlier = [line for record in records for line in _earlier(record)]
+    if polls := _polls(run, inner):
+        lines += ["", heading(_("Polls")), *_indent(polls)]
+    earlier = [line for row in shown if row.node and row.node.record for line in _earlier(row.node.record)]
     if earlier:
         lines += ["", heading(_("Earlier attempts")), *_indent(earlier)]
     if run.recovery_log_text:
@@ -71,23 +85,68 @@ def _summary(run: WorkflowRun, width: int | None) -> list[str]:
     )
 
 
-def _steps(run: WorkflowRun, records: list[StepRecord], width: int | None, style: Style) -> list[str]:
-    if not records:
+def _shown(node: tree.Node, level: int = 0) -> Iterator[_Row]:
+    """What is in the body, or in a branch or group: of each of these the first members."""
+    members = node.in_order()
+    some = members if level == 0 else members[:_SHOWN]
+    for member in some:
+        yield _Row(member, level, member.label)
+        yield from _shown(member, level + 1)
+    if len(some) < len(members):
+        yield _Row(None, level, tree.and_more(len(members) - len(some)))
+
+
+def _steps(run: WorkflowRun, shown: Sequence[_Row], width: int | None, style: Style) -> list[str]:
+    if not shown:
         return [_("none recorded yet")]
     header = [_("NAME"), _("KIND"), _("STATUS"), _("ATTEMPTS"), _("STARTED"), _("DURATION"), _("WAKES")]
-    rows = [
-        [
-            record.name,
-            record.kind,
-            steps.status_of(run, record),
-            steps.attempts(record),
-            durations.short_moment(record.started_at),
-            durations.duration(steps.took(run, record)),
-            durations.short_moment(record.wakes_at),
-        ]
-        for record in records
+    rows = [[row.name, *(_cells(run, row.node) if row.node else [""] * (len(header) - 1))] for row in shown]
+    levels = [row.level for row in shown]
+    lines = output.table(header, rows, width, shrink=0, paint=paint(style), levels=levels)
+    planned = _maps(run, shown)
+    return output.with_notes(lines, [_counts(row.node, planned) for row in shown], width)
+
+
+def _cells(run: WorkflowRun, node: tree.Node) -> list[str]:
+    record = node.record
+    return [
+        node.kind,
+        node.status,
+        "" if record is None else steps.attempts(record),
+        durations.short_moment(tree.started_at(node)),
+        durations.duration(tree.took(run, node)),
+        "" if record is None else durations.short_moment(record.wakes_at),
     ]
-    return output.table(header, rows, width, shrink=0, paint=paint(style))
+
+
+def _maps(run: WorkflowRun, shown: Sequence[_Row]) -> dict[str, str | None]:
+    """What is recorded of the finished maps among them."""
+    maps = [row.node.path for row in shown if row.node and row.node.kind == tree.MAP and row.node.record]
+    return dict(run.steps.filter(name__in=maps).values_list("name", "output_text")) if maps else {}
+
+
+def _counts(node: tree.Node | None, planned: Mapping[str, str | None]) -> str:
+    """`12 succeeded, 2 failed, 3 never began of 17`: how the members of a group stand; empty for others."""
+    if node is None or not node.is_group:
+        return ""
+    return str(tree.Counts(node, tree.never_began(node, planned.get(node.path))))
+
+
+def _polls(run: WorkflowRun, width: int | None) -> list[str]:
+    """`shipped  12 checks, last value {"state": "packed"}, next check at …` for each poll that has no result."""
+    mask = values.Mask.of(run)
+    found = run.steps.filter(kind=StepRecord.Kind.POLL).exclude(status=StepRecord.Status.SUCCEEDED).order_by("position")
+    return output.pairs([(poll.name, _poll(run, poll, mask)) for poll in found], width)
+
+
+def _poll(run: WorkflowRun, record: StepRecord, mask: values.Mask) -> str:
+    parts = [steps.checks(record)]
+    if steps.has_last_value(record):
+        shown = values.readable(record.output_text, mask, indent=None)
+        parts.append(_("last value %(value)s") % {"value": shown})
+    if not run.is_finished:
+        parts.append(steps.until(record))
+    return ", ".join(filter(None, parts))
 
 
 def _earlier(record: StepRecord) -> list[str]:

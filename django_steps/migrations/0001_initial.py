@@ -104,6 +104,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("attempts", models.PositiveIntegerField(db_default=1, default=1, verbose_name="attempts")),
+                ("attempting_since_us", models.BigIntegerField(editable=False, null=True)),
                 ("recoveries", models.PositiveIntegerField(db_default=0, default=0, verbose_name="recoveries")),
                 ("recovery_mark", models.BigIntegerField(db_default=0, default=0, editable=False)),
                 (
@@ -120,6 +121,7 @@ class Migration(migrations.Migration):
                 ),
                 ("progress_done", models.BigIntegerField(null=True, verbose_name="progress")),
                 ("progress_total", models.BigIntegerField(null=True, verbose_name="progress total")),
+                ("checkpoint", models.TextField(blank=True, db_default="", default="", editable=False)),
                 ("claim_token", models.BigIntegerField(editable=False, null=True)),
                 ("available_at_us", models.BigIntegerField(db_default=0, default=0, editable=False)),
                 ("suspect_since_us", models.BigIntegerField(editable=False, null=True)),
@@ -177,7 +179,15 @@ class Migration(migrations.Migration):
                 (
                     "kind",
                     models.CharField(
-                        choices=[("step", "step"), ("sleep", "sleep")], max_length=16, verbose_name="kind"
+                        choices=[
+                            ("step", "step"),
+                            ("sleep", "sleep"),
+                            ("poll", "poll"),
+                            ("branch", "branch"),
+                            ("map", "map"),
+                        ],
+                        max_length=16,
+                        verbose_name="kind",
                     ),
                 ),
                 (

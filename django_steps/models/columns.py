@@ -74,6 +74,8 @@ class RunColumns(models.Model):
 
     # Attempts of the whole run under its retry policy; what crashes cost is counted apart.
     attempts = models.PositiveIntegerField(_("attempts"), default=1, db_default=1)
+    # When the first of them began: the first claim since the start, or since a retry by hand. Microseconds.
+    attempting_since_us = models.BigIntegerField(null=True, editable=False)
     recoveries = models.PositiveIntegerField(_("recoveries"), default=0, db_default=0)
     recovery_mark = models.BigIntegerField(default=0, db_default=0, editable=False)
     recovery_log_text = models.TextField(db_column="recovery_log", default="", db_default="", blank=True)
@@ -84,6 +86,8 @@ class RunColumns(models.Model):
     current_step = ExactCharField(_("current step"), max_length=MAX_LENGTH + 20, default="", db_default="", blank=True)
     progress_done = models.BigIntegerField(_("progress"), null=True)
     progress_total = models.BigIntegerField(_("progress total"), null=True)
+    # JSON of the checkpoints that steps in execution have made since their last record.
+    checkpoint = models.TextField(default="", db_default="", blank=True, editable=False)
 
     claim_token = models.BigIntegerField(null=True, editable=False)
     worker = models.ForeignKey(

@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import operator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from asgiref.sync import sync_to_async
@@ -74,10 +75,11 @@ class RunControls(RunColumns, _Generic[R]):
         returned: R = await sync_to_async(_returned)(self)
         return returned
 
-    def retry(self, from_step: str | None = None) -> None:
+    def retry(self, from_step: str | Sequence[str] | None = None) -> None:
         """Let a failed or canceled run go on from the step that failed, or from `from_step`.
 
-        With `from_step` that step and all that came later are reset and execute again. Raises `InvalidState` in any other
+        With `from_step` (the name of a step, a branch or a map as it is recorded, such as `"order#17/charge"`, or several of
+        them) that step and all that came later are reset and execute again. Raises `InvalidState` in any other
         status, `FailureWasHandled` where the body had handled the failure, `UnknownStep` for a step not recorded. A run that
         is canceling can be retried once it is canceled.
         """
@@ -121,8 +123,7 @@ class RunControls(RunColumns, _Generic[R]):
         with transaction.atomic(using=connection.alias):
             inserts.insert(connection, new)
             if from_step is not None:
-                position = ledger.position_of(connection, self.pk, from_step)
-                inserts.copy_steps(connection, self.pk, new.id, from_step, position)
+                inserts.copy_steps(connection, self.pk, new.id, from_step)
         notify.workers(connection)
         return type(self)._default_manager.using(connection.alias).get(pk=new.id)
 
@@ -140,9 +141,9 @@ class RunControls(RunColumns, _Generic[R]):
         current = active_pass.get()
         if current is None or current.run_id != self.pk:
             raise ResultUnavailable("set_progress() is for the body of this run: take `run` as its argument.")
-        self.progress_done, self.progress_total = current.progress = done, total
+        self.progress_done, self.progress_total = current.state.progress = done, total
 
-    async def aretry(self, from_step: str | None = None) -> None:
+    async def aretry(self, from_step: str | Sequence[str] | None = None) -> None:
         """`retry()` for async code."""
         await sync_to_async(self.retry)(from_step)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -15,6 +14,7 @@ from ..core import clock, states
 from ..core.names import MAX_LENGTH
 from ..failures.attempt_log import read_log
 from ..failures.codec import MAX_TYPE_LENGTH
+from ..ledger import contexts
 from .fields import ExactCharField
 
 
@@ -24,6 +24,9 @@ class StepRecord(models.Model):
     class Kind(models.TextChoices):
         STEP = "step", _("step")
         SLEEP = "sleep", _("sleep")
+        POLL = "poll", _("poll")
+        BRANCH = "branch", _("branch")
+        MAP = "map", _("map")
 
     class Status(models.TextChoices):
         SUCCEEDED = states.StepStatus.SUCCEEDED, _("succeeded")
@@ -98,17 +101,19 @@ class StepRecord(models.Model):
     def context(self) -> dict[str, Any]:
         """What only records of this kind and status have to say.
 
-        Of a step that is tried again: `delay_us`, the planned wait before the next attempt in microseconds.
+        Of a step that is tried again: `delay_us`, the planned wait before the next attempt in microseconds. Of a poll:
+        `checks`, how many checks it has made, and `deadline_us`, when it is over, as microseconds since 1970.
         """
-        try:
-            context = json.loads(self.context_text) if self.context_text else {}
-        except (ValueError, RecursionError):  # damaged
-            return {}
-        return context if isinstance(context, dict) else {}
+        return contexts.read(self.context_text)
+
+    @property
+    def checks(self) -> int | None:
+        """How many checks a poll has made; None for other records."""
+        return contexts.number(self.context, "checks")
 
     @property
     def wakes_at(self) -> datetime | None:
-        """When a sleep ends, or the next attempt is due."""
+        """When a sleep ends, or the next attempt or check is due."""
         return None if self.wakes_at_us is None else clock.to_datetime(self.wakes_at_us)
 
     @property

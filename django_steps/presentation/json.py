@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from ..ledger.order import Place
 from ..models import StepRecord, WorkflowRun
 from . import runs, steps
 from .text import portable
@@ -76,9 +77,12 @@ def _step_as_json(run: WorkflowRun, record: StepRecord, mask: Mask) -> dict[str,
     return {
         "name": record.name,
         "kind": record.kind,
+        "branch": record.branch or None,
+        "group": Place.read(record.name, 0, 0, record.context_text).group or None,
         "position": record.position,
         "status": steps.status_of(run, record),
         "attempts": record.attempts,
+        "checks": record.checks,
         "started_at": _iso(record.started_at),
         "finished_at": _iso(steps.finished_at(run, record)),
         "wakes_at": _iso(record.wakes_at),

@@ -21,6 +21,7 @@ from .text import clipped
 GAP = "  "
 _NARROWEST = 8  # columns that are always left of a cell
 _ROOM_FOR_NOTES = 40
+_DEEPEST = 8  # levels of a tree that are indented
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 Paint = Callable[[str], str]
@@ -39,9 +40,15 @@ def table(
     *,
     shrink: int = 0,
     paint: Mapping[str, Paint] | None = None,
+    levels: Sequence[int] = (),
 ) -> list[str]:
-    """The lines of a table. Where it is wider than `width`, the column `shrink` is cut; `paint` colours whole cells."""
+    """The lines of a table. Where it is wider than `width`, the column `shrink` is cut; `paint` colours whole cells.
+
+    `levels` says how deep the first cell of each row is indented.
+    """
     cells = [[one_line(cell) for cell in row] for row in [header, *rows]]
+    for row, level in zip(cells[1:], levels, strict=False):
+        row[0] = GAP * min(level, _DEEPEST) + row[0]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     excess = 0 if width is None else sum(widths) + len(GAP) * (len(widths) - 1) - width
     if excess > 0:
@@ -76,7 +83,7 @@ def visible_length(text: str) -> int:
 
 
 def _cell(text: str, length: int, paint: Mapping[str, Paint]) -> str:
-    shown = clipped(text, length)
+    shown = text if len(text) <= length else text[: max(length - 1, 0)] + "…"
     return paint.get(text, str)(shown) + " " * (length - len(shown))
 
 

@@ -59,14 +59,22 @@ def where_now(run: WorkflowRun, failing: str = "") -> str:
 
 
 def retrying_steps(runs: Collection[WorkflowRun]) -> dict[UUID, StepRecord]:
-    """Of those of the runs that try a step again: its record. One query."""
+    """Of those of the runs that try a step again: its record, the last of several. Two queries: of a map very many may be
+    tried again, and their logs are long."""
     by_id = {run.pk: run for run in runs}
     if not by_id:
         return {}
     alias = next(iter(by_id.values()))._state.db
-    found = StepRecord.objects.using(alias).filter(run__in=list(by_id), status=StepRecord.Status.RETRYING)
-    records = found.defer("output_text").order_by("position")
-    return {record.run_id: record for record in records if _is_tried_now(by_id[record.run_id], record)}
+    records = StepRecord.objects.using(alias)
+    found = records.filter(run__in=list(by_id), status=StepRecord.Status.RETRYING).order_by("position")
+    last = {
+        record.run_id: record.pk
+        for record in found.only("run", "name", "wakes_at_us")
+        if _is_tried_now(by_id[record.run_id], record)
+    }
+    if not last:
+        return {}
+    return {record.run_id: record for record in records.filter(pk__in=last.values()).defer("output_text")}
 
 
 def _is_tried_now(run: WorkflowRun, record: StepRecord) -> bool:

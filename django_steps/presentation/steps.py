@@ -1,7 +1,8 @@
 """How a recorded step stands: its status, how long it took, how often it was attempted, and what failed before.
 
 A sleep is recorded as waiting when it is reached, with the time at which it ends; that it is over is not written, since
-that would be a statement more for each. So here the clock and the run decide. What is shown of a status is decided
+that would be a statement more for each. So here the clock and the run decide. A poll is waiting until it has its outcome, or
+the run has ended. What is shown of a status is decided
 here and in `runs.py` only.
 """
 
@@ -12,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from ..core import clock
 from ..failures.attempt_log import count_before_retry
@@ -20,18 +21,29 @@ from ..models import StepRecord, WorkflowRun
 from . import durations, errors
 from .values import UNREADABLE
 
-_LABELS: dict[str, Any] = {**dict(WorkflowRun.Status.choices), **dict(StepRecord.Status.choices)}
+_NEVER_ATTEMPTED = (StepRecord.Kind.SLEEP, StepRecord.Kind.BRANCH, StepRecord.Kind.MAP)
+# The status of a branch or group that has no record of its own when the run does nothing any more.
+UNFINISHED = "unfinished"
+
+_LABELS: dict[str, Any] = {
+    **dict(WorkflowRun.Status.choices),
+    **dict(StepRecord.Status.choices),
+    UNFINISHED: gettext_lazy("unfinished"),
+}
 
 
 def is_cut_short(run: WorkflowRun, record: StepRecord) -> bool:
-    """Whether a sleep's time was not over when the run ended, or is not yet."""
+    """Whether a sleep's time was not over when the run ended, or is not yet; and whether a poll has no outcome."""
     if record.status != StepRecord.Status.WAITING or record.wakes_at is None:
         return False
+    if record.kind != StepRecord.Kind.SLEEP:
+        return True
     return record.wakes_at > (run.finished_at or clock.to_datetime(clock.host_time()))
 
 
 def status_of(run: WorkflowRun, record: StepRecord) -> str:
-    """The status of a step. A sleep is waiting until its time is over, and canceled if the run ended before that."""
+    """The status of a step. A sleep is waiting until its time is over, a poll until it has its outcome; both are canceled if
+    the run ended before that."""
     if record.status != StepRecord.Status.WAITING:
         return str(record.status)
     if not is_cut_short(run, record):
@@ -57,7 +69,7 @@ def took(run: WorkflowRun, record: StepRecord) -> timedelta | None:
 
 
 def until(record: StepRecord) -> str:
-    """When a sleep ends or ended, or when the next attempt is due; empty for other steps."""
+    """When a sleep ends or ended, or when the next attempt or check is due; empty for other steps."""
     if record.wakes_at is None:
         return ""
     moment = durations.moment(record.wakes_at)
@@ -65,11 +77,26 @@ def until(record: StepRecord) -> str:
         return _("until %(moment)s") % {"moment": moment}
     if record.status == StepRecord.Status.RETRYING:
         return _("next attempt at %(moment)s") % {"moment": moment}
+    if record.status == StepRecord.Status.WAITING:
+        return _("next check at %(moment)s") % {"moment": moment}
     return ""
 
 
+def checks(record: StepRecord) -> str:
+    """How many checks a poll has made: `12 checks`; empty for other records."""
+    if record.kind != StepRecord.Kind.POLL:
+        return ""
+    count = record.checks or 0
+    return ngettext("%d check", "%d checks", count) % count
+
+
+def has_last_value(record: StepRecord) -> bool:
+    """Whether the output of a record is what the last check of a poll returned, and not a result."""
+    return bool(record.kind == StepRecord.Kind.POLL and record.checks and record.status != StepRecord.Status.SUCCEEDED)
+
+
 def counted(steps: int, sleeps: int) -> str:
-    """`5 steps, 2 sleeps`: what was recorded, by kind; sleeps only where there are any."""
+    """`5 steps, 2 sleeps`: what was recorded, by kind; a poll counts as a step, sleeps only where there are any."""
     parts = [ngettext("%d step", "%d steps", steps) % steps]
     if sleeps:
         parts.append(ngettext("%d sleep", "%d sleeps", sleeps) % sleeps)
@@ -79,7 +106,8 @@ def counted(steps: int, sleeps: int) -> str:
 def counted_kinds(steps: Iterable[StepRecord]) -> str:
     """The same of these records; empty if there are none."""
     kinds = [step.kind for step in steps]
-    return counted(kinds.count(StepRecord.Kind.STEP), kinds.count(StepRecord.Kind.SLEEP)) if kinds else ""
+    sleeps = kinds.count(StepRecord.Kind.SLEEP)
+    return counted(len(kinds) - sleeps, sleeps) if kinds else ""
 
 
 # -- Attempts ---------------------------------------------------------------------------------------
@@ -95,9 +123,12 @@ class FailedAttempt(NamedTuple):
 
 
 def attempts(record: StepRecord) -> str:
-    """How often a step was attempted since the last retry of the run, and before: `1 (+6 earlier)`; a sleep never is."""
-    if record.kind == StepRecord.Kind.SLEEP:
+    """How often a step was attempted since the last retry of the run, and before: `1 (+6 earlier)`; sleeps, branches and maps
+    never are. Of a poll, whose checks are many: how many checks it has made."""
+    if record.kind in _NEVER_ATTEMPTED:
         return ""
+    if record.kind == StepRecord.Kind.POLL:
+        return checks(record)
     try:
         earlier = count_before_retry(list(record.earlier_attempts))
     except UNREADABLE:

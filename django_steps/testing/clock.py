@@ -8,7 +8,6 @@ While runs are executed `timezone.now()` follows it. Other clocks don't: `dateti
 
 from __future__ import annotations
 
-import sys
 import unittest
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from unittest import mock
 from django.utils import timezone
 
 from ..core import clock as engine_clock
+from .caller import calling_test
 
 _is_kept = False
 
@@ -91,18 +91,11 @@ def _restore(offset: int) -> None:
 
 def _restore_after_test(offset: int) -> bool:
     """Ask the test case that is being executed to restore the clock; whether there is one."""
-    test_class: type[unittest.TestCase] | None = None
-    frame = sys._getframe(1)
-    while frame is not None:
-        code = frame.f_code
-        owner = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
-        if isinstance(owner, unittest.TestCase):
-            owner.addCleanup(_restore, offset)
-            return True
-        if isinstance(owner, type) and issubclass(owner, unittest.TestCase):
-            test_class = owner  # setUpClass or setUpTestData, or a class method that a test calls
-        frame = frame.f_back  # type: ignore[assignment]
-    if test_class is None:
+    test = calling_test()
+    if test is None:
         return False
-    test_class.addClassCleanup(_restore, offset)
+    if isinstance(test, unittest.TestCase):
+        test.addCleanup(_restore, offset)
+    else:
+        test.addClassCleanup(_restore, offset)
     return True

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, Self
 from uuid import UUID
@@ -25,17 +25,21 @@ from ..engine.ending import Ended
 from ..engine.execution import Pass, run_claim
 from ..engine.history_cache import HistoryCache, load_histories
 from ..engine.host import Limits
-from ..errors import StepsError
+from ..errors import GroupFailed, StepsError
+from ..failures import FailureRecord
 from ..ledger import claims, database, timers, unknown
 from ..ledger.claims import Claim
 from ..ledger.terms import Kind, Terms
 from ..models import Worker, WorkflowRun
+from ..values.classes import shown_name
 from . import clock, strictness
 from .autocommit import Autocommit, has_clean_constraints
 from .errors import DoesNotEnd
 from .host import TestingHost
+from .order import Order
 from .stubs import Stubs
 from .watch import Watch
+from .ways import Way
 
 logger = logging.getLogger("django_steps.testing")
 
@@ -57,10 +61,11 @@ class Session:
         self._suspends_always, self._max_steps = not straight_through, max_steps
         self.reached: dict[str, None] = {}
         self._recorded: Counter[UUID] = Counter()
-        self._ways: dict[tuple[UUID, int, int], list[str]] = {}
+        self._ways: dict[tuple[UUID, int, int], Way] = {}
         self._histories = HistoryCache()
         self._limits = Limits.from_settings()
         self._exits = ExitStack()
+        self._order = Order()
 
     def __enter__(self) -> Self:
         self._exits.enter_context(clock.running())
@@ -121,11 +126,12 @@ class Session:
     def _execute(self, claim: Claim) -> None:
         self._count_run(claim)
         records = load_histories(self._connection(), [claim], self._histories)[claim.run_id]
-        host = TestingHost(self.alias, claim, Autocommit(self._clean), suspends_always=self._suspends_always)
+        autocommit = Autocommit(self._clean)
+        host = TestingHost(self.alias, claim, autocommit, self._order, suspends_always=self._suspends_always)
         watch = Watch(
             host,
             self.stubs,
-            expected=self._ways.get(_identity(claim), []) if self._suspends_always else [],
+            way=Way(claim.workflow, self._ways.get(_identity(claim)) if self._suspends_always else None),
             reach=self._reach,
             count=lambda: self._count(claim),
         )
@@ -163,7 +169,7 @@ class Session:
             raise DoesNotEnd(
                 f"A run of {claim.workflow!r} has recorded {self._max_steps:,} steps and sleeps and has not ended; maybe it"
                 f" never does. The last were: {last}. If it does take that many, allow for them with max_steps=."
-                f"{self._hint_at_clocks()}"
+                f"{self._hint_at_clocks()}{self._order.hint()}"
             )
 
     def _count_run(self, claim: Claim) -> None:
@@ -172,7 +178,7 @@ class Session:
         if len(self.executed) > self._active_before + self._max_steps:
             raise DoesNotEnd(
                 f"Runs have started {self._max_steps:,} runs, the last one of {claim.workflow!r}; maybe this never ends. If it"
-                " does take that many, allow for them with max_steps=."
+                f" does take that many, allow for them with max_steps=.{self._order.hint()}"
             )
 
     # -- Details --------------------------------------------------------------------------------
@@ -203,7 +209,9 @@ class Session:
         if error is None or self.stubs.has(error["step"]):
             return
         where = f" in step {error['step']!r}" if error["step"] else ""
-        logger.error("Run %s of %r failed%s:\n%s", run.pk, run.workflow, where, error["traceback"] or error["message"])
+        what = "\n".join([error["traceback"] or error["message"], *_members(run)])
+        hint = self._order.hint()
+        logger.error("Run %s of %r failed%s:\n%s%s", run.pk, run.workflow, where, what, hint and f"\n{hint.strip()}")
 
     def _connection(self) -> BaseDatabaseWrapper:
         return database.connection_for(self.alias)
@@ -233,6 +241,16 @@ class Session:
             stopped_at=to_datetime(moment),
         )
         return int(row.pk)
+
+
+def _members(run: WorkflowRun) -> Iterator[str]:
+    """Where the steps failed that a `GroupFailed` stands for, which is not in its own traceback."""
+    record = FailureRecord.read(run.error_text)
+    if record.type != shown_name(GroupFailed):
+        return
+    for step in run.steps.filter(name__in=record.steps[:_NAMES_SHOWN], status="failed"):
+        if step.error:
+            yield f"Step {step.name!r}:\n{step.error['traceback'] or step.error['message']}"
 
 
 def _identity(claim: Claim) -> tuple[UUID, int, int]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from ..core.names import check_name
+from ..core.names import check_name, without_keys
 from .errors import UnusedStub
 
 
@@ -16,17 +16,18 @@ class Stubs:
     def __init__(self, stubs: Mapping[str, Any] | None) -> None:
         if stubs is not None and not isinstance(stubs, Mapping):
             raise TypeError(f'stubs takes a dict by step names, as in stubs={{"charge": {{"id": 1}}}}, got {stubs!r}.')
-        self._stubs = {check_name(name, "step name", forbidden="#"): stub for name, stub in (stubs or {}).items()}
+        self._stubs = {check_name(name, "step name"): stub for name, stub in (stubs or {}).items()}
         self._unused = set(self._stubs)
         self._real: dict[str, None] = {}  # the steps that were executed without a stub
         # Of the test itself, in a stub that was called: not the step's failure, but the test's.
         self.failed_assertion: AssertionError | None = None
 
     def function_for(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """What is to be called as this step."""
-        if name not in self._stubs:
+        """What is to be called as this step. A stub may be that of one item or branch, or of all of them."""
+        if not self.has(name):
             self._real[name] = None
             return function
+        name = name if name in self._stubs else without_keys(name)
         self._unused.discard(name)
         stub = self._stubs[name]
         if _is_exception(stub):
@@ -45,14 +46,13 @@ class Stubs:
 
     def has(self, name: str | None) -> bool:
         """Whether this step is stubbed."""
-        return name in self._stubs
+        return name is not None and (name in self._stubs or without_keys(name) in self._stubs)
 
-    def check_used(self, reached: Iterable[str]) -> None:
+    def check_used(self, reached: Collection[str]) -> None:
         """Raise `UnusedStub` if a stub was not used; `reached` are the names of the steps that there were."""
-        names = list(reached)
         for name in self._stubs:
             if name in self._unused:
-                raise UnusedStub(f"No step used the stub {name!r}. {_advice(name, names)}")
+                raise UnusedStub(f"No step used the stub {name!r}. {_advice(name, reached)}")
 
     def check_spelling(self) -> None:
         """Raise `UnusedStub` if a stub was not used, and a step of nearly its name was executed without one.
@@ -60,7 +60,7 @@ class Stubs:
         For runs that did not get to their end: a stub of any other name may belong to a step that was not reached.
         """
         for name in self._stubs:
-            meant = _misspelled(name, self._real) if name in self._unused else None
+            meant = _misspelled(name, _like(name, self._real)) if name in self._unused else None
             if meant is not None:
                 raise UnusedStub(
                     f"No step used the stub {name!r}, and step {meant!r} was executed without a stub. If it is not"
@@ -90,9 +90,18 @@ def _letters(name: str) -> str:
     return "".join(character for character in name if not character.isdigit())
 
 
-def _advice(name: str, reached: list[str]) -> str:
-    if not reached:
+def _like(stub: str, names: Iterable[str]) -> list[str]:
+    """Names of steps as the stub is written: with the keys of items, or without."""
+    return list(names) if "#" in stub else list(dict.fromkeys(map(without_keys, names)))
+
+
+def _advice(stub: str, reached: Iterable[str]) -> str:
+    names = _like(stub, reached)
+    if not names:
         return "No steps were executed at all."
-    similar = get_close_matches(name, reached, n=1)
+    inside = next((name for name in names if stub in names and name.startswith(f"{stub}/")), None)
+    if inside is not None:
+        return f"It is a branch, which is called as it is: stub the steps in it, such as {inside!r}."
+    similar = get_close_matches(stub, names, n=1)
     meant = f"Did you mean {similar[0]!r}? " if similar else ""
-    return f"{meant}The steps were: {', '.join(map(repr, reached[:50]))}."
+    return f"{meant}The steps were: {', '.join(map(repr, names[:50]))}."

@@ -6,16 +6,18 @@ import dis
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Sized
 from contextvars import Context, copy_context
 from datetime import date
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import CodeType
 from typing import Any, NoReturn
 
 from asgiref.sync import async_to_sync
 
 from .. import values
+from ..core.states import StepStatus
+from ..definitions.requests import CallBranch, Poll
 from ..engine.ending import Ended, Ending
 from ..engine.execution import Pass
 from ..engine.interceptors import Interceptor
@@ -27,23 +29,36 @@ from .autocommit import Autocommit
 from .errors import DoesNotEnd, NotRepeatable, StateLost
 from .host import TestingHost
 from .stubs import Stubs
+from .ways import Way
 
 logger = logging.getLogger("django_steps.testing")
 
 _NOT_SET = object()
 
 _OF_BODY = "a variable of the body"
+_OF_BRANCH = "a variable of the branch"
 _OF_MODULE = "a variable of the module or the thread that the body reads"
+_STEP_LOSES = (
+    "After a suspension the body starts again from the top, maybe in another process, and the step is only replayed, so the"
+    " change is lost. Let the step return what the body needs."
+)
+_BRANCH_LOSES = (
+    "Once its end is recorded a branch is not called again, so the change is lost after a suspension. Let the branch return"
+    " what the body needs."
+)
 _DATA = (bool, int, float, str, bytes, list, tuple, dict, set, frozenset, date)
 _MOST_COMPARED = 10_000
 # What tests and bodies do with a list that only notes that they came by.
 _NOTING = ("append", "add", "extend")
 
+# Of a variable: what it is, its name; and a print of its contents.
+Variables = dict[tuple[str, str], Any]
+
 
 class Watch(Interceptor):
     """Stands around one pass; `trouble` is what it found, and ends the whole call of the kit.
 
-    - `expected`: the operations that the pass before came to, in order; empty where that doesn't matter.
+    - `way`: notes what the pass comes to, and compares it to the pass before.
     - `reach` is called with the name of each operation that the body comes to.
     - `count` is called for each record, and raises `DoesNotEnd` when there are too many.
     """
@@ -53,15 +68,17 @@ class Watch(Interceptor):
         host: TestingHost,
         stubs: Stubs,
         *,
-        expected: Sequence[str],
+        way: Way,
         reach: Callable[[str], None],
         count: Callable[[], None],
     ) -> None:
-        self._host, self._stubs, self._expected = host, stubs, expected
+        self._host, self._stubs, self.way = host, stubs, way
         self._reach, self._count = reach, count
         self.trouble: Exception | None = None
-        self.way: list[str] = []
         self.has_recorded = False
+        # The branches that are called in this pass: their functions, and the variables that they must not change.
+        self._branches: dict[str, tuple[Callable[..., Any], Variables]] = {}
+        self._will_end = False
 
     def begun(self, current: Pass) -> None:
         """The pass that is watched; called before its body is."""
@@ -71,15 +88,16 @@ class Watch(Interceptor):
         with self._host.autocommit.pretended():
             ending = proceed()
         self._host.autocommit.call_callbacks()
-        if ending.how is Ended.SUCCEEDED and len(self.way) < len(self._expected):
-            self.trouble = self._not_repeatable(len(self.way), "returned")
+        deviation = self.way.end() if ending.how is Ended.SUCCEEDED else None
+        self._note(deviation or self.way.changed_items())
         return ending
 
     def around_attempt(self, attempt: Attempt, proceed: Callable[[], Executed]) -> Executed:
         request = attempt.request
         original = request.function
+        self._will_end = isinstance(request, Poll) and request.polling.is_bounded
         function = self._stubs.function_for(request.name, original)
-        before = self._variables(function)
+        before = self._variables(request.name, function)
         step = _StepFunction(function, self._host.autocommit, is_atomic=request.options.atomic)
         request.function = step
         try:
@@ -89,63 +107,88 @@ class Watch(Interceptor):
             return executed
         finally:
             request.function = original
-            self._compare(request.name, before, self._variables(function))
+            self._compare(f"Step {request.name!r}", _STEP_LOSES, before, self._variables(request.name, function))
 
-    def reached(self, claim: Claim, name: str) -> None:
-        self.way.append(name)
+    def reached(self, claim: Claim, name: str, branch: str) -> None:
         self._reach(name)
-        place = len(self.way) - 1
-        if place < len(self._expected) and self._expected[place] != name:
-            self._give_up(self._not_repeatable(place, f"came to {name!r}"))
+        self._give_up_if(self.way.come_to(name, branch))
+
+    def entered(self, claim: Claim, request: CallBranch) -> None:
+        function = plain_function(request.function)
+        self.way.enter(request.name)
+        self._branches[request.name] = function, self._variables(request.name, function)
 
     def recorded(self, claim: Claim, write: StepWrite, error: BaseException | None) -> None:
         self.has_recorded = True
+        if self._will_end and write.status == StepStatus.WAITING:
+            return  # one of many checks
+        if write.kind == "branch":
+            self._left(write.name, has_returned=error is None)
+        elif write.kind == "map":
+            self._give_up_if(self.way.finish_map(write.name))
         try:
             self._count()
         except DoesNotEnd as too_many:
             self._give_up(too_many)
 
+    def _left(self, branch: str, *, has_returned: bool) -> None:
+        """A branch is over, and will not be called again."""
+        function, before = self._branches[branch]
+        self._compare(f"Branch {branch!r}", _BRANCH_LOSES, before, self._variables(branch, function))
+        if has_returned:
+            self._give_up_if(self.way.end(branch))
+
     # -- What can't be repeated -----------------------------------------------------------------
 
-    def _not_repeatable(self, place: int, did: str) -> NotRepeatable:
-        return NotRepeatable(
-            f"The body of {self._pass.workflow.name!r} is not repeatable: on the pass before it came to"
-            f" {self._expected[place]!r} here, and now it {did}. After every suspension it is called again from the top, so"
-            " what it decides must follow from its input and from what its steps returned. Put what changes (the time,"
-            " random numbers, reading the database) into a step."
-        )
+    def _variables(self, path: str, function: Callable[..., Any]) -> Variables:
+        """What a step or a branch must not change, so that it can be compared: what it is, its name, and a print of its
+        contents.
 
-    def _variables(self, function: Callable[..., Any]) -> dict[tuple[str, str], Any]:
-        """What a step must not change, so that it can be compared: what it is, its name, and a print of its contents.
-
-        Variables of the body that the function uses, and of the module that the body reads.
+        Variables of the body, and of the branches around it, that the function uses, and of the module that those read.
         """
         if not self._host.suspends_always:
             return {}
-        body = self._pass.workflow.function
-        code_of_body, code = getattr(body, "__code__", None), getattr(function, "__code__", None)
-        found: dict[tuple[str, str], Any] = {}
-        if code_of_body is not None:
-            of_module = getattr(body, "__globals__", {})
-            found = {(_OF_MODULE, name): _print_of_global(of_module.get(name)) for name in names_read(code_of_body)}
+        around = [(self._pass.workflow.function, _OF_BODY)]
+        around += [
+            (outer, _OF_BRANCH) for branch, (outer, _) in self._branches.items() if path.startswith(f"{branch}/")
+        ]
+        found: Variables = {}
+        own: dict[str, str] = {}
+        for outer, what in around:
+            code = getattr(outer, "__code__", None)
+            if code is not None:
+                of_module = getattr(outer, "__globals__", {})
+                found |= {(_OF_MODULE, name): _print_of_global(of_module.get(name)) for name in names_read(code)}
+                own |= dict.fromkeys(code.co_cellvars, what)
+        function = plain_function(function)
+        code = getattr(function, "__code__", None)
         if code is not None:
-            own = getattr(code_of_body, "co_cellvars", ())
             cells = zip(code.co_freevars, getattr(function, "__closure__", None) or (), strict=True)
-            found |= {(_OF_BODY, name): _print_of_cell(cell) for name, cell in cells if name in own}
+            found |= {(own[name], name): _print_of_cell(cell) for name, cell in cells if name in own}
         return found
 
-    def _compare(self, name: str, before: dict[tuple[str, str], Any], after: dict[tuple[str, str], Any]) -> None:
+    def _compare(self, who: str, loses: str, before: Variables, after: Variables) -> None:
         changed = [variable for variable, was in before.items() if after[variable] != was]
         if changed and self.trouble is None:
             kind, variable = changed[0]
             self.trouble = StateLost(
-                f"Step {name!r} of {self._pass.workflow.name!r} changed {variable!r}, {kind}. After a suspension the body"
-                " starts again from the top, maybe in another process, and the step is only replayed, so the change is lost."
-                " Let the step return what the body needs."
+                f"{who} of {self._pass.workflow.name!r} changed {variable!r}, {kind}. {loses}{self._host.order.hint()}"
             )
+
+    def _note(self, deviation: str | None) -> None:
+        if deviation is not None:
+            self.trouble = self.trouble or NotRepeatable(f"{deviation}{self._host.order.hint()}")
+
+    def _give_up_if(self, deviation: str | None) -> None:
+        if deviation is not None:
+            self._note(deviation)
+            self._end_pass()
 
     def _give_up(self, trouble: Exception) -> NoReturn:
         self.trouble = self.trouble or trouble
+        self._end_pass()
+
+    def _end_pass(self) -> NoReturn:
         self._pass.frame.end(Ending(Ended.RELEASED))
 
 
@@ -180,6 +223,14 @@ class _StepFunction:
                 break
             except Exception:  # and those after it are called all the same
                 logger.exception("Step %r is done, but an on_commit() callback raised.", step)
+
+
+def plain_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What `functools.partial` and decorators have wrapped, which has the variables."""
+    while isinstance(function, partial):
+        function = function.func
+    unwrapped: Callable[..., Any] = inspect.unwrap(function)
+    return unwrapped
 
 
 @lru_cache(maxsize=256)

@@ -23,6 +23,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ..engine.connections import cut, is_changed, socket_of
 from ..ledger import batches, database
 from ..ledger.batches import Write
+from .flusher import Flusher
 from .writers import Writer
 
 logger = logging.getLogger("django_steps")
@@ -34,13 +35,15 @@ _AT_MOST = 64
 _LONG_HELD = 0.5
 
 
-class _Entry:
+class Entry:
     """Somebody who waits: with a `write` that others may take along, or without one, for a connection."""
 
-    __slots__ = ("error", "is_written", "turn", "write", "writer")
+    __slots__ = ("error", "is_answered", "is_written", "since", "turn", "write", "writer")
 
     def __init__(self, write: Write | None) -> None:
         self.write = write
+        self.since = 0.0  # when it was handed over, where nobody waits for it yet
+        self.is_answered = False
         self.is_written = False
         self.writer: Writer | None = None  # what this one holds, and has to hand on
         self.error: Exception | None = None
@@ -68,7 +71,7 @@ class GroupCommit:
     def __init__(self, alias: str, writers: int = 1) -> None:
         self.alias = alias
         self._lock = threading.Lock()
-        self._waiting: list[_Entry] = []
+        self._waiting: list[Entry] = []
         self._writers = [Writer(alias) for _ in range(writers)]
         self._idle = list(self._writers)
         self._is_closed = False
@@ -76,19 +79,55 @@ class GroupCommit:
         self._cutting = threading.Lock()
         # One that writes waits for the file there, and so would another one.
         self._is_sqlite = connections[alias].vendor == "sqlite"
+        self._flusher = Flusher(self.flush)
 
     def commit(self, write: Write) -> bool:
         """Write together with others; whether it is committed. If it isn't, it has to be written on its own.
 
         Raises what the database raised for this write when it was alone.
         """
-        entry = _Entry(write)
+        entry = Entry(write)
         self._wait_for_turn(entry)
         if entry.writer is not None:
             self._write_waiting(entry, entry.writer)
         if entry.error is not None:
             raise entry.error
         return entry.is_written
+
+    def hand_over(self, write: Write) -> Entry:
+        """Let whoever writes next write this, too; returns at once. Somebody has to `settle()` it."""
+        entry = Entry(write)
+        entry.since = time.monotonic()
+        with self._lock:
+            self._waiting.append(entry)
+        self._flusher.notice()
+        return entry
+
+    def settle(self, entry: Entry) -> bool:
+        """Wait until what was handed over is committed, and write it here if nobody else does. As `commit()`."""
+        self._take_turn(entry)
+        if entry.writer is not None:
+            self._write_waiting(entry, entry.writer)
+        if entry.error is not None:
+            raise entry.error
+        return entry.is_written
+
+    def flush(self, older_than: float) -> bool:
+        """Write what was handed over so many seconds ago and is not settled; whether there is anything left of it."""
+        longest = time.monotonic() - older_than
+        with self._lock:
+            left = [entry for entry in self._waiting if entry.since]
+            old = next((entry for entry in left if entry.since < longest), None)
+            if old is None or not self._idle:
+                return bool(left)
+            self._waiting.remove(old)
+            self._hand_out(self._idle.pop(), old)
+        writer, old.writer = old.writer, None
+        assert writer is not None
+        self._write_waiting(old, writer)
+        old.is_answered = True
+        old.turn.release()
+        return True
 
     @contextmanager
     def connection(self) -> Iterator[BaseDatabaseWrapper]:
@@ -97,7 +136,7 @@ class GroupCommit:
         if own is not None:
             yield own
             return
-        entry = _Entry(None)
+        entry = Entry(None)
         self._wait_for_turn(entry)
         assert entry.writer is not None
         has_failed = True
@@ -148,17 +187,31 @@ class GroupCommit:
     def close(self) -> None:
         """Close all connections: those that are held now, when they come back."""
         self._is_closed = True
+        self._flusher.stop()
         self.close_unused(0)
 
     # -- Taking turns ---------------------------------------------------------------------------
 
-    def _wait_for_turn(self, entry: _Entry) -> None:
+    def _wait_for_turn(self, entry: Entry) -> None:
         """Wait until the entry holds a writer, or is written by another thread."""
         with self._lock:
             if self._idle:
                 self._hand_out(self._idle.pop(), entry)
                 return
             self._waiting.append(entry)
+        self._await_turn(entry)
+
+    def _take_turn(self, entry: Entry) -> None:
+        """The same of an entry that was handed over."""
+        with self._lock:
+            entry.since = 0.0
+            if entry in self._waiting and self._idle:
+                self._waiting.remove(entry)
+                self._hand_out(self._idle.pop(), entry)
+                return
+        self._await_turn(entry)
+
+    def _await_turn(self, entry: Entry) -> None:
         try:
             while not entry.turn.acquire(timeout=_LONG_HELD):
                 self._take_spare(entry)
@@ -166,11 +219,11 @@ class GroupCommit:
             self._leave(entry)
             raise
 
-    def _hand_out(self, writer: Writer, entry: _Entry) -> None:
+    def _hand_out(self, writer: Writer, entry: Entry) -> None:
         writer.held_since = time.monotonic()
         entry.writer = writer
 
-    def _take_spare(self, entry: _Entry) -> None:
+    def _take_spare(self, entry: Entry) -> None:
         """Let one that waits have a spare writer, if all others have been held for long."""
         with self._lock:
             is_taken_along = entry not in self._waiting
@@ -182,14 +235,14 @@ class GroupCommit:
             self._hand_out(writer, entry)
         entry.turn.release()
 
-    def _leave(self, entry: _Entry) -> None:
+    def _leave(self, entry: Entry) -> None:
         with self._lock:
             if entry in self._waiting:
                 self._waiting.remove(entry)
         if entry.writer is not None:
             self._pass_on(entry.writer)
 
-    def _pass_on(self, writer: Writer, written: Sequence[_Entry] = ()) -> None:
+    def _pass_on(self, writer: Writer, written: Sequence[Entry] = ()) -> None:
         """Hand a writer to the next one that waits, if there is any, and let those go on that are written for."""
         if self._is_closed:
             writer.close()
@@ -199,14 +252,15 @@ class GroupCommit:
             is_surplus = writer.is_spare and not self._are_held_for_long(any)
             if is_surplus:
                 self._writers.remove(writer)
-            elif self._waiting:
-                successor = self._waiting.pop(0)
+            elif (successor := next((entry for entry in self._waiting if not entry.since), None)) is not None:
+                self._waiting.remove(successor)
                 self._hand_out(writer, successor)
             else:
                 self._idle.append(writer)
         if successor is not None:
             successor.turn.release()
         for entry in written:
+            entry.is_answered = True
             entry.turn.release()
         if is_surplus:
             writer.close()
@@ -225,7 +279,7 @@ class GroupCommit:
             return own
         return own if own.connection is not None and not is_changed(own) else None
 
-    def _write_waiting(self, leader: _Entry, writer: Writer) -> None:
+    def _write_waiting(self, leader: Entry, writer: Writer) -> None:
         """Write for all that wait, on the leader's thread."""
         batch = self._take_batch(leader)
         try:
@@ -245,9 +299,9 @@ class GroupCommit:
         finally:
             self._pass_on(writer, batch[1:])
 
-    def _take_batch(self, leader: _Entry) -> list[_Entry]:
+    def _take_batch(self, leader: Entry) -> list[Entry]:
         """The leader and those whose writes it takes along."""
-        batch, others = [leader], list[_Entry]()
+        batch, others = [leader], list[Entry]()
         with self._lock:
             for entry in self._waiting:
                 (others if entry.write is None or len(batch) == _AT_MOST else batch).append(entry)

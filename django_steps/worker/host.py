@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import TypeVar
 
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
@@ -17,23 +18,31 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core.repeated import Repeated
 from ..engine.ending import Ending
-from ..engine.host import Limits
+from ..engine.host import Handed, Helpable, Limits
 from ..errors import ClaimLost, UnserializableResult
 from ..ledger import database, records, transitions
 from ..ledger.claims import Claim
 from ..ledger.records import Outcome, StepWrite
 from ..ledger.transitions import Finish
-from .group_commit import GroupCommit
+from .crew import Crew
+from .group_commit import Entry, GroupCommit
 from .writers import is_usable
 
 logger = logging.getLogger("django_steps")
 
 T = TypeVar("T")
+U = TypeVar("U")
 _Lend = Callable[[], AbstractContextManager[BaseDatabaseWrapper]]
 
 _LONGEST_PAUSE = 1.0  # seconds between two attempts to reach the database
 # How long a pass that has to end goes on trying; its run is recovered then.
 _LONGEST_GOODBYE = 5.0
+
+
+@dataclass(slots=True)
+class _Handed:
+    write: StepWrite
+    entry: Entry
 
 
 class WorkerHost:
@@ -46,8 +55,11 @@ class WorkerHost:
     lets_through = ()
     logs_failures = True
 
-    def __init__(self, commits: GroupCommit, limits: Limits, repeated: Repeated | None = None) -> None:
+    def __init__(
+        self, commits: GroupCommit, limits: Limits, repeated: Repeated | None = None, crew: Crew | None = None
+    ) -> None:
         self.limits = limits
+        self._crew = crew or Crew()
         self._commits = commits
         self._repeated = repeated or Repeated(logger)
         self._lent: BaseDatabaseWrapper | None = None
@@ -70,6 +82,45 @@ class WorkerHost:
         if not write.replaces and self._commit(write):
             return Outcome.WRITTEN
         return self._persist(lambda: records.record(self.connection(), write), _size(write))
+
+    def hand_over(self, write: StepWrite) -> Handed:
+        return _Handed(write, self._commits.hand_over(write))
+
+    def is_answered(self, handed: Handed) -> bool:
+        assert isinstance(handed, _Handed)
+        return handed.entry.is_answered
+
+    def settle(self, handed: Handed) -> Outcome:
+        assert isinstance(handed, _Handed)
+        self.asked_on = time.monotonic()
+        try:
+            if self._commits.settle(handed.entry):
+                return Outcome.WRITTEN
+        except (DatabaseError, InterfaceError):
+            pass
+        finally:
+            self.asked_on = None
+        return self._persist(lambda: records.record(self.connection(), handed.write), _size(handed.write))
+
+    def offer(self, work: Helpable) -> None:
+        self._crew.offer(work)
+
+    def withdraw(self, work: Helpable) -> None:
+        self._crew.withdraw(work)
+
+    def call_for_help(self) -> None:
+        self._crew.wake_all()
+
+    def park(self) -> None:
+        self._crew.park()
+
+    def for_helper(self) -> WorkerHost:
+        helper = WorkerHost(self._commits, self.limits, self._repeated, self._crew)
+        helper._is_interrupted = self._is_interrupted
+        return helper
+
+    def arrange(self, begun: Sequence[U], others: Sequence[U], concurrency: int | None) -> Sequence[U]:
+        return [*begun, *others]
 
     def finish(self, end: Finish) -> Outcome:
         if self._commit(end):
@@ -159,5 +210,5 @@ def _is_good(connection: BaseDatabaseWrapper) -> bool:
 
 
 def _size(write: StepWrite | Finish) -> int:
-    log = write.attempt_log if isinstance(write, StepWrite) else ""
-    return len(write.output or "") + len(write.error or "") + len(log)
+    more = write.attempt_log + (write.context or "") if isinstance(write, StepWrite) else ""
+    return len(write.output or "") + len(write.error or "") + len(more)

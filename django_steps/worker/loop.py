@@ -95,7 +95,7 @@ class Worker:
             lease_us=int(self.lease * 1_000_000),
         )
         self._heartbeat = Heartbeat(
-            self.alias, self._terms.worker_id, self.lease, self._executor.held, self._commits.cut_silent
+            self.alias, self._terms.worker_id, self.lease, self._executor.held, self._look_after
         )
         self._heartbeat.start()
         maintenance = Maintenance(self.alias, lambda: self._commits.close_unused(LONG_IDLE))
@@ -190,7 +190,7 @@ class Worker:
             Task(
                 claim,
                 histories.get(claim.run_id),
-                WorkerHost(self._commits, self._limits, self._repeated),
+                WorkerHost(self._commits, self._limits, self._repeated, self._executor.crew),
                 self._interceptors,
             )
             for claim in claimed
@@ -236,6 +236,11 @@ class Worker:
         return True
 
     # -- The executor ---------------------------------------------------------------------------
+
+    def _look_after(self, lease: float) -> None:
+        """Each second, on the thread of the heartbeat: what threads wait for too long, and what time has made ready."""
+        self._commits.cut_silent(lease)
+        self._executor.crew.look()
 
     def _has_ended(self, task: Task, ending: Ending) -> None:
         """A pass has ended: somebody may have to look for its run again."""

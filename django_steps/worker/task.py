@@ -44,6 +44,8 @@ class Task:
         self.has_begun = False
         self._records, self._host, self._interceptors = records, host, interceptors
         self._frame: Frame | None = None
+        # The checkpoints that the row of the run holds, and since when.
+        self._checkpoint, self.checkpoint_written_on = claim.checkpoint, self.claimed_on
         host.on_endless_body = self._has_endless_body
         # Called on the thread of a pass whose body doesn't let it end; never returns.
         self.abandon: Callable[[Task, Ending], NoReturn] | None = None
@@ -62,7 +64,7 @@ class Task:
         """Let the pass end at its next operation; may be called from any thread."""
         self.interrupt = self.interrupt or reason
         if self._frame is not None:
-            self._frame.interrupt = self.interrupt
+            self._frame.state.stop(self.interrupt)
         self._host.interrupt()
 
     def release(self, connection: BaseDatabaseWrapper) -> None:
@@ -75,12 +77,26 @@ class Task:
         frame = self._frame
         if frame is None:
             return Holding(self.claim.token)
-        return Holding(self.claim.token, frame.current_step, frame.progress)
+        state = frame.state
+        step = next((executed.current_step for executed in tuple(state.frames) if executed.current_step), "")
+        text = state.checkpoints.text
+        checkpoint = None if text == self._checkpoint else text
+        return Holding(self.claim.token, step, state.progress or state.map_progress, checkpoint)
+
+    def checkpoint_written(self, text: str) -> None:
+        """A renewal has written the checkpoints of `holding()`."""
+        self._checkpoint, self.checkpoint_written_on = text, time.monotonic()
+
+    def writes_in_succession(self) -> bool:
+        """Whether several things are executed side by side, so that writes of its own may lock the run all the time."""
+        return self._frame is not None and len(self._frame.state.frames) > 1
 
     def silent_for(self) -> float:
         """For how many seconds the database has not answered to a write of the pass."""
-        asked_on = self._host.asked_on or (None if self._frame is None else self._frame.asked_on)
-        return 0.0 if asked_on is None else time.monotonic() - asked_on
+        frames = () if self._frame is None else tuple(self._frame.state.frames)
+        asked_on = [self._host.asked_on, *(frame.asked_on for frame in frames)]
+        asked_on += [frame.host.asked_on for frame in frames if isinstance(frame.host, WorkerHost)]
+        return max((time.monotonic() - asked for asked in asked_on if asked is not None), default=0.0)
 
     def recorded(self) -> list[Recorded]:
         """What the run had recorded when its pass ended: what its next pass need not load again."""
@@ -96,7 +112,8 @@ class Task:
 
     def _begun(self, current: Pass) -> None:
         self._frame = current.frame
-        current.frame.interrupt = self.interrupt  # `stop` may have come first
+        if self.interrupt is not None:  # `stop` may have come first
+            current.state.stop(self.interrupt)
 
     def _is_unwanted(self) -> bool:
         """Whether the run was canceled or lost, or the worker stopped, while it waited for a thread."""

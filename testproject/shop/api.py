@@ -1,4 +1,4 @@
-"""The shop's HTTP client for the services outside: payments, the partner's purchases, push messages.
+"""The shop's HTTP client for the services outside: payments, the carrier, the partner's purchases, push messages.
 
 It knows how to call them and how they fail. What the calls are good for is in `services.py`.
 """

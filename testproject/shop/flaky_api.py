@@ -1,6 +1,6 @@
 """The services outside, as a real HTTP server on localhost that fails when it is told to.
 
-It stands for a payment provider, a partner's API and a push service, and counts what it was asked and what it did.
+It stands for a payment provider, a carrier, a partner's API and a push service, and counts what it was asked and what it did.
 It is for the demo, the tests and trying things out locally; it keeps everything in memory and protects nothing.
 """
 
@@ -22,7 +22,8 @@ class FlakyApi:
             assert api.calls("/purchases/7") == 3
 
     `GET /purchases/<customer>` answers that customer's purchases. A `POST` to any path takes effect once per
-    `Idempotency-Key` header (each time without one): `/charges/<order>`, `/push/<device>`, `/jobs/<name>`.
+    `Idempotency-Key` header (each time without one): `/charges/<order>`, `/parcels/<code>`, `/push/<device>`,
+    `/jobs/<name>`.
     """
 
     def __init__(self, port: int = 0) -> None:

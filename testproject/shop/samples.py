@@ -7,7 +7,7 @@ from decimal import Decimal
 from django_steps.models import WorkflowRun
 
 from .models import Customer, Order, Product, Service, Supplier
-from .services import Item
+from .services import Item, Parcel
 from .workflows import (
     process_batch,
     process_data,
@@ -15,6 +15,7 @@ from .workflows import (
     process_uploaded_file,
     retry_with_delay,
     send_notifications,
+    ship_order,
     sync_data,
 )
 
@@ -41,6 +42,13 @@ def start_order(customer: Customer, quantity: int = 2) -> WorkflowRun:
     order = Order.objects.create(customer=customer, total=Decimal("7.50") * quantity)
     items: list[Item] = [{"sku": "mug-1", "quantity": quantity}]
     return process_order.start({"order_id": order.pk, "items": items, "email": customer.email})
+
+
+def start_shipping(customer: Customer, *codes: str) -> WorkflowRun:
+    """An order that is shipped in several parcels."""
+    order = Order.objects.create(customer=customer, total=Decimal("45.00"), status=Order.Status.PAID)
+    parcels: list[Parcel] = [{"code": code, "grams": 900 * number} for number, code in enumerate(codes, start=1)]
+    return ship_order.start({"order_id": order.pk, "parcels": parcels})
 
 
 def start_notifications() -> WorkflowRun:

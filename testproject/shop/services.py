@@ -27,6 +27,11 @@ class Item(TypedDict):
     quantity: int
 
 
+class Parcel(TypedDict):
+    code: str
+    grams: int
+
+
 class OutOfStock(Exception):
     def __init__(self, sku: str, quantity: int) -> None:
         self.sku, self.quantity = sku, quantity
@@ -84,6 +89,33 @@ def send_plain_email(to: str, subject: str, body: str) -> None:
 def reserve_gift(sku: str) -> None:
     Activity.log("reserve a gift", sku)
     take_from_stock(sku, 1)
+
+
+# -- Parcels -----------------------------------------------------------------------------------
+
+
+def find_recipient(order_id: int) -> str:
+    Activity.log("find the recipient", f"order {order_id}")
+    return str(Order.objects.select_related("customer").get(pk=order_id).customer)
+
+
+def quote_postage(parcels: list[Parcel]) -> Decimal:
+    """What the carrier takes: 4 EUR for a parcel, and 1 EUR for each begun kilogram."""
+    Activity.log("quote the postage", f"{len(parcels)} parcels")
+    return sum((Decimal(4 - -parcel["grams"] // 1000) for parcel in parcels), Decimal(0))
+
+
+def book_parcel(code: str, recipient: str) -> str:
+    """Books a parcel at the carrier. The key makes a second call harmless: the carrier answers with the first booking."""
+    Activity.log("book a parcel", code)
+    key = idempotency_key(otherwise=code)
+    booking: dict[str, str] = api.post(f"/parcels/{code}", {"recipient": recipient}, idempotency_key=key)
+    return booking["id"]
+
+
+def print_parcel_label(code: str, booking: str) -> str:
+    Activity.log("print the label of a parcel", f"{code}, {booking}")
+    return f"{code}: {booking}"
 
 
 # -- Purchases at the partner shop ----------------------------------------------------------------

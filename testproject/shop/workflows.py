@@ -14,6 +14,7 @@ from django_steps import RetryPolicy, Step, workflow
 from . import imports, services
 from .api import ApiError
 from .models import Customer, Purchase
+from .services import Parcel
 
 Input = dict[str, Any]
 Logger = LoggerAdapter[Any]
@@ -40,6 +41,24 @@ def process_order_without_steps(input: Input) -> None:
     services.validate_payment(order_id)
     services.update_inventory(order_id, input["items"])
     services.send_confirmation_email(order_id, input["email"])
+
+
+@workflow
+def ship_order(input: Input, step: Step) -> dict[str, Any]:
+    """The parcels of an order are shipped side by side, each in a branch; a retry goes on with those that failed."""
+    parcels: list[Parcel] = input["parcels"]
+    recipient, postage = step.gather(
+        step.define("find_recipient", services.find_recipient).bind(input["order_id"]),
+        step.define("quote_postage", services.quote_postage).bind(parcels),
+    )
+
+    def ship_parcel(parcel: Parcel, step: Step) -> str:
+        policy = RetryPolicy(max_attempts=2, initial_interval="200ms", retry_on=(ApiError,))
+        booking = step.define("book", services.book_parcel, retry=policy).run(parcel["code"], recipient)
+        return step.define("label", services.print_parcel_label, atomic=True).run(parcel["code"], booking)
+
+    labels = step.map("parcel", ship_parcel, parcels, key=lambda parcel: parcel["code"])
+    return {"postage": postage, "labels": labels}
 
 
 @workflow

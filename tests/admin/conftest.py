@@ -13,8 +13,10 @@ from django.test import Client
 from django.urls import reverse
 
 from django_steps import Workflow, failures, values
+from django_steps.core import clock
 from django_steps.core.ids import random_token
 from django_steps.definitions import registry
+from django_steps.ledger.order import Level, context_of
 from django_steps.models import StepRecord, WorkflowRun
 
 START = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
@@ -55,8 +57,11 @@ def make_run(
 def add_step(
     run: WorkflowRun, name: str, status: str = "succeeded", *, result: Any = None, **columns: Any
 ) -> StepRecord:
-    """One more recorded step."""
+    """One more recorded step. `inside`: the branches that it is in, each with its group; `group`: its own."""
     position = columns.pop("position", run.steps.count())
+    inside, group = columns.pop("inside", ()), columns.pop("group", "")
+    levels = [Level(branch, of, -1) for branch, of in inside]
+    columns = {"context_text": context_of(levels, group), "branch": levels[-1].branch if levels else "", **columns}
     started = START + timedelta(seconds=position)
     if columns.get("kind") == "sleep":
         columns = {"status": "waiting", "finished_at": None, **columns}
@@ -72,6 +77,22 @@ def add_step(
         "write_id": random_token(),
     }
     return StepRecord.objects.create(run=run, name=name, **{**defaults, **columns})
+
+
+def add_poll(
+    run: WorkflowRun, name: str, *, checks: int, value: Any, status: str = "waiting", **columns: Any
+) -> StepRecord:
+    """A poll after so many checks, the last of which has returned `value`; the next one is due after an hour."""
+    defaults: dict[str, Any] = {
+        "kind": "poll",
+        "attempts": checks,
+        "output_text": values.encode(value),
+        "context_text": json.dumps({"checks": checks}),
+    }
+    if status == "waiting":
+        due = clock.to_microseconds(START + timedelta(hours=1))
+        defaults |= {"finished_at": None, "wakes_at_us": due}
+    return add_step(run, name, status, **{**defaults, **columns})
 
 
 def failed_run(step: str = "charge", error: BaseException | None = None, **columns: Any) -> WorkflowRun:
@@ -136,3 +157,23 @@ def define(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Register a workflow for this test only: `define(function, mask=("token",))`."""
     monkeypatch.setattr(registry, "_registry", dict(registry._registry))
     return lambda function, **options: registry.register(Workflow(function, **options))
+
+
+def run_of_orders(status: str = "failed", orders: int = 17, **columns: Any) -> WorkflowRun:
+    """A run with a step, a map over orders (two of which failed, and three of which are unfinished), and a branch."""
+    error = error_of(ValueError("card declined"), "order#3/charge")
+    run = make_run(status, error_text=error if status == "failed" else None, **columns)
+    add_step(run, "fetch", result={"orders": orders})
+    for number in range(orders):
+        path = f"order#{number}"
+        inside = [(path, "order")]
+        has_failed, is_unfinished = number in (3, 8), number in (5, 6, 7)
+        add_step(run, f"{path}/reserve", inside=inside)
+        if is_unfinished:
+            continue
+        failed = {"error_text": error} if has_failed else {}
+        add_step(run, f"{path}/charge", "failed" if has_failed else "succeeded", inside=inside, **failed)
+        if not has_failed:
+            add_step(run, f"{path}/ship", inside=inside, result={"parcel": number})
+        add_step(run, path, "failed" if has_failed else "succeeded", kind="branch", group="order", **failed)
+    return run

@@ -11,10 +11,11 @@ from decimal import Decimal
 import pytest
 from django.utils.timezone import now
 
+from django_steps import PollTimedOut
 from django_steps.core import clock
 from django_steps.models import StepRecord, Worker, WorkflowRun
 
-from .conftest import START, add_step, attempt_log, error_of, failed_run, handled_run, make_run, url
+from .conftest import START, add_poll, add_step, attempt_log, error_of, failed_run, handled_run, make_run, url
 
 
 @dataclasses.dataclass
@@ -150,6 +151,51 @@ def test_steps_and_sleeps_are_counted_apart(root, text):
     assert "<dd>2 steps, 1 sleep</dd>" in page
     assert drawing(root, run).summary.startswith("2 steps, 1 sleep in ")
     assert "until 2026-03-01 03:00:03" in page
+
+
+def test_poll_shows_its_checks_its_last_value_and_its_next_check(root, text, known):
+    run = make_run("sleeping", workflow=known("token"))
+    add_poll(run, "shipped", checks=12, value={"state": "packed", "token": "s3cret"})
+    page = text(run)
+    assert ">12 checks</td>" in page
+    assert "last value:" in page and "&quot;state&quot;: &quot;packed&quot;" in page and "s3cret" not in page
+    assert "next check at 2026-03-01 04:00:00" in page
+    assert "<dd>1 step</dd>" in page
+    (row,) = root.get(url("change", run.pk)).context["steps"]
+    assert "steps-status-waiting" in row.status and row.took == "-"
+    assert [bar.kind for bar in drawing(root, run).rows[0].bars] == ["wait"]
+
+
+def test_poll_that_has_made_no_check_has_no_last_value(text):
+    run = make_run("running")
+    add_poll(run, "shipped", checks=0, value=None, output_text=None)
+    assert ">0 checks</td>" in text(run) and "last value:" not in text(run)
+
+
+def test_poll_that_has_found_it_shows_its_result(root, text, known):
+    run = make_run("succeeded", workflow=known())
+    add_poll(run, "shipped", checks=1, value="there", status="succeeded")
+    page = text(run)
+    assert ">1 check</td>" in page and "last value:" not in page and "&quot;there&quot;" in page
+    assert [bar.kind for bar in drawing(root, run).rows[0].bars] == ["wait", "step"]
+
+
+def test_poll_that_timed_out_shows_its_last_value_and_the_failure(root, text, known):
+    timed_out = error_of(PollTimedOut("shipped", 3), "shipped")
+    run = make_run("failed", error_text=timed_out, workflow=known())
+    log = attempt_log(OSError("no line"))
+    add_poll(run, "shipped", checks=3, value=["packed"], status="failed", error_text=timed_out, attempt_log=log)
+    page = text(run)
+    assert "last value:" in page and "packed" in page and "in 3 checks." in page
+    assert "next check" not in page and "no line" in page
+    assert {bar.kind for bar in drawing(root, run).rows[0].bars} == {"wait", "failed"}
+
+
+def test_poll_is_canceled_with_its_run(root, text):
+    run = make_run("canceled")
+    add_poll(run, "shipped", checks=3, value=None)
+    (row,) = root.get(url("change", run.pk)).context["steps"]
+    assert "steps-status-canceled" in row.status and row.took == "1m 00s"
 
 
 @pytest.mark.parametrize(

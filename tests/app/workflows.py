@@ -12,6 +12,7 @@ from pathlib import Path
 from django_steps import RetryPolicy, current_step, workflow
 
 from .effects import leave
+from .models import Person
 
 
 @workflow
@@ -154,3 +155,39 @@ def wires_once(input, step):
         time.sleep(input["seconds"])
 
     step.define("wire", wire, at_most_once=True).run()
+
+
+@workflow
+def imports_pages(input, step):
+    """Goes through pages, and says by checkpoints how far it is."""
+
+    def read() -> None:
+        page = current_step().last_checkpoint or 0
+        leave(f"from {page}")
+        while page < input["pages"]:
+            time.sleep(0.02)
+            page += 1
+            current_step().checkpoint(page)
+
+    step.define("import", read).run()
+
+
+@workflow
+def parcels(input, step):
+    """A map over branches; those of `input["items"]` of which there is a person fail, and the last one takes its time."""
+    step.map("parcel", send_parcel, input["items"], return_exceptions=input.get("tolerant", False))
+    step.define("report", leave).run("report")
+
+
+def send_parcel(item, step):
+    step.define("pack", leave).run(f"pack {item}")
+
+    @step.define("send")
+    def send() -> None:
+        leave(f"send {item}")
+        if Person.objects.filter(name=item).exists():
+            raise ConnectionError(f"no answer for {item}")
+
+    send.run()
+    if item == "slow":
+        step.sleep("rest", "4s")

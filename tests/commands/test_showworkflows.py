@@ -223,6 +223,38 @@ def test_one_sleeping_run_shows_when_it_wakes(run_command, work):
     assert "nap     sleep" in printed
 
 
+def define_poll():
+    @workflow(name="parcel", mask=["token"])
+    def parcel(input, step):
+        found = {"state": "packed", "token": "s3cret"}
+        step.poll("shipped", lambda: found, every="1h", until=lambda found: False).run()
+
+    return parcel
+
+
+def test_one_polling_run_shows_its_checks_its_last_value_and_its_next_check(run_command, work, pass_time):
+    run = define_poll().start({})
+    work()
+    pass_time("61m")
+    work()
+    printed = run_command("showworkflows", str(run.pk)).out
+    assert "shipped  poll  waiting  2 checks  " in printed
+    assert 'Polls\n  shipped  2 checks, last value {"state": "packed", "token": "********"}, next check at ' in printed
+    run.cancel()
+    printed = run_command("showworkflows", str(run.pk)).out
+    assert "shipped  poll  canceled  2 checks  " in printed
+    assert "next check" not in printed
+
+
+def test_json_of_a_poll_has_its_checks_and_its_last_value(run_command, work):
+    run = define_poll().start({})
+    work()
+    (step,) = json.loads(run_command("showworkflows", str(run.pk), "--json").out)["steps"]
+    assert (step["kind"], step["status"], step["checks"]) == ("poll", "waiting", 1)
+    assert step["output"] == {"state": "packed", "token": "********"} and step["wakes_at"]
+    assert step["finished_at"] is None
+
+
 def test_json_of_one_run_holds_its_steps(run_command, work, shaky):
     run = shaky.start({"fails": False})
     work()

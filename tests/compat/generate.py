@@ -77,7 +77,9 @@ FAILURES: dict[str, str | None] = {
     "Person.DoesNotExist('no person')": SAME,
     "WorkflowRun.DoesNotExist('no run')": SAME,
     "errors.NonRetryableError('no')": SAME,
+    "errors.GroupFailed('1 of 2 failed', {'a': KeyError('k')})": SAME,
     "errors.RetryAfter('30s', 'busy')": SAME,
+    "errors.PollTimedOut('ship', 3)": SAME,
     "errors.StepFailed('shop.Odd', 'text')": SAME,
     "errors.RecordedInstanceGone('shop.Order', 7, 'load')": SAME,
     "local_error('text')": "errors.StepFailed('tests.compat.kinds.local_error.<locals>.LocalError', 'text')",
@@ -255,9 +257,52 @@ def run_whose_worker_died_in_a_step_that_happens_at_most_once() -> Any:
     return run
 
 
+@golden("work", ["shipped"], output="{'state': 'shipped'}")
+def run_that_polls() -> Any:
+    return worked("compat_parcel", {})
+
+
+@golden("work", [], output="(1, {'state': 'packed'})")
+def run_whose_poll_has_timed_out() -> Any:
+    return worked("compat_lost_parcel", {})
+
+
+@golden("work", ["from 41"], output="41")
+def run_whose_failed_attempt_has_a_checkpoint() -> Any:
+    return worked("compat_import", {})
+
+
+@golden("work", ["from 41"], output="41")
+def run_whose_worker_died_after_a_checkpoint() -> Any:
+    run = start("compat_import", {})
+    take(run)
+    type(run).objects.update(current_step="import", checkpoint='{"import": [2, "41"]}')
+    recover()
+    return run
+
+
 @golden("work", ["charge", "ship"], output="{'ok': True}")
 def run_that_is_a_restart_of_another() -> Any:
     return worked("compat_order", {}).restart(from_step="charge")
+
+
+_PARCELS = "[(2, 3), ['a', 'done'], [1, 'Unfinished', 'Unfinished']]"
+
+
+@golden("retry", ["label b/c", "vote 1"], output=_PARCELS)
+def run_whose_branch_failed() -> Any:
+    return worked("compat_parcels", {})
+
+
+@golden("work", [], output=_PARCELS)
+def run_that_sleeps_after_a_map() -> Any:
+    from . import workflows
+
+    workflows.is_broken = False
+    try:
+        return worked("compat_parcels", {})
+    finally:
+        workflows.is_broken = True
 
 
 # -- Bringing runs there -------------------------------------------------------------------------

@@ -196,7 +196,10 @@ def test_run_is_shown_by_the_command(entry: dict[str, Any], run: WorkflowRun) ->
     call_command("showworkflows", "--json", stdout=StringIO(), skip_checks=True)
 
 
-@pytest.mark.parametrize(("model", "column"), [(WorkflowRun, "status"), (WorkflowRun, "phase"), (StepRecord, "status")])
+@pytest.mark.parametrize(
+    ("model", "column"),
+    [(WorkflowRun, "status"), (WorkflowRun, "phase"), (StepRecord, "status"), (StepRecord, "kind")],
+)
 def test_newest_version_has_rows_in_every_state(model: Any, column: str) -> None:
     found = {row[column] for entry in newest("runs") for row in entry["rows"][model._meta.db_table]}
     assert found == set(dict(model._meta.get_field(column).choices))

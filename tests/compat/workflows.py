@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django_steps import RetryPolicy, StepInterrupted, Workflow
+from django_steps import PollTimedOut, RetryPolicy, StepInterrupted, Workflow, current_step
 from django_steps.definitions import registry
 
 from . import kinds
@@ -110,6 +110,66 @@ def compat_wire(input, step):
     return "wired"
 
 
+def compat_parcels(input, step):
+    """A branch for each parcel, of which one fails, and a gather."""
+    sizes = step.gather(step.define("width", done).bind("width", 2), step.define("height", done).bind("height", 3))
+    parcels = step.map("parcel", parcel, ["a", "b/c"], concurrency=1)
+    quorum = step.map("vote", vote, [1, 2, 3], min_successes=1, concurrency=1)
+    step.sleep("nap", "1h")
+    return [sizes, parcels, [one if isinstance(one, (int, str)) else type(one).__name__ for one in quorum]]
+
+
+def parcel(name, step):
+    step.define("book", done).run(f"book {name}")
+    if name == "b/c":
+        return step.define("label", shaky).run(f"label {name}", declined)
+    return name
+
+
+def vote(number):
+    return done(f"vote {number}", number)
+
+
+def tracked(name: str) -> dict[str, str]:
+    executed.append(name)
+    return {"state": "packed" if is_broken else "shipped"}
+
+
+def is_shipped(found: dict[str, str]) -> bool:
+    return found["state"] == "shipped"
+
+
+def compat_parcel(input, step):
+    """Polls every hour."""
+    return step.poll("shipped", tracked, every="1h", timeout="1d", until=is_shipped).run("shipped")
+
+
+def compat_lost_parcel(input, step):
+    """Gives up after a check, and sleeps over it."""
+    found = None
+    try:
+        step.poll("shipped", tracked, every="1h", max_checks=1, until=is_shipped).run("shipped")
+    except PollTimedOut as error:
+        found = error.checks, error.value
+    step.sleep("nap", "1h")
+    return found
+
+
+def imported() -> int:
+    page = current_step().last_checkpoint or 0
+    executed.append(f"from {page}")
+    if is_broken:
+        current_step().checkpoint(page + 41)
+        raise OSError("no line")
+    return page
+
+
+def compat_import(input, step):
+    """A long step; its second attempt is due after an hour."""
+    policy = RetryPolicy(max_attempts=2, initial_interval="1h", jitter=False, give_up_after="2h")
+    return step.define("import", imported, retry=policy).run()
+
+
 def register() -> None:
     """Make them known to this process."""
     for body in (
@@ -121,6 +181,10 @@ def register() -> None:
         compat_patient,
         compat_sleeper,
         compat_wire,
+        compat_parcels,
+        compat_parcel,
+        compat_lost_parcel,
+        compat_import,
     ):
         registry.register(Workflow(body))
     registry.register(Workflow(compat_again, retry=RetryPolicy(max_attempts=2, initial_interval="1h", jitter=False)))

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 from django_steps import workflow
 from django_steps.engine.history import History
+from django_steps.engine.scopes import Scope
 from django_steps.errors import DuplicateStepName, HistoryMismatch
 from django_steps.ledger import database, dialect, histories
 from django_steps.ledger.histories import Recorded
@@ -341,15 +342,15 @@ def recorded(name: str, position: int = 0, kind: str = "step", status: str = "su
 
 
 def test_name_reserved_twice_is_refused():
-    history = History()
-    history.reserve("a")
+    scope = Scope(History())
+    scope.reserve("a")
     with pytest.raises(DuplicateStepName, match="'a' is used twice"):
-        history.reserve("a")
+        scope.reserve("a")
 
 
 def test_second_sleep_of_a_name_has_a_name_of_its_own():
-    history = History()
-    assert [history.reserve_sleep("nap") for _ in range(3)] == ["nap", "nap#2", "nap#3"]
+    scope = Scope(History())
+    assert [scope.reserve_sleep("nap") for _ in range(3)] == ["nap", "nap#2", "nap#3"]
 
 
 def test_positions_go_on_after_the_highest_recorded_one():
@@ -365,19 +366,19 @@ def test_record_of_another_kind_is_a_mismatch():
 
 
 def test_replay_lasts_until_the_last_record_is_reached():
-    history = History([recorded("a", 0), recorded("b", 1)])
-    assert history.is_replaying
-    history.look_up("a", "step")
-    assert history.is_replaying
-    history.look_up("b", "step")
-    assert not history.is_replaying
+    scope = Scope(History([recorded("a", 0), recorded("b", 1)]))
+    assert scope.is_replaying
+    scope.look_up("a", "step")
+    assert scope.is_replaying
+    scope.look_up("b", "step")
+    assert not scope.is_replaying
 
 
 def test_replay_is_over_at_a_step_that_is_not_recorded():
-    history = History([recorded("a", 0), recorded("left out", 1)])
-    history.look_up("a", "step")
-    history.look_up("new", "step")
-    assert not history.is_replaying
+    scope = Scope(History([recorded("a", 0), recorded("left out", 1)]))
+    scope.look_up("a", "step")
+    scope.look_up("new", "step")
+    assert not scope.is_replaying
 
 
 def test_long_output_is_fetched_when_it_is_read():
@@ -413,15 +414,16 @@ def test_what_was_tried_before_ends_at_a_position_above_all_others():
 
 def test_delivered_is_the_highest_position_that_the_body_was_given():
     history = History([recorded("a", 0), recorded("moved", 5), recorded("b", 3)])
-    assert history.delivered == -1
+    scope = Scope(history)
+    assert scope.delivered == -1
     for name, delivered in (("a", 0), ("moved", 5), ("b", 5)):
-        history.deliver(history.look_up(name, "step"))
-        assert history.delivered == delivered
+        scope.deliver(scope.look_up(name, "step"))
+        assert scope.delivered == delivered
 
 
 def test_only_what_is_final_up_to_what_is_not_is_kept_for_the_next_pass():
     nap = recorded("nap", 1, kind="sleep", status="waiting", wakes_at_us=9)
     history = History([recorded("c", 3), recorded("a", 0), nap, recorded("b", 2), recorded("d", 4, status="retrying")])
     assert [record.name for record in history.records()] == ["a"]
-    history.deliver(nap)
+    Scope(history).deliver(nap)
     assert [record.name for record in history.records()] == ["a", "nap", "b", "c"]

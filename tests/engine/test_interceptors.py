@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from django_steps import workflow
+from django_steps.definitions.requests import CallBranch
 from django_steps.engine import execution, hooks
 from django_steps.engine.ending import Ended, Ending
 from django_steps.engine.host import Direct
@@ -38,7 +39,7 @@ class Noting(Interceptor):
         self.noted.append(f"{self.name}: {write.status}")
         return write, error
 
-    def reached(self, claim: Claim, name: str) -> None:
+    def reached(self, claim: Claim, name: str, branch: str) -> None:
         self.noted.append(f"{self.name}: reached {name}")
 
     def recorded(self, claim: Claim, write: StepWrite, error: BaseException | None) -> None:
@@ -73,6 +74,30 @@ def test_interceptors_are_entered_in_order_and_left_in_reverse(run):
         "inner: succeeded",
         "outer: succeeded",
     ]
+
+
+def test_interceptors_are_told_which_branches_are_called_and_of_operations_by_their_paths():
+    @workflow
+    def naps(step):
+        return step.map("nap", nap, [1])
+
+    def nap(number, step):
+        step.sleep("short", "1ms")
+
+    noted: list[str] = []
+
+    class Entering(Noting):
+        def entered(self, claim: Claim, request: CallBranch) -> None:
+            self.noted.append(f"entered {request.name}")
+
+        def reached(self, claim: Claim, name: str, branch: str) -> None:
+            self.noted.append(f"reached {name} in {branch!r}")
+
+    ending = execution.run_claim(claim(naps.start()), Direct("default"), [], interceptors=[Entering("", noted)])
+    assert ending.how is Ended.SUCCEEDED
+    told = [line for line in noted if line.startswith(("entered", "reached"))]
+    once = ["entered nap#1", "reached nap#1/short in 'nap#1'"]
+    assert told == ["reached nap in ''", "reached nap#1 in ''", *once, *once]
 
 
 def test_worker_gives_its_interceptors_to_each_pass(run):

@@ -181,6 +181,7 @@ def test_step_from_another_thread_is_a_clear_error_there(work):
     run = threaded.start()
     work()
     assert error_of(run)["type"] == "django_steps.errors.WrongThread"
+    assert "step.map()" in error_of(run)["message"]
     assert len(caught) == 1
     assert names_of(run) == []
 

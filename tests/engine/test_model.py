@@ -60,18 +60,20 @@ class Killed(BaseException):
 
 # -- The model -------------------------------------------------------------------------------------
 
-# What a body does, one after the other; a step that fails does so in its first `times` attempts, or until it is repaired.
-# `once` is `at_most_once`: its history does tell of an interruption in the middle of an attempt, which the body handles.
+# What a body does, one after the other; a step that fails does so in its first `times` attempts, or until it is repaired. A
+# poll finds nothing in so many checks. `once` is `at_most_once`: its history does tell of an interruption in the middle of an
+# attempt, which the body handles.
 operations = st.one_of(
     st.tuples(st.sampled_from(["step", "atomic", "sleep", "caught", "uncaught", "raise"]), st.just(0)),
-    st.tuples(st.sampled_from(["retried", "retried_atomic"]), st.integers(1, 3)),
+    st.tuples(st.sampled_from(["retried", "retried_atomic", "polled"]), st.integers(1, 3)),
     st.tuples(st.just("once"), st.integers(0, 3)),
 )
 programs = st.lists(operations, min_size=2, max_size=7)
 
 
 # The kind and status of what is recorded of an operation; a sequential body never writes that a sleep is over.
-_KINDS = {"sleep": ("sleep", "waiting"), "caught": ("step", "failed")}
+_KINDS = {"sleep": ("sleep", "waiting"), "caught": ("step", "failed"), "polled": ("poll", "succeeded")}
+_NOT_FINAL = ("retrying", "waiting", "begun")
 
 
 class Row(NamedTuple):
@@ -167,12 +169,15 @@ def work(name: str, operation: str, times: int) -> str:
         assert attempt not in machine.begun, f"{attempt} is executed again"
         machine.begun.add(attempt)
     if not peril.is_stale:
-        finished = StepRecord.objects.filter(run=machine.run, name=name).exclude(status__in=["retrying", "begun"])
+        finished = StepRecord.objects.filter(run=machine.run, name=name).exclude(status__in=_NOT_FINAL)
         assert not finished.exists(), f"{name} is recorded, and is executed again"
     if is_atomic:
         Effect.objects.create(run=str(machine.run.pk), name=name, pid=0, at=0)
     else:
         peril.reach()
+    if operation == "polled":
+        checks = StepRecord.objects.get(run=machine.run, name=name).checks
+        return f"result of {name}" if checks == times else ""
     if current_step().attempt <= times or operation == "caught":
         raise Broken(name)
     if operation == "uncaught" and name not in machine.repaired:
@@ -192,8 +197,12 @@ def define_modelled() -> Any:
                     raise Broken(name)
             else:
                 is_once = operation == "once"
-                options = {"atomic": operation.endswith("atomic"), "at_most_once": is_once}
-                call = step.define(name, work, **options, **({"retry": RETRY} if times else {}))
+                options = {"retry": RETRY} if times else {}
+                if operation == "polled":
+                    call = step.poll(name, work, every="1m", timeout="100d", max_checks=times + 1)
+                else:
+                    is_atomic = operation.endswith("atomic")
+                    call = step.define(name, work, atomic=is_atomic, at_most_once=is_once, **options)
                 try:
                     assert call.run(name, operation, times) == f"result of {name}"
                 except StepInterrupted:
@@ -326,7 +335,7 @@ class Modelled(RuleBasedStateMachine):
             Row(record.name, record.kind, record.status, record.attempts)
             for record in StepRecord.objects.filter(run=self.run).order_by("position")
         ]
-        if recorded and recorded[-1].status in ("retrying", "begun"):
+        if recorded and recorded[-1].status in _NOT_FINAL and recorded[-1].kind != "sleep":
             *recorded, tried = recorded
             expected = rows[len(recorded)]
             assert tried.name == expected.name

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from django_steps import NonRetryableError, RetryAfter, RetryPolicy, current_step, workflow
+from django_steps.core.context import active_pass
 from django_steps.core.retries import to_policy
 from tests.looking import error_of
 
@@ -110,6 +111,8 @@ def test_condition_that_raises_ends_the_attempts_and_is_logged(caplog):
         ({"initial_interval": "-1s"}, ValueError, None),
         ({"initial_interval": "soon"}, ValueError, "soon"),
         ({"max_interval": None}, TypeError, "Not a duration"),
+        ({"give_up_after": "soon"}, ValueError, "soon"),
+        ({"give_up_after": -1}, ValueError, "negative"),
         ({"backoff_coefficient": 0.5}, ValueError, "at least 1"),
         ({"backoff_coefficient": float("nan")}, ValueError, "at least 1"),
         ({"backoff_coefficient": True}, ValueError, "at least 1"),
@@ -141,6 +144,15 @@ def test_policy_is_immutable_and_comparable():
     assert RetryPolicy(max_attempts=3) == RetryPolicy(max_attempts=3)
     with pytest.raises(AttributeError):
         RetryPolicy().max_attempts = 4  # type: ignore[misc]
+
+
+def test_policy_gives_up_after_a_time_or_never():
+    policy = RetryPolicy(give_up_after="2h")
+    assert not policy.is_too_late(timedelta(hours=2))
+    assert policy.is_too_late(timedelta(hours=2, microseconds=1))
+    assert not RetryPolicy().is_too_late(timedelta(days=1000))
+    assert RetryPolicy(give_up_after="2h") == policy != RetryPolicy()
+    assert "give_up_after='2h'" in repr(policy)
 
 
 # -- Steps -------------------------------------------------------------------------------------------
@@ -505,3 +517,205 @@ def test_wait_of_retry_after_is_never_shorter_and_at_most_a_tenth_longer():
     assert timedelta(seconds=100) <= min(waits) < max(waits) <= timedelta(seconds=110)
     assert RetryPolicy(jitter=False).delay_asked_for(RetryAfter("100s")) == timedelta(seconds=100)
     assert RetryPolicy().delay_asked_for(OSError()) is None
+
+
+# -- give_up_after ---------------------------------------------------------------------------------
+
+HOURLY: dict[str, Any] = {"max_attempts": 100, "initial_interval": "1h", "backoff_coefficient": 1, "jitter": False}
+
+
+def test_step_gives_up_when_the_next_attempt_would_begin_too_late(work, pass_time):
+    executed: list[int] = []
+
+    @workflow
+    def trying(step):
+        step.define("flaky", flaky(executed, 99), retry=RetryPolicy(**HOURLY, give_up_after="150m")).run()
+
+    run = trying.start()
+    work()
+    for _ in range(2):
+        pass_time("61m")
+        work()
+    assert executed == [1, 2, 3]
+    assert error_of(run)["message"] == "attempt 3"  # at once: no wait that leads to nothing
+    assert "since_us" not in run.steps.get().context
+
+
+def test_bound_counts_from_the_first_attempt_over_all_passes_and_waits(work, pass_time):
+    executed: list[int] = []
+
+    @workflow
+    def trying(step):
+        step.sleep("before", "10h")  # which doesn't count
+        step.define("flaky", flaky(executed, 99), retry=RetryPolicy(**HOURLY, give_up_after="150m")).run()
+
+    run = trying.start()
+    work()
+    pass_time("601m")
+    work()
+    pass_time("5h")  # no worker was there
+    work()
+    assert executed == [1, 2]
+    assert error_of(run)["type"] == "OSError"
+
+
+def test_attempt_that_is_long_counts_too(work):
+    executed: list[int] = []
+
+    def slow() -> None:
+        executed.append(1)
+        active_pass.get().claim.claimed_at += 2 * 3600 * 1_000_000  # as the clock of a pass has it
+        raise OSError
+
+    @workflow
+    def trying(step):
+        step.define("slow", slow, retry=RetryPolicy(**HOURLY, give_up_after="150m")).run()
+
+    trying.start()
+    work()
+    assert len(executed) == 1
+
+
+def test_bound_counts_from_the_first_attempt_within_a_pass(work):
+    executed: list[int] = []
+
+    def slow() -> None:
+        executed.append(1)
+        active_pass.get().claim.claimed_at += 40 * 60 * 1_000_000
+        raise OSError
+
+    @workflow
+    def trying(step):
+        step.define("slow", slow, retry=RetryPolicy(max_attempts=9, initial_interval=0, give_up_after="1h")).run()
+
+    trying.start()
+    work()
+    assert len(executed) == 2
+
+
+def test_bound_holds_for_waits_that_retry_after_asks_for(work, pass_time):
+    executed: list[int] = []
+
+    def busy() -> None:
+        executed.append(1)
+        raise RetryAfter("1h") from OSError("busy")
+
+    @workflow
+    def trying(step):
+        step.define("busy", busy, retry=RetryPolicy(jitter=False, give_up_after="150m")).run()
+
+    run = trying.start()
+    for _ in range(5):
+        work()
+        pass_time("61m")
+    assert len(executed) == 3
+    assert error_of(run)["type"] == "django_steps.errors.RetryAfter"
+
+
+def test_bound_counts_anew_after_a_retry_of_the_run(work, pass_time):
+    executed: list[int] = []
+
+    @workflow
+    def trying(step):
+        step.define("flaky", flaky(executed, 99), retry=RetryPolicy(**HOURLY, give_up_after="90m")).run()
+
+    run = trying.start()
+    work()
+    pass_time("61m")
+    work()
+    assert error_of(run) and executed == [1, 2]
+    pass_time("10h")
+    run.retry()
+    work()
+    run.refresh_from_db()
+    assert run.status == "sleeping"
+    pass_time("61m")
+    work()
+    assert error_of(run) and executed == [1, 2, 1, 2]
+
+
+def test_bound_of_the_workflows_policy_for_steps_is_that_of_each_step(work, pass_time):
+    executed: list[int] = []
+
+    @workflow(step_retry=RetryPolicy(**HOURLY, give_up_after="90m"))
+    def trying(step):
+        step.sleep("before", "10h")
+        step.define("flaky", flaky(executed, 1)).run()
+
+    run = trying.start()
+    work()
+    pass_time("601m")
+    work()
+    pass_time("61m")
+    work()
+    assert run.result(timeout=0) is None
+
+
+def test_bound_holds_for_steps_that_are_recorded_before_they_begin(work, pass_time):
+    executed: list[int] = []
+
+    @workflow
+    def trying(step):
+        policy = RetryPolicy(**HOURLY, give_up_after="90m")
+        step.define("flaky", flaky(executed, 99), at_most_once=True, retry=policy).run()
+
+    run = trying.start()
+    for _ in range(4):
+        work()
+        pass_time("61m")
+    assert error_of(run) and executed == [1, 2]
+
+
+def test_run_gives_up_when_its_next_attempt_would_begin_too_late(work, pass_time):
+    passes: list[int] = []
+
+    @workflow(retry=RetryPolicy(**HOURLY, give_up_after="150m"))
+    def trying():
+        passes.append(1)
+        raise OSError(f"pass {len(passes)}")
+
+    run = trying.start(delay="10h")  # which doesn't count
+    pass_time("601m")
+    for _ in range(5):
+        work()
+        pass_time("61m")
+    assert error_of(run)["message"] == "pass 3"
+
+
+def test_bound_of_a_run_counts_from_its_first_attempt_with_all_its_sleeps(work, pass_time):
+    passes: list[int] = []
+
+    @workflow(retry=RetryPolicy(**HOURLY, give_up_after="150m"))
+    def trying(step):
+        passes.append(1)
+        step.sleep("pause", "2h")
+        raise OSError
+
+    run = trying.start()
+    work()
+    pass_time("121m")
+    work()
+    assert error_of(run) and len(passes) == 2
+
+
+def test_bound_of_a_run_counts_anew_after_a_retry(work, pass_time):
+    passes: list[int] = []
+
+    @workflow(retry=RetryPolicy(**HOURLY, give_up_after="90m"))
+    def trying():
+        passes.append(1)
+        raise OSError
+
+    run = trying.start()
+    work()
+    pass_time("61m")
+    work()
+    assert error_of(run) and len(passes) == 2
+    pass_time("10h")
+    run.retry()
+    work()
+    run.refresh_from_db()
+    assert run.status == "sleeping"
+    pass_time("61m")
+    work()
+    assert error_of(run) and len(passes) == 4

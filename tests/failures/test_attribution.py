@@ -33,7 +33,7 @@ def attribution() -> Attribution:
 
 def failure(attribution: Attribution, step: str) -> ValueError:
     error = ValueError(step)
-    attribution.remember(error, step)
+    attribution.remember(error, [step])
     return error
 
 

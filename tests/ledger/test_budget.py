@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from django_steps import RetryPolicy, workflow
+from django_steps import RetryPolicy, current_step, workflow
 from django_steps.definitions import registered_kinds
 from django_steps.engine.ending import Ended, Ending
 from django_steps.engine.history_cache import HistoryCache, load_histories
@@ -220,6 +220,40 @@ def test_sleep_that_is_waited_out_in_place_is_one_statement():
 
     ending, wire = start_and_execute(brief)
     assert ending.how is Ended.SUCCEEDED
+    assert wire == Wire(statements=2, transactions=2)
+
+
+def test_poll_is_a_record_when_it_is_reached_and_one_transaction_for_each_check(pass_time):
+    found = iter([None, None, "there"])
+
+    @workflow
+    def asking(step):
+        step.poll("shipped", lambda: next(found), every="1h").run()
+
+    locks = {"postgresql": 0, "mysql": 1, "sqlite": 2}[connection.vendor]
+    ending, wire = start_and_execute(asking)
+    assert ending.how is Ended.SUSPENDED
+    assert wire == Wire(statements=3 + locks, transactions=2)  # it is reached; the check, and the suspension
+    pass_time("2h")
+    ending, wire = execute(*claim())
+    assert ending.how is Ended.SUSPENDED
+    assert wire == Wire(statements=2 + locks, transactions=1)
+    pass_time("2h")
+    ending, wire = execute(*claim())
+    assert ending.how is Ended.SUCCEEDED
+    assert wire == Wire(statements=2 + locks, transactions=2)  # the outcome, and the end of the run
+
+
+def test_checkpoints_cost_nothing_in_a_pass():
+    @workflow
+    def counting(step):
+        def count() -> None:
+            for number in range(100):
+                current_step().checkpoint(number)
+
+        step.define("count", count).run()
+
+    _, wire = start_and_execute(counting)
     assert wire == Wire(statements=2, transactions=2)
 
 

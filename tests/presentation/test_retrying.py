@@ -11,6 +11,7 @@ from django.core.management import call_command
 from django_steps import failures
 from django_steps.core import clock
 from django_steps.models import WorkflowRun
+from django_steps.presentation import runs
 from tests.admin.conftest import START, add_step, attempt_log, make_run, url
 from tests.admin.conftest import root as root
 
@@ -78,12 +79,12 @@ def test_a_run_that_is_tried_again_says_why(root):
 def test_the_list_can_be_filtered_by_it(root):
     due = {"phase": WorkflowRun.Phase.TIMED, "available_at_us": microseconds(timedelta(minutes=5))}
     again = make_run("pending", attempts=2, **due)
-    runs = {retrying(), retrying("running", current_step="charge"), again}
+    tried = {retrying(), retrying("running", current_step="charge"), again}
     make_run("sleeping")
     retrying(wakes=timedelta(minutes=1))
     retrying("failed")
     found = root.get(url("changelist"), {"status__exact": "retrying"})
-    assert set(found.context["cl"].result_list) == runs
+    assert set(found.context["cl"].result_list) == tried
     assert "?status__exact=retrying" in found.content.decode()
 
 
@@ -93,6 +94,22 @@ def test_it_costs_the_list_one_query(root, number, django_assert_max_num_queries
         retrying()
     with django_assert_max_num_queries(20):
         root.get(url("changelist"))
+
+
+def test_of_many_items_that_are_tried_again_one_log_is_read(root, django_assert_num_queries):
+    run = retrying()
+    for number in range(30):
+        add_step(
+            run,
+            f"item#{number}",
+            "retrying",
+            wakes_at_us=microseconds(timedelta(minutes=5)),
+            attempt_log=attempt_log(ValueError(f"item {number}")),
+        )
+    with django_assert_num_queries(2) as queries:
+        found = runs.retrying_steps([run])
+        assert "item 29" in runs.failing(run, found[run.pk])
+    assert [("attempt_log" in query["sql"]) for query in queries] == [False, True]
 
 
 def test_a_damaged_log_is_said_to_be_unreadable(root):

@@ -54,6 +54,26 @@ def test_nothing_is_loaded():
     assert not {"django_steps.models", "django_steps.engine.execution"} & set(sys.modules)
 """
 
+FAILING = """
+from django.test import TestCase
+from django_steps import workflow
+from django_steps.testing import run_workflow
+
+@workflow
+def numbers(step):
+    return step.map("number", abs, [1, 2, 3])
+
+def test_fails(workflow_kit):
+    assert workflow_kit.run_workflow(numbers).result() == "something else"
+
+def test_fails_without_the_kit():
+    assert 0
+
+class FailingTests(TestCase):
+    def test_fails_too(self):
+        self.assertEqual(run_workflow(numbers).result(), "something else")
+"""
+
 
 @pytest.fixture
 def run_pytest(tmp_path):
@@ -85,3 +105,10 @@ def test_the_fixture_gives_the_kit_and_the_clock_goes_back_after_each_test(run_p
 def test_being_installed_loads_neither_settings_nor_models(run_pytest):
     code, output = run_pytest(NOT_USING_IT)
     assert code == 0, output
+
+
+def test_failed_test_names_the_seed_where_something_was_executed_side_by_side(run_pytest, tmp_path):
+    environment = {"DJANGO_SETTINGS_MODULE": "tests.settings", "DATABASE": "sqlite", "DJANGO_STEPS_TEST_SEED": "4711"}
+    code, output = run_pytest(FAILING, DATABASE_NAME=str(tmp_path / "db.sqlite3"), **environment)
+    assert code == 1 and "3 failed" in output, output
+    assert output.count("DJANGO_STEPS_TEST_SEED=4711") == 2

@@ -9,7 +9,7 @@ from django_steps.testing import FakeStep, drain, run_workflow
 from testproject.shop.api import ApiError
 from testproject.shop.models import Customer, Order, Product, Service
 from testproject.shop.services import OutOfStock
-from testproject.shop.workflows import process_order, retry_with_delay, sync_data, welcome_with_gift
+from testproject.shop.workflows import process_order, retry_with_delay, ship_order, sync_data, welcome_with_gift
 
 
 class OrderTests(TestCase):
@@ -53,6 +53,16 @@ class OrderTests(TestCase):
         self.assertEqual((run.status, len(mail.outbox)), ("sleeping", 0))
         [run] = drain(advance="2d")
         self.assertEqual((run.result(), len(mail.outbox)), ({"gift": False}, 1))
+
+    def test_each_parcel_gets_its_label_and_a_refused_one_is_booked_by_a_retry(self):
+        parcels = [{"code": "A", "grams": 900}, {"code": "B", "grams": 2100}]
+        stubs = {"parcel/book": "booking", "parcel#B/book": ApiError("/parcels/B", 400)}
+        run = run_workflow(ship_order, {"order_id": self.order.pk, "parcels": parcels}, stubs=stubs)
+        self.assertEqual((run.status, run.failed_step), ("failed", "parcel#B/book"))
+        run.retry()
+        drain(stubs={"parcel/book": lambda code, recipient: f"{code} to {recipient}"})
+        self.assertEqual(run.result()["labels"][1], "B: B to Ada")
+        self.assertEqual(run.result()["postage"], 12)
 
 
 class PartnerTests(TestCase):

@@ -50,6 +50,12 @@ def mistyped_order(input: Order, step: Step) -> int:
     step.get(Person, Person.greet, name=5)  # error
     step.get(Person, 5)  # error
     step.get(Person, Person.greet).run(1) + 1  # error
+    step.poll("no interval", charge).run(7)  # error
+    step.poll("wrong argument", charge, every="1s").run("7")  # error
+    step.poll("no function", None, every="1s").run()  # error
+    step.poll("until of another", charge, every="1s", until=lambda receipt: receipt.nothing)  # error
+    step.poll("no number", charge, every="1s", max_checks="3")  # error
+    step.poll("no option of a poll", charge, every="1s", atomic=True)  # error
     step.sleep("wait", None)  # error
     step.sleep("wait")  # error
     step.sleep_until("midnight", "00:00")  # error
@@ -149,3 +155,40 @@ async def start_async() -> None:
     await mistyped_order.astart(Order(7), kye="order-7")  # error
     await mistyped_order.astart_many([Order(7)], key="order-7")  # error
     print((await (await mistyped_order.astart(Order(7))).aresult()).number)  # error
+
+
+def check(pk: int) -> bool:
+    return pk > 0
+
+
+def import_file(path: str) -> int:
+    return len(path)
+
+
+def handle_order(order_id: int, step: Step) -> str:
+    return str(order_id)
+
+
+def step_first(step: Step, order_id: int) -> str:
+    return str(order_id)
+
+
+@workflow
+def several(input: Order, step: Step) -> None:
+    step.gather(step.define("a", charge).run(7), step.define("b", charge).bind(7))  # error
+    step.gather(step.define("c", charge))  # error
+    step.gather(step.define("d", charge).bind("7"))  # error
+    _a, _b, _c = step.gather(step.define("e", charge).bind(1), step.define("f", charge).bind(2))  # error
+    x, _y = step.gather(step.define("g", charge).bind(1), step.define("h", check).bind(2))
+    x.nothing()  # error
+    step.map("wrong item", import_file, [1, 2])  # error
+    step.map("no key", lambda order: order.order_id, [Order(1)])  # error
+    step.map("dicts", lambda row: row["a"], [{"a": 1}])  # error
+    step.map("floats", lambda number: number, [0.5])  # error
+    step.map("wrong branch item", handle_order, ["a"])  # error
+    step.map("step first", step_first, [1, 2])  # error
+    step.map("retry of a branch", handle_order, [1], retry=3)  # error
+    step.map("tolerant", import_file, ["a"], max_failures=1)[0] + 1  # error
+    step.map("index", import_file, ["a"])["a"]  # error
+    step.branch("not a branch", charge).run(1)  # error
+    step.branch("argument", handle_order).run("a")  # error

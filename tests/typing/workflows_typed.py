@@ -10,7 +10,19 @@ from logging import LoggerAdapter
 from typing import Any, assert_type
 from uuid import UUID
 
-from django_steps import RetryPolicy, Step, Workflow, get_workflow, workflow
+from django_steps import (
+    UNFINISHED,
+    GroupFailed,
+    PollTimedOut,
+    RetryPolicy,
+    Step,
+    TimedOut,
+    Workflow,
+    current_step,
+    get_workflow,
+    workflow,
+)
+from django_steps.core.unfinished import Unfinished
 from django_steps.definitions import StartOptions, StartOptionsWithKey, StepOptions
 from django_steps.models import WorkflowRun
 from django_steps.testing import FakeStep, drain, run_workflow
@@ -34,6 +46,13 @@ def charge(order_id: int, *, currency: str = "EUR") -> Receipt:
 
 async def ship(order_id: int) -> str:
     return f"parcel {order_id}"
+
+
+def find(order_id: int) -> str | None:
+    if order_id > 7:
+        current_step().checkpoint({"order": order_id})
+    last: dict[str, int] | None = current_step().last_checkpoint
+    return f"parcel {last}" if last else None
 
 
 def ship_later(order_id: int) -> Awaitable[str]:
@@ -62,6 +81,18 @@ def process_order(input: Order, step: Step) -> Receipt:
 
     assert_type(send.run(input.email), int)
     assert_type(look.run(), list[UUID])
+    assert_type(step.poll("shipped", find, every="10m", timeout="3d").run(7), str | None)
+    assert_type(step.poll("async", ship, every=60, backoff=2.0, max_interval=timedelta(hours=1)).run(7), str)
+    assert_type(step.poll("awaitable", ship_later, every=60, max_checks=3, retry=2).run(order_id=7), str)
+    step.poll("until", charge, every="1m", until=lambda receipt: receipt.number > 7, retry=RetryPolicy()).run(7)
+    step.poll("never true", charge, every="1m", until=None, timeout=None, max_checks=None).run(7, currency="USD")
+    try:
+        step.poll("in time", find, every="1s", timeout="1m").run(7)
+    except PollTimedOut as error:
+        assert_type(error.checks, int)
+        late: TimedOut | TimeoutError = error
+        print(late, error.value)
+
     step.sleep("wait", "5s")
     step.sleep("longer", timedelta(hours=2))
     step.sleep_until("midnight", datetime(2027, 1, 1))
@@ -125,7 +156,7 @@ def typed_step(step: Step) -> list[Order]:
     return []
 
 
-@workflow(retry=RetryPolicy(max_attempts=2), step_retry=None, name=None, mask=["card"])
+@workflow(retry=RetryPolicy(max_attempts=2, give_up_after="2h"), step_retry=None, name=None, mask=["card"])
 def typed_step_run(step: Step, run: WorkflowRun[Any]) -> None: ...
 
 
@@ -232,3 +263,82 @@ def test() -> None:
     step = FakeStep(stubs={"charge": Receipt(1)})
     process_order(input=Order(7), step=step)
     assert_type(step.names, list[str])
+
+
+# -- Several at once ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Image:
+    id: int
+
+
+def resize(image: Image) -> int:
+    return image.id
+
+
+def resize_to(image: Image, width: int) -> int:
+    return width
+
+
+def import_file(path: str) -> int:
+    return len(path)
+
+
+async def download(url: str) -> bytes:
+    return url.encode()
+
+
+def handle_order(order_id: int, step: Step) -> Receipt:
+    step.sleep("pause", "1d")
+    return step.define("charge", charge).run(order_id)
+
+
+def handle_image(image: Image, step: Step) -> str:
+    return str(image.id)
+
+
+def no_item(step: Step) -> int:
+    return 1
+
+
+def two_items(order: Order, day: str, step: Step) -> float:
+    return 1.5
+
+
+@workflow
+def several(input: Order, step: Step) -> None:
+    receipt, parcel = step.gather(step.define("charge", charge).bind(7), step.define("ship", ship).bind(7))
+    assert_type(receipt, Receipt)
+    assert_type(parcel, str)
+    amount, alone = step.gather(
+        step.branch("two", two_items).bind(input, "monday"), step.branch("alone", no_item).bind()
+    )
+    assert_type(amount, float)
+    assert_type(alone, int)
+    many = step.gather(*[step.define(f"u{i}", charge).bind(i) for i in range(20)])
+    assert_type(many, tuple[Receipt, ...])
+    a, b = step.gather(step.define("a", charge).bind(1), step.define("b", ship).bind(1), return_exceptions=True)
+    assert_type(a, Receipt | Exception)
+    assert_type(b, str | Exception)
+
+    images = [Image(1), Image(2)]
+    assert_type(step.map("resize", resize, images, key=lambda image: image.id, concurrency=4), list[int])
+    assert_type(step.map("partial", partial(resize_to, width=5), images, key=lambda image: image.id), list[int])
+    assert_type(step.map("import", import_file, ["a", "b"], retry=3, atomic=True), list[int])
+    assert_type(step.map("download", download, ["a", "b"]), list[bytes])
+    assert_type(step.map("tolerant", import_file, ["a", "b"], max_failures=1), list[int | Exception])
+    assert_type(step.map("order", handle_order, [1, 2]), list[Receipt])
+    assert_type(step.map("image", handle_image, images, key=lambda image: image.id), list[str])
+    quorum = step.map("signer", handle_order, [1, 2, 3], min_successes=2)
+    assert_type(quorum, list[Receipt | Exception | Unfinished])
+    for signature in quorum:
+        if signature is UNFINISHED or isinstance(signature, Exception):
+            continue
+        assert_type(signature, Receipt)
+    assert_type(step.branch("alone again", no_item).run(), int)
+    assert_type(step.branch("order", handle_order).run(7), Receipt)
+    try:
+        step.map("failing", import_file, ["a"])
+    except GroupFailed as group:
+        print(group.failures["a"], group.results)

@@ -30,7 +30,7 @@ from ..base import RunAdminBase
 from ..list import subject
 from ..list.changelist import BIG_COLUMNS
 from ..list.search import parse_ids
-from . import restarting, retrying
+from . import forecasting, restarting, retrying
 
 AT_MOST = 1000
 _NAMED = 5  # runs without the permission
@@ -57,7 +57,7 @@ class Control:
     apply: Callable[[Any, HttpRequest, list[WorkflowRun]], Applied]
     will: Any
     done: Any
-    forecast: Callable[[Collection[UUID]], retrying.Forecast] | None = None
+    forecast: Callable[[Collection[UUID]], forecasting.Forecast] | None = None
     along: Callable[[Any, HttpRequest, Collection[UUID]], deleting.Forecast] | None = None
 
 
@@ -178,7 +178,7 @@ def _do(model_admin: RunAdminBase, request: HttpRequest, runs: list[WorkflowRun]
 
 def _apply_retry(model_admin: RunAdminBase, request: HttpRequest, runs: list[WorkflowRun]) -> Applied:
     ids = [run.pk for run in runs]
-    forecast = retrying.forecast(ids)  # before the failures that say so are reset
+    forecast = forecasting.forecast(ids)  # before the failures that say so are reset
     done = set(WorkflowRun.objects.filter(pk__in=ids).retry().done)
     by_step: dict[str, list[UUID]] = defaultdict(list)
     for pk in done:
@@ -266,7 +266,7 @@ _RETRY = Control(
     _apply_retry,
     ngettext_lazy("%(count)d run will be retried.", "%(count)d runs will be retried.", "count"),
     ngettext_lazy("%(count)d retried", "%(count)d retried", "count"),
-    retrying.forecast,
+    forecasting.forecast,
 )
 _CANCEL = Control(
     "cancel",

@@ -1,34 +1,29 @@
-"""What a retry does, in words: with which step a run continues, and what is executed again. The ledger does it.
+"""What a retry of a run does, in words: with which step it continues, and what is executed again. The ledger does it.
 
-For one run it is known exactly; for a selection it is read from the ends of the recorded errors, in a constant number
-of queries.
+Of a selection of runs the same is in `forecasting`.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from uuid import UUID
 
 from django.db import router
-from django.db.models import Count, Max, QuerySet
-from django.db.models.functions import Right
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
-from ... import failures
 from ...errors import FailureWasHandled
 from ...ledger import controls as ledger
-from ...ledger import database
+from ...ledger import database, resets
+from ...ledger.order import Place
 from ...models import StepRecord, WorkflowRun
+from ...presentation import tree
+from ...presentation.steps import counted_kinds
 from ...presentation.text import clipped
+from ...presentation.tree import Node
 
-_ERROR_END = 8000  # characters of a recorded error that hold the names of the steps whose failures it is
-_LINES = 5
-
-
-# -- One run ----------------------------------------------------------------------------------------
+_NAMED = 10  # steps in a sentence
 
 
 @dataclass
@@ -42,21 +37,43 @@ class RetryChoice:
 
 
 def retry_choice(run: WorkflowRun, from_step: str | None = None) -> RetryChoice:
-    """What retrying this failed or canceled run means, plainly or from a step."""
+    """What retrying this failed or canceled run means, plainly or from a step, a branch or a group.
+
+    Raises `UnknownStep` where nothing is recorded of `from_step`.
+    """
+    connection = database.connection_for(router.db_for_write(WorkflowRun))
     if from_step is not None:
-        return _from_step(run, from_step)
+        deleted, reset = resets.found_from(connection, run.pk, [from_step])
+        return _from_path(run, from_step, deleted, set(reset) - deleted)
     try:
-        steps = ledger.failures_to_reset(database.connection_for(router.db_for_write(WorkflowRun)), run.pk)
+        reset = ledger.failures_to_reset(connection, run.pk)
     except FailureWasHandled as handled:
         return _handled(handled)
-    kept = _kept_lines(_recorded(run.steps.exclude(name__in=steps)))
-    if not steps:
+    records, names = _records(run), set(reset)
+    kept = _kept_lines(record for record in records if record.name not in names)
+    if not reset:
         return _from_the_body(run, kept)
-    named = {"steps": _quoted(steps)}
+    steps, is_grouped = _causes(records, reset)
     continues = ngettext(
         "The run continues with step %(steps)s.", "The run continues with the steps %(steps)s.", len(steps)
     )
-    return RetryChoice(_button(steps[0]), [continues % named, *kept], retried_text(steps))
+    lines = [continues % {"steps": quoted(steps)}]
+    if is_grouped:
+        lines.append(_("What was left unfinished beside it goes on, too."))
+    return RetryChoice(_button(steps[0]), [*lines, *kept], retried_text(steps))
+
+
+def _causes(records: Sequence[StepRecord], reset: Collection[str]) -> tuple[list[str], bool]:
+    """Those of the failures that are no outcome of others among them; whether any is of a group."""
+    names = set(reset)
+    failed = [record for record in records if record.name in names]
+    around: set[str] = set()
+    is_grouped = False
+    for record in failed:
+        place = Place.read(record.name, 0, 0, record.context_text)
+        around.update([place.group, *(path for level in place.levels for path in (level.branch, level.group))])
+        is_grouped = is_grouped or bool(place.group) or any(level.group for level in place.levels)
+    return [record.name for record in failed if record.name not in around] or list(reset), is_grouped
 
 
 def retried_text(steps: Sequence[str]) -> str:
@@ -68,14 +85,14 @@ def retried_text(steps: Sequence[str]) -> str:
         "Retried: the run continues with the steps %(steps)s.",
         len(steps),
     )
-    return text % {"steps": _quoted(steps)}
+    return text % {"steps": quoted(steps)}
 
 
 def _from_the_body(run: WorkflowRun, kept: list[str]) -> RetryChoice:
     """No failure is reset: the body raised, the run was canceled, or its workers died."""
     reached = (run.error or {}).get("step")
     if reached:
-        line = _("The body is called again; the run had reached step %(steps)s.") % {"steps": _quoted([reached])}
+        line = _("The body is called again; the run had reached step %(steps)s.") % {"steps": quoted([reached])}
         return RetryChoice(_("Retry"), [line, *kept], retried_text([reached]))
     line = _("The body is called again; the failure was not that of a step.")
     if run.status == run.Status.CANCELED:
@@ -83,30 +100,8 @@ def _from_the_body(run: WorkflowRun, kept: list[str]) -> RetryChoice:
     return RetryChoice(_("Retry"), [line, *kept], retried_text([]))
 
 
-def _from_step(run: WorkflowRun, name: str) -> RetryChoice:
-    position = run.steps.filter(name=name).values_list("position", flat=True).first() or 0
-    others = run.steps.exclude(name=name)
-    later = _recorded(others.filter(after__gte=position))
-    lines = [_("Step “%(step)s” is reset and executed again.") % {"step": name}]
-    if steps := later[StepRecord.Kind.STEP]:
-        text = ngettext(
-            "So is the %d step recorded after it: what it has done is done a second time.",
-            "So are the %d steps recorded after it: what they have done is done a second time.",
-            steps,
-        )
-        lines.append(text % steps)
-    if sleeps := later[StepRecord.Kind.SLEEP]:
-        text = ngettext(
-            "The %d sleep recorded after it begins again.", "The %d sleeps recorded after it begin again.", sleeps
-        )
-        lines.append(text % sleeps)
-    if kept := _recorded(others.filter(after__lt=position)):
-        lines += _kept_lines(kept)
-    return RetryChoice(_button(name), lines, _("Retried from step “%(step)s”.") % {"step": name})
-
-
 def _handled(handled: FailureWasHandled) -> RetryChoice:
-    later = _quoted(handled.later[:10]) + ("…" if len(handled.later) > 10 else "")
+    later = quoted(handled.later[:10]) + ("…" if len(handled.later) > 10 else "")
     lines = [
         _("Step “%(step)s” failed, and the workflow handled that itself: %(later)s ran after it.")
         % {"step": handled.step, "later": later},
@@ -116,21 +111,103 @@ def _handled(handled: FailureWasHandled) -> RetryChoice:
     return RetryChoice(_("Retry from the chosen step"), lines, choices=choices)
 
 
+# -- From a step, a branch or a group ---------------------------------------------------------------
+
+_BEGINNINGS = {
+    tree.BRANCH: gettext_lazy(
+        "Branch “%(name)s” is called again, and all that is in it is executed again (%(counted)s)."
+    ),
+    tree.MAP: gettext_lazy("Map “%(name)s” begins again, and all that is in it is executed again (%(counted)s)."),
+    tree.GATHER: gettext_lazy("All that was gathered (%(name)s) is executed again (%(counted)s)."),
+    "": gettext_lazy("Step “%(name)s” is reset and executed again."),
+}
+
+
+def _from_path(run: WorkflowRun, path: str, deleted: Collection[str], reset: Collection[str]) -> RetryChoice:
+    """`deleted` and `reset` are what the ledger would delete, and reset beside it."""
+    records = _records(run)
+    chain = _chain_to(tree.tree(run, records), records, path)
+    node = chain[-1] if chain and chain[-1].path == path else None
+    inside = {record.name for record in node.records()} if node is not None else {path}
+    name = path if node is None else node.label if node.kind == tree.GATHER else path
+    executed = [record for record in records if record.name in inside and record.kind not in (tree.BRANCH, tree.MAP)]
+    counted = counted_kinds(executed) or _("nothing is recorded in it")
+    lines = [_BEGINNINGS[node.kind if node is not None else ""] % {"name": clipped(name, 120), "counted": counted}]
+    lines += _later_lines([record for record in records if record.name in deleted and record.name not in inside])
+    if beside := [record for record in records if record.name in reset and _counted([record])[0]]:
+        text = ngettext(
+            "So is the %d step beside it that failed.", "So are the %d steps beside it that failed.", len(beside)
+        )
+        lines.append(text % len(beside))
+    around = chain if node is None else chain[:-1]
+    if any(outer.is_group and outer.status != "succeeded" for outer in around):
+        lines.append(_("What was left unfinished beside it goes on, as far as it is needed."))
+    if kept := [record for record in records if record.name not in deleted and record.name not in reset]:
+        lines += _kept_lines(kept)
+    done = _("Retried from step “%(step)s”.") if node is None else _("Retried from “%(step)s”.")
+    button = _button(name) if node is None else _("Retry from “%(step)s”") % {"step": clipped(name, 60)}
+    return RetryChoice(button, lines, done % {"step": name})
+
+
+def _chain_to(root: Node, records: Iterable[StepRecord], path: str) -> list[Node]:
+    """The branches and groups around what is recorded at a path, and it if it is one of them."""
+    if found := tree.chain_to(root, path):
+        return found
+    record = next((record for record in records if record.name == path), None)
+    if record is None:
+        return []
+    group = Place.read(record.name, 0, 0, record.context_text).group
+    return tree.chain_to(root, group or record.branch)
+
+
+def _later_lines(later: Iterable[StepRecord]) -> list[str]:
+    (steps, sleeps), lines = _counted(later), []
+    if steps:
+        text = ngettext(
+            "So is the %d step recorded after it: what it has done is done a second time.",
+            "So are the %d steps recorded after it: what they have done is done a second time.",
+            steps,
+        )
+        lines.append(text % steps)
+    if sleeps:
+        text = ngettext(
+            "The %d sleep recorded after it begins again.", "The %d sleeps recorded after it begin again.", sleeps
+        )
+        lines.append(text % sleeps)
+    return lines
+
+
+# -- Words -------------------------------------------------------------------------------------------
+
+
 def _button(step: str) -> str:
     return _("Retry from step “%(step)s”") % {"step": clipped(step, 60)}
 
 
-def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(f"“{clipped(name, 60)}”" for name in names)
+def quoted(names: Sequence[str]) -> str:
+    """The first of the names, in quotation marks."""
+    said = ", ".join(f"“{clipped(name, 60)}”" for name in names[:_NAMED])
+    if (more := len(names) - _NAMED) > 0:
+        return ngettext("%(names)s and %(count)d more", "%(names)s and %(count)d more", more) % {
+            "names": said,
+            "count": more,
+        }
+    return said
 
 
-def _recorded(steps: QuerySet[StepRecord]) -> Counter[str]:
-    """How many there are of each kind."""
-    return Counter(dict(steps.order_by().values_list("kind").annotate(Count("pk"))))
+def _records(run: WorkflowRun) -> list[StepRecord]:
+    """All that is recorded, without values and errors."""
+    return list(run.steps.defer("output_text", "error_text", "attempt_log").order_by("position"))
 
 
-def _kept_lines(kept: Counter[str]) -> list[str]:
-    steps, sleeps = kept[StepRecord.Kind.STEP], kept[StepRecord.Kind.SLEEP]
+def _counted(records: Iterable[StepRecord]) -> tuple[int, int]:
+    """How many steps there are, polls included, and how many sleeps."""
+    kinds = Counter(record.kind for record in records)
+    return kinds[StepRecord.Kind.STEP] + kinds[StepRecord.Kind.POLL], kinds[StepRecord.Kind.SLEEP]
+
+
+def _kept_lines(kept: Iterable[StepRecord]) -> list[str]:
+    steps, sleeps = _counted(kept)
     lines = [_("No other step is recorded.")]
     if steps:
         text = ngettext(
@@ -142,86 +219,3 @@ def _kept_lines(kept: Counter[str]) -> list[str]:
     if sleeps:
         lines.append(ngettext("%d sleep does not begin again.", "%d sleeps do not begin again.", sleeps) % sleeps)
     return lines
-
-
-# -- A selection ------------------------------------------------------------------------------------
-
-
-@dataclass
-class Forecast:
-    """With which step each of some runs would continue."""
-
-    # The workflow of each run that can be retried, and the step; "" where no recorded step is executed again.
-    steps: dict[UUID, tuple[str, str]]
-    handled: set[UUID]  # these can't: the body had handled the failure
-
-    def step_of(self, run: UUID) -> str:
-        """The step with which it continues; empty where no recorded one is executed again."""
-        return self.steps[run][1] if run in self.steps else ""
-
-    def lines(self) -> list[str]:
-        """A sentence for each workflow and step, those of most runs first."""
-        groups = Counter(self.steps.values()).most_common()
-        lines = [_sentence(count, workflow, step) for (workflow, step), count in groups[:_LINES]]
-        if rest := sum(count for _group, count in groups[_LINES:]):
-            lines.append(
-                ngettext("%d run continues with another step.", "%d runs continue with other steps.", rest) % rest
-            )
-        return lines
-
-    def note(self, done: Collection[UUID]) -> str:
-        """The same in a few words, of the runs that were retried."""
-        groups = Counter(map(self.step_of, done)).most_common()
-        if len(groups) == 1:
-            return _from(groups[0][0])
-        parts = [_("%(count)d %(where)s") % {"count": count, "where": _from(step)} for step, count in groups[:_LINES]]
-        return ", ".join([*parts, "…"] if len(groups) > _LINES else parts)
-
-
-def forecast(runs: Collection[UUID]) -> Forecast:
-    """Where these failed and canceled runs would continue: three queries.
-
-    Whether a failure had been handled is asked of the last step that was called; a retry looks at all that are later.
-    """
-    ends = WorkflowRun.objects.filter(pk__in=runs).values_list("pk", "workflow", Right("error_text", _ERROR_END))
-    found = {pk: (workflow, *failures.steps_named_at_the_end(end or "")) for pk, workflow, end in ends}
-    last = dict(StepRecord.objects.filter(run__in=runs).order_by().values_list("run").annotate(Max("after")))
-    failed = StepRecord.objects.filter(run__in=runs, status=StepRecord.Status.FAILED)
-    positions: dict[UUID, dict[str, int]] = defaultdict(dict)
-    for pk, name, position in failed.order_by().values_list("run", "name", "position"):
-        positions[pk][name] = position
-    handled = set()
-    for pk, (_workflow, steps, _reached) in found.items():
-        ended_at = [positions[pk][name] for name in steps if name in positions[pk]]
-        if ended_at and last.get(pk, -1) >= max(ended_at):
-            handled.add(pk)
-    continues = {
-        pk: (workflow, (steps or [reached or ""])[0])
-        for pk, (workflow, steps, reached) in found.items()
-        if pk not in handled
-    }
-    return Forecast(continues, handled)
-
-
-def _sentence(count: int, workflow: str, step: str) -> str:
-    if step:
-        text = ngettext(
-            "%(count)d run of %(workflow)s continues with step %(step)s.",
-            "%(count)d runs of %(workflow)s continue with step %(step)s.",
-            count,
-        )
-    else:
-        text = ngettext(
-            "%(count)d run of %(workflow)s has its body called again, and no recorded step is executed again.",
-            "%(count)d runs of %(workflow)s have their bodies called again, and no recorded step is executed again.",
-            count,
-        )
-    return text % {"count": count, "workflow": clipped(workflow, 60), "step": _quoted([step])}
-
-
-def _from(step: str) -> str:
-    return (
-        _("from step “%(step)s”") % {"step": clipped(step, 60)}
-        if step
-        else _("without executing a recorded step again")
-    )

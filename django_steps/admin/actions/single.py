@@ -24,9 +24,10 @@ def retry_page(admin: RunAdminBase, request: HttpRequest, object_id: str) -> Htt
         return _retry(admin, request, run, from_step)
     if run.status not in run.RETRYABLE:
         return _refuse(admin, request, run, _("A run that is %(status)s can't be retried."))
-    if from_step is not None and not run.steps.filter(name=from_step).exists():
+    try:
+        choice = retrying.retry_choice(run, from_step)
+    except UnknownStep:
         return _back(admin, request, run, _no_such_step(from_step), messages.ERROR)
-    choice = retrying.retry_choice(run, from_step)
     may_restart = admin.has_start_permission(request, run)
     return confirmation.ask(
         admin,
@@ -84,8 +85,8 @@ def restart_page(admin: RunAdminBase, request: HttpRequest, object_id: str) -> H
 
 def _retry(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun, from_step: str | None) -> HttpResponse:
     is_possible = run.status in run.RETRYABLE
-    choice = retrying.retry_choice(run, from_step) if is_possible else None  # before the failure is reset
     try:
+        choice = retrying.retry_choice(run, from_step) if is_possible else None  # before the failure is reset
         run.retry(from_step=from_step)
     except FailureWasHandled:
         return HttpResponseRedirect(admin.url_of("retry", run.pk))  # the page that offers the choices

@@ -6,6 +6,7 @@ counted up to a limit, and the newest come first.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -26,7 +27,7 @@ from ...presentation import runs
 from . import search, subject
 from .filters import StatusFilter, has_date_range
 
-BIG_COLUMNS = ("input_text", "input_search", "output_text", "error_text")
+BIG_COLUMNS = ("input_text", "input_search", "output_text", "error_text", "checkpoint")
 _ERROR_START = 1200  # characters of a recorded error that hold its type and the beginning of its message
 
 
@@ -94,11 +95,13 @@ class RunChangeList(ChangeList):
         )
         texts = {pk: found for pk, *found in starts}
         kinds = StepRecord.objects.filter(run__in=ids).values_list("run", "kind").annotate(Count("pk"))
-        counts = {(pk, kind): count for pk, kind, count in kinds}
+        counts: Counter[tuple[UUID, bool]] = Counter()
+        for pk, kind, count in kinds:
+            counts[pk, kind == StepRecord.Kind.SLEEP] += count
         retrying = runs.retrying_steps(self.result_list)
         for run in self.result_list:
             row: Any = run
             row.retrying = retrying.get(run.pk)
             row.input_start, row.error_start = texts.get(run.pk, (None, None))
-            row.step_count = counts.get((run.pk, StepRecord.Kind.STEP), 0)
-            row.sleep_count = counts.get((run.pk, StepRecord.Kind.SLEEP), 0)
+            row.step_count = counts[run.pk, False]
+            row.sleep_count = counts[run.pk, True]

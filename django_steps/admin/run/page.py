@@ -16,14 +16,14 @@ from django.utils.translation import gettext as _
 
 from ...ledger import database
 from ...models import StepRecord, Worker, WorkflowRun, diagnosis
-from ...presentation import errors, runs, values
+from ...presentation import errors, runs, tree, values
 from ...presentation import steps as step_texts
 from .. import html
 from ..actions import retrying
 from ..base import RunAdminBase
 from ..list import subject
 from ..list.changelist import BIG_COLUMNS
-from . import step_rows, timeline
+from . import folds, step_rows, timeline
 
 _LOGS = 300  # logs of failed attempts that the timeline reads
 
@@ -59,8 +59,11 @@ def run_page(
         raise PermissionDenied
     mask = values.Mask.of(run)
     steps = _all_steps(run)
-    chosen = step_rows.chosen_page(request, steps, is_live=not run.is_finished)
+    root = tree.tree(run, steps)
+    alone = _asked_for(request, run, steps)
+    page, shown = folds.choose(request, alone or root, is_live=not run.is_finished)
     can_retry = run.status in run.RETRYABLE and admin.has_retry_permission(request, run)
+    shown_rows = step_rows.rows(admin, run, mask, shown, can_retry, whole=alone is not None)
     failing = runs.failing(run, runs.retrying_steps([run]).get(run.pk), errors.line(run.error))
     context: dict[str, Any] = {
         "subtitle": " · ".join(subject.names_of(run)),
@@ -77,9 +80,10 @@ def run_page(
         "where": runs.where_now(run, failing),
         "is_failing": bool(failing),
         "error": run.error if run.status == run.Status.FAILED else None,
-        "timeline": _timeline(run, steps),
-        "steps": step_rows.rows(admin, request, run, mask, chosen, can_retry),
-        "page": chosen,
+        "timeline": _timeline(run, root, steps),
+        "steps": shown_rows,
+        "is_tree": any(row.fold for row in shown_rows),
+        "page": page,
         "values": list(_values(run, mask)),
         "mask": mask,
         "restart_of_url": admin.url_of("change", run.restart_of_id) if run.restart_of_id else "",
@@ -110,10 +114,17 @@ def _failures(run: WorkflowRun) -> dict[int, list[Any]]:
     return {step.position: step_texts.logged(step) for step in logged}
 
 
-def _timeline(run: WorkflowRun, steps: list[StepRecord]) -> timeline.Timeline | None:
+def _asked_for(request: HttpRequest, run: WorkflowRun, steps: list[StepRecord]) -> tree.Node | None:
+    """The one step that is asked for, whose result is shown however large it is."""
+    position = step_rows.whole_step(request)
+    found = next((step for step in steps if step.position == position), None)
+    return None if found is None else step_rows.alone(run, found)
+
+
+def _timeline(run: WorkflowRun, root: tree.Node, steps: list[StepRecord]) -> timeline.Timeline | None:
     if not steps and not run.current_step:
         return None
-    return timeline.draw(run, steps, _failures(run), step_rows.PER_PAGE)
+    return timeline.draw(run, root, steps, _failures(run))
 
 
 def _values(run: WorkflowRun, mask: values.Mask) -> Iterator[Shown]:

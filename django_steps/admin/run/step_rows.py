@@ -1,30 +1,33 @@
-"""The table of steps on the page of a run: a page of them, with results and what went wrong in each attempt."""
+"""The table of steps on the page of a run: a page of the tree, with results and what went wrong in each attempt."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from django.core.paginator import Page, Paginator
-from django.db.models import Case, F, When
+from django.db.models import Case, F, Q, When
 from django.db.models.functions import Length
 from django.http import HttpRequest
 from django.utils.text import capfirst
+from django.utils.translation import gettext as _
 
 from ...models import StepRecord, WorkflowRun
-from ...presentation import steps
+from ...presentation import steps, tree
 from ...presentation.steps import FailedAttempt
 from ...presentation.text import clipped
+from ...presentation.tree import Node
 from ...presentation.values import Mask, readable
 from .. import html
 from ..base import RunAdminBase
+from . import folds
+from .folds import Shown
 
-PER_PAGE = 100
 SHOWN = 20_000  # characters of one step's value; larger ones are shown on a page of their own
 _POSITION = re.compile(r"[0-9]{1,9}")
 _LINE = 100  # characters of a value that are shown unfolded
+_DEEPEST = 4  # levels that are indented
 
 
 class Failure(NamedTuple):
@@ -36,22 +39,42 @@ class Failure(NamedTuple):
     text: str
 
 
+class Fold(NamedTuple):
+    """What is in a branch or group: the members that are shown, and where the others are."""
+
+    id: str
+    counts: str
+    is_open: bool
+    rows: list[StepRow]
+    first: int
+    last: int
+    total: int
+    links: list[tuple[str, str]]
+
+
 @dataclass
 class StepRow:
-    """One step in the table."""
+    """A row of the table: a step, a branch or a group."""
 
-    record: Any
+    id: str
+    name: str  # in the branch that it is in
+    path: str
+    kind: str
+    level: int
     status: str
-    result: str
-    line: str  # the same in one line
     started: Any
     took: str
-    until: str
-    attempts: str
-    failures: list[Failure]
+    position: int | None = None
+    result: str = ""
+    line: str = ""  # the same in one line
+    is_last_value: bool = False  # of a poll that has not found what it waits for
+    until: str = ""
+    attempts: str = ""
+    failures: list[Failure] = field(default_factory=list)
     retry_url: str = ""
     size: int = 0
     whole_url: str = ""
+    fold: Fold | None = None
 
     @property
     def is_folded(self) -> bool:
@@ -62,62 +85,122 @@ class StepRow:
         return clipped(self.line, _LINE)
 
 
-def chosen_page(request: HttpRequest, records: Sequence[StepRecord], *, is_live: bool) -> Page[StepRecord]:
-    """The page that is asked for; else the one with the first failed step; else the last of a run that goes on, and the
-    first of one that has ended."""
-    if (position := whole_step(request)) is not None:
-        records = [record for record in records if record.position == position]
-    default = max(len(records) - 1, 0) if is_live else 0
-    shown = next((index for index, record in enumerate(records) if record.status == StepRecord.Status.FAILED), default)
-    return Paginator(records, PER_PAGE).get_page(request.GET.get("steps") or 1 + shown // PER_PAGE)
-
-
 def whole_step(request: HttpRequest) -> int | None:
     """The position of the step that is asked for alone, whose result is shown however large it is."""
     match = _POSITION.fullmatch(request.GET.get("step", ""))
     return int(match[0]) if match else None
 
 
+def alone(run: WorkflowRun, record: StepRecord) -> Node:
+    """A body in which nothing but this was recorded."""
+    root, node = Node("", "", ""), Node(record.kind, record.name, "", record)
+    node.status = steps.status_of(run, record)
+    root.members.append(node)
+    return root
+
+
 def rows(
-    admin: RunAdminBase,
-    request: HttpRequest,
-    run: WorkflowRun,
-    mask: Mask,
-    chosen: Page[StepRecord],
-    can_retry: bool,
+    admin: RunAdminBase, run: WorkflowRun, mask: Mask, shown: Sequence[Shown], can_retry: bool, *, whole: bool
 ) -> list[StepRow]:
-    """The rows of a page of steps: one query."""
-    limit = SHOWN if whole_step(request) is None else 1 << 30
+    """The rows of what is shown of the tree: one query. `whole`: with results of any size."""
+    limit = 1 << 30 if whole else SHOWN
+    keys = [node.record.pk for node in _nodes(shown) if node.record is not None]
     records = (
-        StepRecord.objects.filter(pk__in=[step.pk for step in chosen])
+        StepRecord.objects.filter(pk__in=keys)
         .defer("output_text")
         .annotate(size=Length("output_text"))
-        .annotate(shown_output=Case(When(size__lte=limit, then=F("output_text"))))
-        .order_by("position")
+        # Of a map it says what there was, which is counted.
+        .annotate(shown_output=Case(When(Q(size__lte=limit) | Q(kind=tree.MAP), then=F("output_text"))))
     )
-    retry_url = admin.url_of("retry", run.pk) if can_retry else ""
-    return [_step_row(run, record, mask, retry_url) for record in records]
-
-
-def _step_row(run: WorkflowRun, record: Any, mask: Mask, retry_url: str) -> StepRow:
-    row = StepRow(
-        record=record,
-        status=html.status_word(steps.status_of(run, record)),
-        result=readable(record.shown_output, mask),
-        line=readable(record.shown_output, mask, indent=None),
-        started=html.moment(record.started_at),
-        took=html.duration(steps.took(run, record)),
-        until=steps.until(record),
-        attempts=steps.attempts(record),
-        failures=[_failure(attempt) for attempt in steps.failed_attempts(record)],
-        retry_url=f"{retry_url}?{html.query(from_step=record.name)}" if retry_url else "",
+    maker = _RowMaker(
+        run, mask, {record.pk: record for record in records}, admin.url_of("retry", run.pk) if can_retry else ""
     )
-    if record.size and record.shown_output is None:
-        row.size, row.whole_url = record.size, f"?step={record.position}#step-{record.position}"
-    return row
+    return maker.rows(shown, 0)
 
 
-def _failure(attempt: FailedAttempt) -> Failure:
+def _nodes(shown: Sequence[Shown]) -> Iterator[Node]:
+    for one in shown:
+        yield one.node
+        yield from _nodes(one.members)
+
+
+class _RowMaker:
+    """Makes the rows of one page."""
+
+    def __init__(self, run: WorkflowRun, mask: Mask, records: dict[Any, Any], retry_url: str) -> None:
+        self._run, self._mask, self._records, self._retry_url = run, mask, records, retry_url
+
+    def rows(self, shown: Sequence[Shown], level: int) -> list[StepRow]:
+        return [self._row(one, level) for one in shown]
+
+    def _row(self, shown: Shown, level: int) -> StepRow:
+        node, run = shown.node, self._run
+        row = StepRow(
+            id=folds.row_id(node),
+            name=node.label,
+            path=node.path,
+            kind=node.kind_label,
+            level=min(level, _DEEPEST),
+            status=html.status_word(node.status),
+            started=html.moment(tree.started_at(node)),
+            took=html.duration(tree.took(run, node)),
+        )
+        record = None if node.record is None else self._records.get(node.record.pk)
+        if self._retry_url:
+            row.retry_url = f"{self._retry_url}?{html.query(from_step=node.path)}"
+        if record is not None:
+            self._describe(row, record)
+        if node.members or node.kind == tree.MAP:
+            row.fold = self._fold(shown, level, record)
+        return row
+
+    def _describe(self, row: StepRow, record: Any) -> None:
+        """What is recorded of a step, or of how a branch or map ended."""
+        row.position = record.position
+        row.until, row.attempts = steps.until(record), steps.attempts(record)
+        row.failures = [_failure(attempt, record.kind) for attempt in steps.failed_attempts(record)]
+        if record.kind in (StepRecord.Kind.MAP, StepRecord.Kind.SLEEP):
+            return
+        row.is_last_value = steps.has_last_value(record)
+        row.result = readable(record.shown_output, self._mask)
+        row.line = readable(record.shown_output, self._mask, indent=None)
+        if record.size and record.shown_output is None:
+            row.size, row.whole_url = record.size, f"?step={record.position}#{row.id}"
+
+    def _fold(self, shown: Shown, level: int, record: Any) -> Fold:
+        node = shown.node
+        never_began = tree.never_began(node, record.shown_output) if record is not None and node.kind == tree.MAP else 0
+        first, last, total = shown.start + 1, shown.start + len(shown.members), len(node.members)
+        return Fold(
+            f"fold-{folds.mark(node)}",
+            str(tree.Counts(node, never_began)),
+            shown.is_open,
+            self.rows(shown.members, level + 1),
+            first,
+            last,
+            total,
+            list(_links(shown, last, total)),
+        )
+
+
+def _links(shown: Shown, last: int, total: int) -> Iterator[tuple[str, str]]:
+    """Where the members are that are not shown."""
+    node, before = shown.node, max(shown.start - folds.PER_FOLD, 0)
+    if not shown.members and total:
+        yield _("show"), folds.address(node)
+        return
+    if before > 0:
+        yield _("first"), folds.address(node)
+    if shown.start:
+        yield _("previous"), folds.address(node, before)
+    if last < total:
+        yield _("next"), folds.address(node, last)
+    if last + folds.PER_FOLD < total:
+        yield _("last"), folds.address(node, (total - 1) // folds.PER_FOLD * folds.PER_FOLD)
+
+
+def _failure(attempt: FailedAttempt, kind: str) -> Failure:
     error = attempt.error or {"traceback": "", "message": ""}
     at = "" if attempt.at is None else html.moment(attempt.at)
-    return Failure(capfirst(attempt.label), attempt.line, at, str(error["traceback"] or error["message"]))
+    label = _("Failed") if kind in (tree.BRANCH, tree.MAP) else capfirst(attempt.label)
+    return Failure(label, attempt.line, at, str(error["traceback"] or error["message"]))

@@ -45,7 +45,7 @@ def execute(attempt: Attempt, frame: Frame) -> Executed:
     """
     attempt.started_at = frame.claim.now()
     context = copy_context()
-    context.run(_enter, StepContext(frame.run_id, attempt.request.name, attempt.number))
+    context.run(_enter, StepContext(frame.run_id, attempt.request.name, attempt.number, attempt.checkpointing()))
     try:
         with frame.connections.tidied(f"Step {attempt.request.name!r}"):
             if attempt.request.options.atomic:
@@ -73,6 +73,7 @@ def _call(attempt: Attempt, frame: Frame) -> Any:
         value = request.function(*request.args, **request.kwargs)
         if inspect.isawaitable(value):
             value = async_to_sync(_awaited)(value)
+        attempt.examine(value)
     finally:
         misuse = frame.guard.take_misuse()
     if misuse is not None:  # and the function made nothing of it

@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-from ...ledger.histories import Recorded
 from ..frame import Frame
-from ..interceptors import around_attempt
-from ..operations.attempts import Executed
-from ..operations.base import Core, Effect, Execute, Record, Wait
-from .execute import execute
+from ..operations.base import SideBySide
+from . import side_by_side
+from .effects import carry_out
 
 
-def drive(core: Core, frame: Frame) -> Recorded:
-    """Carry out what the core asks for until it returns the record. Raises what ends the pass."""
+def drive(core: Any, frame: Frame) -> Any:
+    """Carry out what the core asks for until it returns: the record. Raises what ends the pass."""
+    answer, error = None, None
     try:
-        effect = next(core)
         while True:
+            effect = core.send(answer) if error is None else core.throw(error)
             try:
-                answer = _carry_out(effect, frame)
-            except BaseException as error:
-                effect = core.throw(error)
-            else:
-                effect = core.send(answer)
+                if type(effect) is SideBySide:
+                    answer, error = side_by_side.go_on(effect.group, frame), None
+                else:
+                    answer, error = carry_out(effect, frame), None
+            except BaseException as raised:
+                answer, error = None, raised
     except StopIteration as returned:  # of the core: an effect raises into it
-        recorded: Recorded = returned.value
-        return recorded
-
-
-def _carry_out(effect: Effect, frame: Frame) -> Any:
-    kind = type(effect)
-    if kind is Execute:
-        return _execute(effect, frame)  # type: ignore[arg-type]
-    if kind is Record:
-        return frame.host.record(effect.write)  # type: ignore[union-attr]
-    if kind is Wait:
-        return frame.host.wait(effect.seconds)  # type: ignore[union-attr]
-    return frame.host.write(effect.statement)  # type: ignore[union-attr]
-
-
-def _execute(effect: Execute, frame: Frame) -> Executed:
-    attempt = effect.attempt
-    if not frame.interceptors:
-        return execute(attempt, frame)
-    return around_attempt(frame.interceptors, attempt, partial(execute, attempt, frame))
+        return returned.value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from typing import Any
 
@@ -20,10 +19,13 @@ from ...errors import (
     ValueTooLarge,
     WrongThread,
 )
+from ...ledger import contexts, order
 from ...ledger.claims import Claim
 from ...ledger.histories import Recorded
 from ...ledger.records import Outcome, StepWrite
+from ..checkpoints import Checkpoints, OfAttempt
 from ..history import History
+from ..scopes import Scope
 
 # How often in succession a step may ask by `RetryAfter` to be executed later: more is an endless loop.
 _MOST_POSTPONEMENTS = 1000
@@ -34,7 +36,13 @@ Executed = tuple[StepWrite, BaseException | None]
 
 
 class Attempt:
-    """The attempts of one step call in one pass, the present one being `number`."""
+    """The attempts of one step call in one pass, the present one being `number`.
+
+    `counted_before`: the attempts that its record counts, too, and the policy doesn't. A step has none.
+    """
+
+    kind = "step"  # of the record
+    counted_before = 0
 
     def __init__(
         self,
@@ -44,25 +52,48 @@ class Attempt:
         max_value_bytes: int,
         policy: RetryPolicy,
         recorded: Recorded | None,
+        scope: Scope,
+        group: str,
+        checkpoints: Checkpoints,
     ) -> None:
         self.request, self.claim, self.policy = request, claim, policy
         self.max_value_bytes, self._history = max_value_bytes, history
+        self._scope, self._group = scope, group
+        self._place = order.details(scope.levels, group)
         self.number = recorded.attempts + 1 if recorded else 1
         self.was_interrupted = recorded is not None and recorded.status == StepStatus.BEGUN
         if self.was_interrupted:
             self.number -= 1
         self.log = recorded.attempt_log if recorded else ""
         self.replaces = recorded is not None
-        self.position = recorded.position if recorded else history.next_position()
-        self.after = history.delivered
+        self.position = recorded.position if recorded else None
+        self.after = scope.delivered
         self.started_at = 0
         self.postponements = failures.count_postponements(self.log)  # in succession, up to now
+        self.checkpoints = checkpoints
+        details = contexts.read(recorded.context) if recorded else {}
+        checkpoints.adopt(request.name, details.get("checkpoint"))
+        self._since_us = contexts.number(details, "since_us")  # when the first attempt began, if an earlier one did
         self.outcome: Outcome | None = None  # of the record that an atomic step has committed itself
 
     def count(self, write: StepWrite) -> None:
         """The attempt that `write` records has failed; the next one begins."""
-        self.number, self.log, self.replaces = write.attempts + 1, write.attempt_log, True
+        self._since_us = self.since_us
+        self.number, self.log, self.replaces = write.attempts - self.counted_before + 1, write.attempt_log, True
         self.postponements = failures.count_postponements(self.log)
+
+    @property
+    def since_us(self) -> int:
+        """When the first attempt began."""
+        return self.started_at if self._since_us is None else self._since_us
+
+    def checkpointing(self) -> OfAttempt:
+        """What keeps the checkpoints of the present attempt."""
+        request = self.request
+        return OfAttempt(self.checkpoints, request.name, self.max_value_bytes, is_atomic=request.options.atomic)
+
+    def examine(self, value: Any) -> None:
+        """Look at what the function has returned, as a part of the attempt: what this raises is its failure."""
 
     def begun(self) -> StepWrite:
         """The record that the present attempt begins."""
@@ -89,43 +120,72 @@ class Attempt:
     def failed(self, error: BaseException) -> StepWrite:
         """The record of a failure: final, or of an attempt that is followed by another one."""
         asked_for = self.policy.delay_asked_for(error) if self.postponements < _MOST_POSTPONEMENTS else None
-        if asked_for is not None:
+        if asked_for is not None and not self._is_too_late(asked_for):
             return self._retrying(error.__cause__ or error, asked_for, self.postponements + 1)
         delay = None
         if not isinstance(error, (*_MISTAKES, RetryAfter)):
             delay = self.policy.delay_after(self.number, error)
-        return self._write("failed", error=self._text(error)) if delay is None else self._retrying(error, delay)
+        if delay is None or self._is_too_late(delay):
+            return self._write("failed", error=self._text(error))
+        return self._retrying(error, delay)
+
+    def _is_too_late(self, delay: timedelta) -> bool:
+        return self.policy.is_too_late(timedelta(microseconds=self.claim.now() - self.since_us) + delay)
 
     def _retrying(self, error: BaseException, delay: timedelta, postponements: int = 0) -> StepWrite:
         """Another attempt follows after `delay`; where the step itself has asked for the delay, it is the same attempt."""
         write = self._write("retrying")
         write.attempts -= postponements > 0
-        finished_at, delay_us = write.finished_at or 0, delay // timedelta(microseconds=1)
-        write.wakes_at_us, write.context = finished_at + delay_us, json.dumps({"delay_us": delay_us})
+        finished_at = write.finished_at or 0
+        write.wakes_at_us = self._bounded(finished_at + delay // timedelta(microseconds=1))
+        write.context = self._said({"delay_us": write.wakes_at_us - finished_at, **self._details(write.status)})
+        number = self.counted_before + self.number
         write.attempt_log = failures.append_attempt(
-            self.log, self.number, self.started_at, finished_at, self._text(error), postponements
+            self.log, number, self.started_at, finished_at, self._text(error), postponements
         )
         return write
+
+    def _bounded(self, due_us: int) -> int:
+        """When the next attempt is made that the policy puts at `due_us`."""
+        return due_us
 
     def _text(self, error: BaseException) -> str:
         return failures.with_steps(failures.record(error), [self.request.name])
 
+    def _details(self, status: str) -> dict[str, Any]:
+        """What the context of the record says."""
+        if status == StepStatus.SUCCEEDED:
+            return {}
+        goes_on = self.policy.give_up_after is not None and status in (StepStatus.RETRYING, StepStatus.BEGUN)
+        return {
+            "checkpoint": self.checkpoints.of(self.request.name),
+            "since_us": self.since_us if goes_on else None,
+        }
+
+    def _said(self, details: dict[str, Any]) -> str | None:
+        """The text of the context."""
+        return contexts.write({**details, **self._place}) if details or self._place else None
+
     def _write(self, status: str, output: str | None = None, error: str | None = None) -> StepWrite:
         claim = self.claim
-        if status in FINAL:
+        if self.position is None:  # at the end of the first attempt: what others record meanwhile comes before it
+            self.position = self._history.next_position()
+        elif status in FINAL:
             self.position = self._history.final_position(self.position)
         return StepWrite(
             run_id=claim.run_id,
             token=claim.token,
             name=self.request.name,
-            kind="step",
+            kind=self.kind,
+            branch=self._scope.branch,
             position=self.position,
             after=self.after,
             status=status,
-            attempts=self.number,
+            attempts=self.counted_before + self.number,
             output=output,
             error=error,
             attempt_log=self.log,
+            context=self._said(self._details(status)),
             started_at=self.started_at,
             finished_at=claim.now(),
             replaces=self.replaces,

@@ -14,11 +14,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from ...definitions.requests import CallBranch
 from ...ledger import transitions
 from ...ledger.histories import Recorded
 from ...ledger.records import StepWrite
 from ..ending import Ended, Ending
 from ..frame import Frame
+from ..groups import Group
 from .attempts import Attempt
 
 Q = TypeVar("Q")
@@ -48,7 +50,19 @@ class Wait(NamedTuple):
     seconds: float
 
 
-Effect = Execute | Record | Call | Wait
+class Enter(NamedTuple):
+    """Call the function of a branch, with a scope of its own. Answer: what it returned, and what it raised."""
+
+    request: CallBranch
+
+
+class SideBySide(NamedTuple):
+    """Execute the units of a group as far as they go now. Answer: when the first suspended one is due, or None."""
+
+    group: Group
+
+
+Effect = Execute | Record | Call | Wait | Enter | SideBySide
 Core = Generator[Effect, Any, Recorded]
 Part = Generator[Effect, Any, None]  # of a core
 
@@ -71,7 +85,7 @@ class Operation(ABC, Generic[Q]):
         """Do what is left to do; returns the record."""
 
     @abstractmethod
-    def outcome(self, frame: Frame, recorded: Recorded) -> Any:
+    def outcome(self, frame: Frame, request: Q, recorded: Recorded) -> Any:
         """What the body gets of a record, or the exception that it gets."""
 
 
@@ -80,17 +94,21 @@ class Operation(ABC, Generic[Q]):
 
 def wait_until(frame: Frame, until_us: int) -> Part:
     """Wait for a time: in place where it is near, else by suspending the run for something that is recorded."""
-    claim, limits = frame.claim, frame.host.limits
-    while (remaining := until_us - claim.now()) > 0:
+    while (remaining := until_us - frame.claim.now()) > 0:
         frame.end_if_interrupted()
-        if remaining > limits.inline_wait_us:
+        if suspends(frame, remaining):
             yield from suspend(frame, until_us)
         yield Wait(remaining / 1_000_000)
 
 
+def suspends(frame: Frame, remaining_us: int) -> bool:
+    """Whether so long a wait is not waited out in place; none is beside others, which are executed meanwhile."""
+    return frame.unit is not None or remaining_us > frame.host.limits.inline_wait_us
+
+
 def record_and_wait(frame: Frame, write: StepWrite, until_us: int, error: BaseException | None = None) -> Part:
     """Record why the run waits, and wait: a long wait suspends the run in the transaction of the record."""
-    if until_us - frame.claim.now() > frame.host.limits.inline_wait_us:
+    if suspends(frame, until_us - frame.claim.now()):
         yield from suspend(frame, until_us, write, error)
     frame.ensure_held((yield Record(write)))
     frame.add(write, error)
@@ -98,7 +116,13 @@ def record_and_wait(frame: Frame, write: StepWrite, until_us: int, error: BaseEx
 
 
 def suspend(frame: Frame, until_us: int, write: StepWrite | None = None, error: BaseException | None = None) -> Part:
-    """Suspend the run until a time and end the pass; `write` says why, where that is not recorded yet."""
+    """Suspend the run until a time and end the pass; `write` says why, where that is not recorded yet. A unit is suspended
+    alone: its group suspends the run once nothing else can go on."""
+    if frame.unit is not None:
+        if write is not None:
+            frame.ensure_held((yield Record(write)))
+            frame.add(write, error)
+        frame.leave(until_us)
     host, run_id, token = frame.host, frame.claim.run_id, frame.claim.token
     if write is None:
         frame.ensure_held((yield Call(lambda: transitions.suspend_again(host.connection(), run_id, token, until_us))))

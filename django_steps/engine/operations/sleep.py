@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...definitions.requests import Sleep
+from ...ledger import order
 from ...ledger.histories import Recorded
 from ...ledger.records import StepWrite
 from ..frame import Frame
@@ -15,7 +16,7 @@ class SleepOperation(Operation[Sleep]):
     kind = "sleep"
 
     def recorded_as(self, frame: Frame, request: Sleep) -> str:
-        return frame.history.reserve_sleep(request.name)
+        return frame.scope.reserve_sleep(request.name)
 
     def is_over(self, frame: Frame, recorded: Recorded) -> bool:
         return (recorded.wakes_at_us or 0) <= frame.claim.now()
@@ -32,14 +33,16 @@ class SleepOperation(Operation[Sleep]):
             token=claim.token,
             name=name,
             kind=self.kind,
+            branch=frame.scope.branch,
             position=frame.history.next_position(),
-            after=frame.history.delivered,
+            after=frame.scope.delivered,
             status="waiting",
             started_at=now,
             wakes_at_us=until_us,
+            context=order.context_of(frame.scope.levels, ""),
         )
         yield from record_and_wait(frame, write, until_us)
         return frame.history.recorded(name)
 
-    def outcome(self, frame: Frame, recorded: Recorded) -> None:
+    def outcome(self, frame: Frame, request: Sleep, recorded: Recorded) -> None:
         return None

@@ -13,7 +13,7 @@ from ...errors import UnserializableValue, ValueTooLarge
 from ...ledger import histories, leases
 from ...ledger.histories import Recorded
 from ...ledger.leases import Holding
-from ...ledger.records import Outcome
+from ...ledger.records import Outcome, StepWrite
 from ..ending import Ended, Ending
 from ..frame import Frame
 from .attempts import Attempt, Executed
@@ -29,7 +29,7 @@ class StepOperation(Operation[RunStep]):
     kind = "step"
 
     def recorded_as(self, frame: Frame, request: RunStep) -> str:
-        frame.use_defined(request.name)
+        frame.scope.use_defined(request.name)
         return request.name
 
     def is_over(self, frame: Frame, recorded: Recorded) -> bool:
@@ -39,35 +39,49 @@ class StepOperation(Operation[RunStep]):
         if recorded is not None and recorded.wakes_at_us:
             yield from wait_until(frame, recorded.wakes_at_us)
         policy = request.options.retry or (ONE_ATTEMPT if request.options.at_most_once else frame.default_retry)
-        attempt = Attempt(request, frame.claim, frame.history, frame.host.limits.max_value_bytes, policy, recorded)
+        limit, checkpoints = frame.host.limits.max_value_bytes, frame.state.checkpoints
+        attempt = Attempt(
+            request, frame.claim, frame.history, limit, policy, recorded, frame.scope, frame.group, checkpoints
+        )
         write, error = yield from (_interrupted if attempt.was_interrupted else _executed)(frame, attempt)
-        frame.current_step = ""
-        try:
-            frame.ensure_held(attempt.outcome or (yield Record(write)))
-        except (UnserializableValue, ValueTooLarge) as refused:  # by the database, which takes the failure instead
-            write, error = attempt.failed(refused), refused
-            frame.ensure_held((yield Record(write)))
-        final = frame.add(write, error)
-        if frame.host.suspends_always:
-            frame.end(Ending(Ended.RELEASED))
-        return final
+        return (yield from conclude(frame, attempt, write, error))
 
-    def outcome(self, frame: Frame, recorded: Recorded) -> Any:
+    def outcome(self, frame: Frame, request: RunStep, recorded: Recorded) -> Any:
         return frame.outcome(recorded)
+
+
+def conclude(frame: Frame, attempt: Attempt, write: StepWrite, error: BaseException | None) -> Core:
+    """Record the outcome of a step."""
+    frame.current_step = ""
+    try:
+        frame.ensure_held(attempt.outcome or (yield Record(write)))
+    except (UnserializableValue, ValueTooLarge) as refused:  # by the database, which takes the failure instead
+        write, error = attempt.failed(refused), refused
+        frame.ensure_held((yield Record(write)))
+    final = frame.add(write, error)
+    if frame.host.suspends_always:
+        frame.end(Ending(Ended.RELEASED))
+    return final
+
+
+def execute_once(frame: Frame, attempt: Attempt) -> Generator[Effect, Any, Executed]:
+    """Execute the next attempt, unless the run was canceled or lost meanwhile."""
+    name = attempt.request.name
+    frame.current_step = name
+    if frame.state.is_careful:
+        yield from _announce(frame, name)
+    if attempt.request.options.at_most_once:
+        yield from _begin(frame, attempt)
+    elif time.monotonic() - frame.state.confirmed_on > _TRUSTED:
+        yield from _confirm(frame)
+    executed: Executed = yield Execute(attempt)
+    return executed
 
 
 def _executed(frame: Frame, attempt: Attempt) -> Generator[Effect, Any, Executed]:
     """Execute attempts until one is final."""
-    name = attempt.request.name
     while True:
-        frame.current_step = name
-        if frame.is_careful:
-            yield from _announce(frame, name)
-        if attempt.request.options.at_most_once:
-            yield from _begin(frame, attempt)
-        elif time.monotonic() - frame.confirmed_on > _TRUSTED:
-            yield from _confirm(frame)
-        write, error = yield Execute(attempt)
+        write, error = yield from execute_once(frame, attempt)
         if write.status != StepStatus.RETRYING:
             return write, error
         yield from record_and_wait(frame, write, write.wakes_at_us or 0, error)
@@ -80,7 +94,7 @@ def _begin(frame: Frame, attempt: Attempt) -> Part:
     if outcome is Outcome.NOT_RUNNING:  # it was canceled, and begins no more
         outcome = yield Record(attempt.not_begun())
     frame.ensure_held(outcome)
-    frame.confirmed_on = time.monotonic()
+    frame.state.confirmed_on = time.monotonic()
 
 
 def _interrupted(frame: Frame, attempt: Attempt) -> Generator[Effect, Any, Executed]:
@@ -101,7 +115,7 @@ def _confirm(frame: Frame) -> Part:
     found = yield Call(lambda: leases.check(host.connection(), holding))
     if found.lost or found.canceled:
         frame.end(Ending(Ended.LOST if found.lost else Ended.CANCELED))
-    frame.confirmed_on = time.monotonic()
+    frame.state.confirmed_on = time.monotonic()
 
 
 def _announce(frame: Frame, name: str) -> Part:

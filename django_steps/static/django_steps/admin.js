@@ -54,6 +54,7 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 
   async function refresh() {
+    const began = performance.now();
     try {
       const response = await fetch(window.location.href, { headers: { Accept: "text/html" } });
       if (!response.ok || response.redirected) {
@@ -62,7 +63,7 @@ document.addEventListener("DOMContentLoaded", () => {
       const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
       document.querySelectorAll("[data-steps-live]").forEach((part) => replace(part, fresh.getElementById(part.id)));
       if (fresh.querySelector("[data-steps-refresh]") !== null) {
-        plan(1);
+        plan(Math.max(1, (4 * (performance.now() - began)) / pause)); // a large page rests longer
       }
     } catch {
       plan(5); // the server can't be reached: try again later
@@ -88,12 +89,12 @@ document.addEventListener("DOMContentLoaded", () => {
 
   /* How to find the focused link or fold again in the new content. */
   function address(element) {
-    const fold = element.closest("details[id]");
-    if (fold !== null) {
-      return `#${CSS.escape(fold.id)} > summary`;
-    }
     const href = element.getAttribute("href");
-    return href === null ? null : `a[href="${CSS.escape(href)}"]`;
+    if (href !== null) {
+      return `a[href="${CSS.escape(href)}"]`;
+    }
+    const fold = element.closest("details[id]");
+    return fold === null ? null : `#${CSS.escape(fold.id)} > summary`;
   }
 
   document.addEventListener("visibilitychange", () => plan(0));

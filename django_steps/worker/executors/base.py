@@ -13,6 +13,7 @@ from uuid import UUID
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...engine.ending import Ending
+from ..crew import Crew
 from ..task import Task
 
 HasEnded = Callable[[Task, Ending], None]
@@ -27,6 +28,11 @@ class Executor(ABC):
 
     def __init__(self, has_ended: HasEnded, has_room: Callable[[], None]) -> None:
         self._has_ended, self._has_room = has_ended, has_room
+
+    @property
+    def crew(self) -> Crew:
+        """What the runs that it executes offer to idle threads; without such threads, nothing comes of it."""
+        return Crew()
 
     @abstractmethod
     def room(self) -> int:

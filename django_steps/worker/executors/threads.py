@@ -8,12 +8,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...engine.ending import Ended, Ending
+from ..crew import Crew
 from ..prefetch import Prefetch
 from ..task import Task
 from ..thread_connections import ThreadConnections
@@ -21,7 +22,28 @@ from .base import Executor, HasEnded
 
 logger = logging.getLogger("django_steps")
 
+_SOON_FREE = 0.2  # seconds after which a thread that helps with one thing is not taken for free soon
 _LOOK_AGAIN = 0.1  # seconds after which the end of a thread is waited for anew: it may be abandoned meanwhile
+
+
+class _Crew(Crew):
+    def __init__(self, wake: Callable[[int], None], park: Callable[[], None]) -> None:
+        super().__init__()
+        self._wake, self._park = wake, park
+
+    def park(self) -> None:
+        self._park()
+
+    def wake_one(self) -> None:
+        self._wake(1)
+
+    def wake_all(self) -> None:
+        self._wake(_ALL)
+
+
+_ALL = 10_000
+# In the queue of tasks: look whether there is something to help with.
+_LOOK: Any = object()
 
 
 class Threads(Executor):
@@ -36,12 +58,19 @@ class Threads(Executor):
         self._lock = threading.Lock()
         self._prefetch = Prefetch(concurrency)
         self._connections = ThreadConnections(alias)
+        self._crew = _Crew(self._wake, self._park)
+        self._helping: dict[int, float] = {}  # threads that help, since when with what they do now
+        self._idle = 0  # threads that wait for a task
+        self._unbegun = 0  # tasks that wait for a thread
         self._is_stopping = False
         self._is_more_ready = True
 
     def room(self) -> int:
+        # A thread that helps is free as soon as what it does has ended, unless that takes long.
+        long_ago = time.monotonic() - _SOON_FREE
         with self._lock:
-            return self._prefetch.room(len(self._tasks))
+            busy = sum(since < long_ago for since in list(self._helping.values()))
+            return self._prefetch.room(len(self._tasks) + busy)
 
     def take(self, tasks: Sequence[Task], *, is_more_ready: bool) -> None:
         with self._lock:
@@ -49,6 +78,7 @@ class Threads(Executor):
             for task in tasks:
                 self._tasks[task.claim.run_id] = task
                 task.abandon = self._abandon
+            self._unbegun += len(tasks)
         for task in tasks:
             self._waiting.put(task)
         self._staff()
@@ -67,7 +97,8 @@ class Threads(Executor):
             task = self._waiting.get_nowait()
         except queue.Empty:
             return False
-        if task is None:
+        if task is None or task is _LOOK:  # not meant for this thread
+            self._waiting.put(task)
             return False
         try:
             task.release(connection)
@@ -75,6 +106,8 @@ class Threads(Executor):
             self._waiting.put(task)
             raise
         self._prefetch.note_wait()
+        with self._lock:
+            self._unbegun -= 1
         self._drop(task)
         return True
 
@@ -91,10 +124,23 @@ class Threads(Executor):
 
     # -- Threads --------------------------------------------------------------------------------
 
-    def _staff(self) -> None:
+    @property
+    def crew(self) -> Crew:
+        return self._crew
+
+    def _wake(self, most: int) -> None:
+        """Let so many threads look for work that they can help with: those that are idle, or else a new one."""
+        with self._lock:
+            idle = self._idle
+        for _ in range(min(idle, most)):
+            self._waiting.put(_LOOK)
+        if idle < most and not self._is_stopping:
+            self._staff(len(self._threads) + 1)
+
+    def _staff(self, at_least: int = 0) -> None:
         """Start threads for what waits, up to the concurrency."""
         with self._lock:
-            wanted = min(self._concurrency, len(self._tasks)) - len(self._threads)
+            wanted = min(self._concurrency, max(len(self._tasks), at_least)) - len(self._threads)
         for _ in range(wanted):
             number = len(self._threads) + 1
             thread = threading.Thread(target=self._work, name=f"django-steps-{number}", daemon=True)
@@ -103,7 +149,7 @@ class Threads(Executor):
 
     def _work(self) -> None:
         """What each thread does: one task after the other."""
-        while (task := self._connections.next_task(self._waiting)) is not None:
+        while (task := self._next()) is not None:
             began = time.monotonic()
             try:
                 self._has_ended(task, task.run())
@@ -114,6 +160,46 @@ class Threads(Executor):
             self._drop(task)
         self._connections.close()
 
+    def _next(self) -> Task | None:
+        """The next task; until there is one, this thread helps others with theirs. None: the worker stops."""
+        while (found := self._next_or_look()) is _LOOK:
+            work = None if self._is_wanted() else self._crew.work()
+            if work is None:
+                continue
+            try:
+                work.help(self._gives_way)
+            except BaseException:  # a thread that ends takes its share of the concurrency with it
+                logger.exception("A thread that helped another one broke off.")
+            with self._lock:
+                self._helping.pop(threading.get_ident(), None)
+            self._connections.return_pooled()
+        if isinstance(found, Task):
+            with self._lock:
+                self._unbegun -= 1
+            return found
+        return None
+
+    def _next_or_look(self) -> Any:
+        """What comes next; at once a reason to look if there is work to help with."""
+        with self._lock:
+            self._idle += 1
+        try:
+            if not self._is_wanted() and self._crew.work() is not None:
+                return _LOOK
+            return self._connections.next_task(self._waiting)
+        finally:
+            with self._lock:
+                self._idle -= 1
+
+    def _gives_way(self) -> bool:
+        """Whether a thread that helps stops here: asked before it begins with the next of what it helps with."""
+        self._helping[threading.get_ident()] = time.monotonic()
+        return self._is_wanted()
+
+    def _is_wanted(self) -> bool:
+        """Whether a thread that helps is wanted for a task of its own."""
+        return self._unbegun > 0 or self._is_stopping
+
     def _abandon(self, task: Task, ending: Ending) -> NoReturn:
         """Give up this thread, whose body never ends; another one takes its place.
 
@@ -121,10 +207,14 @@ class Threads(Executor):
         where it costs no processor, until the process ends.
         """
         self._has_ended(task, ending)
+        self._drop(task)
+        self._park()
+
+    def _park(self) -> NoReturn:
         self._connections.close()
         with self._lock:
             self._threads.remove(threading.current_thread())
-        self._drop(task)
+            self._helping.pop(threading.get_ident(), None)
         self._staff()
         while True:
             threading.Event().wait()

@@ -1,4 +1,4 @@
-"""The story of the demo, in four acts, and what has to hold at the end of each.
+"""The story of the demo, in five acts, and what has to hold at the end of each.
 
 It judges by what the shop can see: its own log of activities, its stock, and what the services outside were asked.
 What the workflows' own records say is only shown.
@@ -24,6 +24,7 @@ from ..models import Activity, Customer, Product, Service
 from .display import Display, RunView, StepView
 from .workers import LEASE, WorkerProcess
 
+PARCELS = [f"P-{number}" for number in range(1, 7)]
 PATIENCE = 30  # seconds that anything may take before the demo gives up
 
 
@@ -46,6 +47,7 @@ class Story:
             self.two_workers_execute_them()
             self.one_worker_is_killed()
             self.the_failed_order_is_retried()
+            self.another_worker_is_killed_in_a_map()
             self.stop_workers()
         except (GaveUp, StepsError) as error:
             self.broken.append(str(error))
@@ -144,10 +146,46 @@ class Story:
             mug.stock == 8 and self.api.calls(f"/charges/{self.order.input['order_id']}") == 1,
         )
 
+    def another_worker_is_killed_in_a_map(self) -> None:
+        self.display.heading("5. An order goes out in many parcels, and the worker that ships them is killed")
+        self._start_worker()
+        late = f"/parcels/{PARCELS[2]}"
+        held, held_step = self.api.hold(late), f"parcel#{PARCELS[2]}/book"
+        run = samples.start_shipping(Customer.objects.earliest("pk"), *PARCELS)
+        self.display.say(f"{len(PARCELS)} parcels are shipped side by side. The carrier is slow to answer {held_step}.")
+        self._watch(
+            lambda: held.has_call and run.steps.filter(kind="branch").count() == len(PARCELS) - 1,
+            "all other parcels should have been shipped",
+        )
+        recorded, before = set(run.steps.values_list("name", flat=True)), self._evidence(run)
+        killed_pid = self._executions(run, held_step)[0].process
+        self.display.say(
+            f"All others are shipped: {len(recorded)} records. kill -9 {killed_pid}, in the middle of the map."
+        )
+        next(worker for worker in self.workers if worker.pid == killed_pid).kill()
+        self._watch(lambda: self._fresh(run)[0].is_finished, "the other worker should have gone on with the map")
+        held.release()
+
+        after, last = self._evidence(run), self._executions(run)[-1].process
+        self._check(
+            f"ship_order succeeded: worker {last} went on where worker {killed_pid} was killed",
+            self._fresh(run)[0].status == "succeeded" and last != killed_pid,
+        )
+        again = [name for name in after if name in recorded and after[name] != before[name]]
+        self._check(f"of {len(recorded)} records none was executed again", len(recorded) == 17 and again == [])
+        self._check(
+            f"{held_step} was executed twice, with one idempotency key: one parcel was booked",
+            (len(after[held_step]), self.api.calls(late), self.api.effects(late)) == (2, 2, 1),
+        )
+        self._check(
+            "each label was printed once",
+            all(len(after.get(f"parcel#{code}/label", ())) == 1 for code in PARCELS),
+        )
+
     def stop_workers(self) -> None:
         survivors = [worker for worker in self.workers if worker.is_alive]
         codes = [worker.stop() for worker in survivors]
-        self._check("the other worker stopped cleanly at SIGTERM", codes == [0])
+        self._check("the last worker stopped cleanly at SIGTERM", codes == [0])
 
     # -- Means -----------------------------------------------------------------------------
 

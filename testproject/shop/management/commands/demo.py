@@ -1,4 +1,4 @@
-"""`manage.py demo`: the shop's workflows with real workers, a kill and a retry, shown while it happens.
+"""`manage.py demo`: the shop's workflows with real workers, two kills and a retry, shown while it happens.
 
 It wants an empty database of its own; `make demo` makes one.
 """
@@ -23,7 +23,7 @@ from ...models import Customer
 
 
 class Command(BaseCommand):
-    help = "Shows the shop's workflows in action, on an empty database: failures, a killed worker, a retry."
+    help = "Shows the shop's workflows in action, on an empty database: failures, killed workers, a retry."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--logs", type=Path, default=Path(), help="Where the workers' logs go (default: here).")

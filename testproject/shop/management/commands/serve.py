@@ -44,7 +44,7 @@ class Command(BaseCommand):
             self.run_servers(port, api)
 
     def start_samples(self, api: FlakyApi) -> None:
-        """Runs of every kind; the mail service is off, so that there are failed ones to repair and retry."""
+        """Runs of every kind; the mail service is off and a parcel is refused, so that there are failed ones to retry."""
         samples.create_catalogue()
         samples.switch(Service.Name.MAIL, on=False)
         samples.switch(Service.Name.PUSH, on=True)
@@ -54,6 +54,9 @@ class Command(BaseCommand):
         samples.start_order(grace, quantity=20)
         samples.start_notifications()
         samples.start_others(ada, grace)
+        samples.start_shipping(ada, *(f"A-{number}" for number in range(1, 25)))
+        api.fail("/parcels/G-3", times=2)  # as often as it is tried: a retry of the run succeeds
+        samples.start_shipping(grace, *(f"G-{number}" for number in range(1, 7)))
         onboard_user.start({"user_id": grace.pk})
 
     def run_servers(self, port: int, api: FlakyApi) -> None:

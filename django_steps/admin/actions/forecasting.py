@@ -1,0 +1,133 @@
+"""What a retry of a selection of runs does, in words: with which step each would continue.
+
+It is read from the ends of the recorded errors, in a constant number of queries; only runs whose failures were in branches or
+groups, with more recorded after them, are looked at one by one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db import router
+from django.db.models import Max
+from django.db.models.functions import Right
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from ... import failures
+from ...core.names import without_keys
+from ...errors import FailureWasHandled
+from ...ledger import controls as ledger
+from ...ledger import database
+from ...models import StepRecord, WorkflowRun
+from ...presentation.text import clipped
+from .retrying import quoted
+
+_ERROR_END = 8000  # characters of a recorded error that hold the names of the steps whose failures it is
+_LINES = 5
+
+
+@dataclass
+class Forecast:
+    """With which step each of some runs would continue."""
+
+    # The workflow of each run that can be retried, and the step; "" where no recorded step is executed again.
+    steps: dict[UUID, tuple[str, str]]
+    handled: set[UUID]  # these can't: the body had handled the failure
+
+    def step_of(self, run: UUID) -> str:
+        """The step with which it continues; empty where no recorded one is executed again."""
+        return self.steps[run][1] if run in self.steps else ""
+
+    def lines(self) -> list[str]:
+        """A sentence for each workflow and step (the same of all items), those of most runs first."""
+        counts = Counter((workflow, without_keys(step)) for workflow, step in self.steps.values())
+        groups = counts.most_common()
+        lines = [_sentence(count, workflow, step) for (workflow, step), count in groups[:_LINES]]
+        if rest := sum(count for _group, count in groups[_LINES:]):
+            lines.append(
+                ngettext("%d run continues with another step.", "%d runs continue with other steps.", rest) % rest
+            )
+        return lines
+
+    def note(self, done: Collection[UUID]) -> str:
+        """The same in a few words, of the runs that were retried."""
+        groups = Counter(without_keys(self.step_of(run)) for run in done).most_common()
+        if len(groups) == 1:
+            return _from(groups[0][0])
+        parts = [_("%(count)d %(where)s") % {"count": count, "where": _from(step)} for step, count in groups[:_LINES]]
+        return ", ".join([*parts, "…"] if len(groups) > _LINES else parts)
+
+
+def forecast(runs: Collection[UUID]) -> Forecast:
+    """Where these failed and canceled runs would continue.
+
+    Whether a failure had been handled is asked of the last step that was called; a retry looks at all that are later.
+    """
+    ends = WorkflowRun.objects.filter(pk__in=runs).values_list(
+        "pk", "workflow", "failed_step", Right("error_text", _ERROR_END)
+    )
+    found = {pk: (workflow, *_failures_in(failed_step, end or "")) for pk, workflow, failed_step, end in ends}
+    last = dict(StepRecord.objects.filter(run__in=runs).order_by().values_list("run").annotate(Max("after")))
+    failed = StepRecord.objects.filter(run__in=runs, status=StepRecord.Status.FAILED)
+    positions: dict[UUID, dict[str, int]] = defaultdict(dict)
+    grouped = set()
+    for pk, name, position, branch, context in failed.order_by().values_list(
+        "run", "name", "position", "branch", "context_text"
+    ):
+        positions[pk][name] = position
+        if branch or context:
+            grouped.add(pk)
+    handled = set()
+    for pk, (_workflow, _step, steps) in found.items():
+        ended_at = [positions[pk][name] for name in steps if name in positions[pk]]
+        if ended_at and last.get(pk, -1) >= max(ended_at) and (pk not in grouped or _was_handled(pk)):
+            handled.add(pk)
+    continues = {pk: (workflow, step) for pk, (workflow, step, _steps) in found.items() if pk not in handled}
+    return Forecast(continues, handled)
+
+
+def _failures_in(failed_step: str, end_of_error: str) -> tuple[str, list[str]]:
+    """The step that a run would continue with or had reached, and all whose failures its error is.
+
+    The end of the error has not the names of very many; then the first has to do.
+    """
+    steps, reached = failures.steps_named_at_the_end(end_of_error)
+    first = (steps or [reached or failed_step])[0]
+    return first, steps or ([] if reached else [failed_step])
+
+
+def _was_handled(run: UUID) -> bool:
+    """The same as a retry would find: what was called later, but side by side with the failure, handled nothing."""
+    try:
+        ledger.failures_to_reset(database.connection_for(router.db_for_write(WorkflowRun)), run)
+    except FailureWasHandled:
+        return True
+    return False
+
+
+def _sentence(count: int, workflow: str, step: str) -> str:
+    if step:
+        text = ngettext(
+            "%(count)d run of %(workflow)s continues with step %(step)s.",
+            "%(count)d runs of %(workflow)s continue with step %(step)s.",
+            count,
+        )
+    else:
+        text = ngettext(
+            "%(count)d run of %(workflow)s has its body called again, and no recorded step is executed again.",
+            "%(count)d runs of %(workflow)s have their bodies called again, and no recorded step is executed again.",
+            count,
+        )
+    return text % {"count": count, "workflow": clipped(workflow, 60), "step": quoted([step])}
+
+
+def _from(step: str) -> str:
+    return (
+        _("from step “%(step)s”") % {"step": clipped(step, 60)}
+        if step
+        else _("without executing a recorded step again")
+    )

@@ -1,0 +1,72 @@
+"""Carrying out one effect on the calling thread, which blocks until it is done."""
+
+from __future__ import annotations
+
+import decimal
+from contextvars import copy_context
+from functools import partial
+from typing import Any
+
+from ...core.context import active_pass
+from ...definitions.requests import CallBranch
+from ...errors import PassEnded, StepNotRun
+from ..frame import MISTAKES, Frame
+from ..interceptors import around_attempt
+from ..operations.attempts import Executed
+from ..operations.base import Effect, Enter, Execute, Record, Wait
+from .execute import execute
+
+
+def carry_out(effect: Effect, frame: Frame) -> Any:
+    """Do what an effect asks for, and return its answer."""
+    kind = type(effect)
+    if kind is Execute:
+        return _execute(effect, frame)  # type: ignore[arg-type]
+    if kind is Record:
+        return frame.host.record(effect.write)  # type: ignore[union-attr]
+    if kind is Wait:
+        return frame.host.wait(effect.seconds)  # type: ignore[union-attr]
+    if kind is Enter:
+        return _enter(effect.request, frame)  # type: ignore[union-attr]
+    return frame.host.write(effect.statement)  # type: ignore[union-attr]
+
+
+def _call(request: CallBranch, frame: Frame) -> Any:
+    """Call the function in a context of its own: what it sets is gone afterwards, as it is when the branch is replayed."""
+    active_pass.set(frame)
+    decimal.setcontext(decimal.getcontext().copy())  # the copied context refers to the body's
+    return request.function(*request.args, **request.kwargs, **frame.state.arguments_of(frame, request.wanted))
+
+
+def _execute(effect: Execute, frame: Frame) -> Executed:
+    attempt = effect.attempt
+    if not frame.interceptors:
+        return execute(attempt, frame)
+    return around_attempt(frame.interceptors, attempt, partial(execute, attempt, frame))
+
+
+def _enter(request: CallBranch, outer: Frame) -> tuple[Any, BaseException | None]:
+    """Call the function of a branch; what it returned, and what it raised."""
+    state = outer.state
+    frame = Frame(state, outer.host, outer.scope.inner(request.name, outer.group), outer.unit, outer.connections)
+    for interceptor in frame.interceptors:
+        interceptor.entered(frame.claim, request)
+    state.frames.append(frame)
+    value, error = None, None
+    try:
+        with frame.connections.tidied(f"Branch {request.name!r}"):
+            value = copy_context().run(_call, request, frame)
+    except BaseException as raised:
+        if isinstance(raised, frame.host.lets_through):
+            raise
+        error = raised
+    finally:
+        state.frames.remove(frame)
+    if state.is_ending or (frame.unit is not None and frame.unit.is_suspended):
+        raise PassEnded(request.name)  # whatever the function made of it
+    error = frame.guard.take_misuse() or error
+    if error is None and (names := ", ".join(map(repr, frame.scope.never_run()))):
+        error = StepNotRun(f"Defined and never run: {names}. Call .run() on it, or don't define it.")
+    if isinstance(error, MISTAKES):
+        raise error
+    return value, error

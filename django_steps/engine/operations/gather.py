@@ -1,0 +1,119 @@
+"""Steps and branches side by side: each has its own record, and the group has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any
+
+from ...core.names import gathered_with, inside
+from ...definitions.requests import CallBranch, Gather
+from ...errors import GroupFailed, StepFailed
+from ...failures import FailureRecord
+from ..frame import MISTAKES, Frame
+from ..groups import Group, Tolerance
+from ..units import Unit, UnitStatus
+from .base import Effect, Operation, Part, SideBySide, wait_until
+
+Operations = Mapping[type, Operation[Any]]
+
+
+def gather(frame: Frame, request: Gather, operations: Operations) -> Generator[Effect, Any, list[Unit]]:
+    """Execute the members of a `Gather`; returns them, as far as they have come."""
+    scope = frame.scope
+    for member in request.members:
+        scope.use_defined(member.name)
+    group = gathered_with(request.members[0].name) if request.members else ""
+    units = [
+        Unit(member_key(member.name, scope.branch), member.name, member, scope, group) for member in request.members
+    ]
+    tolerance = Tolerance(len(units), tolerates_all=request.return_exceptions)
+    yield from side_by_side(frame, units, operations, None, tolerance)
+    return units
+
+
+def side_by_side(
+    frame: Frame, units: Sequence[Unit], operations: Operations, concurrency: int | None, tolerance: Tolerance
+) -> Part:
+    """Execute units until the group is decided or all are over; suspends the run where only time can go on."""
+    for unit in units:
+        for interceptor in frame.interceptors:
+            interceptor.reached(frame.claim, unit.path, frame.scope.branch)
+    begun = [unit for unit in units if _look_up(frame, unit, operations[type(unit.request)])]
+    first = set(map(id, begun))
+    over = [unit for unit in units if unit.status is UnitStatus.OVER]
+    others = [unit for unit in units if unit.status is UnitStatus.NEW and id(unit) not in first]
+    group = Group([*over, *frame.host.arrange(begun, others, concurrency)], concurrency, tolerance)
+    if tolerance.is_decided or all(unit.status is UnitStatus.OVER for unit in units):
+        return
+    frame.guard.check_transaction(units[0].path)
+    while (until_us := (yield SideBySide(group))) is not None:
+        yield from wait_until(frame, until_us)
+
+
+def _look_up(frame: Frame, unit: Unit, operation: Operation[Any]) -> bool:
+    """Let a unit be what is recorded of it; whether it has begun and is not over."""
+    recorded = frame.scope.look_up(unit.path, operation.kind)
+    if recorded is None:
+        return isinstance(unit.request, CallBranch) and frame.history.has_begun(unit.path)
+    if operation.is_over(frame, recorded):
+        unit.recorded, unit.status = recorded, UnitStatus.OVER
+        return False
+    if recorded.wakes_at_us and recorded.wakes_at_us > frame.claim.now():
+        unit.suspended_until, unit.status = recorded.wakes_at_us, UnitStatus.SUSPENDED
+    return True
+
+
+# -- What the body gets --------------------------------------------------------------------------------
+
+
+def results(frame: Frame, request: Gather, units: Sequence[Unit]) -> tuple[Any, ...]:
+    """The results of a gather, in the order of its members; raises `GroupFailed`."""
+    for unit in units:
+        if unit.recorded is not None:
+            frame.scope.deliver(unit.recorded)
+    if not request.return_exceptions and any(unit.has_failed for unit in units):
+        raise group_failed(frame, "", units)
+    return tuple(member_outcome(frame, unit, lambda: None) for unit in units)
+
+
+def group_failed(frame: Frame, path: str, units: Sequence[Unit]) -> GroupFailed:
+    """The exception of a group of which members have failed; `path`: of its own record, or an empty text."""
+    failed: dict[str, Exception] = {}
+    steps: dict[str, None] = {}
+    for unit in units:
+        if unit.has_failed:
+            error = failed[unit.key] = failure_of(frame, unit)
+            steps |= dict.fromkeys(frame.state.attribution.steps_it_is(error) or [unit.path])
+    succeeded = {
+        unit.key: frame.value(unit.recorded) for unit in units if unit.recorded is not None and not unit.has_failed
+    }
+    what = f"of {path!r}" if path else f"of {len(units)} that were gathered"
+    error = GroupFailed(f"{len(failed)} {what} failed", failed, succeeded)
+    frame.state.attribution.remember(error, [*steps, *([path] if path else [])])
+    return error
+
+
+def member_outcome(frame: Frame, unit: Unit, otherwise: Callable[[], Any]) -> Any:
+    """What stands in a list of results: the value, the exception, or `otherwise()` for a unit that is not over."""
+    if unit.recorded is None:
+        return otherwise()
+    return failure_of(frame, unit) if unit.has_failed else frame.value(unit.recorded)
+
+
+def failure_of(frame: Frame, unit: Unit) -> Exception:
+    """The failure of a member, with a note that says whose it is. Raises a mistake of the code: it fails the run."""
+    assert unit.recorded is not None
+    error = frame.failure(unit.recorded)
+    if isinstance(error, MISTAKES):
+        raise error
+    if not isinstance(error, Exception):
+        original, record = error, FailureRecord.read(unit.recorded.error or "")
+        error = StepFailed(record.type, record.message)
+        frame.state.attribution.remember(error, frame.state.attribution.steps_it_is(original), unit.path)
+    error.add_note(f"This is the failure of {unit.path!r}.")
+    return error
+
+
+def member_key(path: str, branch: str) -> str:
+    """What a gathered step or branch is called where it was defined."""
+    return inside(branch, path).removesuffix("#")

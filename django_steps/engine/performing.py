@@ -1,0 +1,72 @@
+"""What a `step` argument talks to: it replays what is recorded, and has a driver carry out the rest."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from ..core.names import MAX_LENGTH
+from ..definitions.requests import Gather, Request
+from ..errors import ClaimLost, StepsError
+from .drivers import threads
+from .ending import Ended, Ending
+from .frame import MISTAKES, Frame
+from .operations import gather
+from .operations.table import OPERATIONS
+
+
+class Performing:
+    """Carries out the requests of a body or a branch."""
+
+    __slots__ = ("frame",)
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
+
+    def path(self, name: str) -> str:
+        """The name under which something is recorded that is called `name` here."""
+        scope = self.frame.scope
+        return name if not scope.branch and len(name) <= MAX_LENGTH else scope.path(name)
+
+    def define(self, path: str) -> None:
+        """A step is defined: its name is taken, and it has to be run."""
+        try:
+            self.frame.check(path)
+            self.frame.scope.define(path)
+        except MISTAKES as mistake:
+            self.frame.state.mistake = mistake
+            raise
+
+    def refuse(self, mistake: StepsError) -> NoReturn:
+        """Raise a mistake of the code, which fails the run even if the body catches it."""
+        self.frame.state.mistake = mistake
+        raise mistake
+
+    def perform(self, request: Request) -> Any:
+        """Replay a recorded operation, or carry it out and record its outcome; what the body gets."""
+        try:
+            return self._gather(request) if type(request) is Gather else self._perform(request)
+        except MISTAKES as mistake:  # of the last one, which may be the record of the one before
+            self.frame.state.mistake = mistake
+            raise
+        except ClaimLost:
+            self.frame.end(Ending(Ended.LOST))
+
+    def _perform(self, request: Any) -> Any:
+        frame = self.frame
+        frame.check(request.name)
+        operation = OPERATIONS[type(request)]
+        name = operation.recorded_as(frame, request)
+        for interceptor in frame.interceptors:
+            interceptor.reached(frame.claim, request.name, frame.scope.branch)
+        recorded = frame.scope.look_up(name, operation.kind)
+        if recorded is None or not operation.is_over(frame, recorded):
+            frame.guard.check_transaction(name)
+            recorded = threads.drive(operation.core(frame, request, name, recorded), frame)
+        frame.scope.deliver(recorded)
+        return operation.outcome(frame, request, recorded)
+
+    def _gather(self, request: Gather) -> tuple[Any, ...]:
+        frame = self.frame
+        frame.check(request.members[0].name if request.members else "gather()")
+        units = threads.drive(gather.gather(frame, request, OPERATIONS), frame)
+        return gather.results(frame, request, units)

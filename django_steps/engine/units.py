@@ -1,0 +1,53 @@
+"""What is executed side by side with others: a step that is gathered, an item of a map, or a branch.
+
+Here is only what is known of it. Who executes it when is in `drivers/groups.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from ..errors import StepsError
+from ..ledger.histories import Recorded
+from .scopes import Scope
+
+
+class UnitStatus(Enum):
+    """How far a unit is in this pass."""
+
+    NEW = "new"
+    EXECUTING = "executing"  # until its outcome is committed
+    SUSPENDED = "suspended"
+    OVER = "over"  # its outcome is recorded
+    LEFT = "left"  # the pass ended before that
+
+
+class Unit:
+    """One member of a group. `key`: what results and failures call it; `path`: what it is recorded under.
+
+    `scope`: where the group was called; `group`: the path of the group, or an empty text where it has none.
+    """
+
+    __slots__ = (
+        "abandon", "group", "key", "path", "recorded", "request", "scope", "status", "suspended_until"
+    )  # fmt: skip
+
+    def __init__(self, key: str, path: str, request: Any, scope: Scope, group: str) -> None:
+        self.key, self.path, self.request, self.scope, self.group = key, path, request, scope, group
+        self.status = UnitStatus.NEW
+        self.suspended_until: int | None = None  # machine time, in microseconds
+        self.recorded: Recorded | None = None
+        # Called on a thread that helps, for a unit that never ends; doesn't return.
+        self.abandon: Callable[[StepsError], None] | None = None
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether it waits for a time: what it calls is refused until it is called anew."""
+        return self.suspended_until is not None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether its outcome is a failure."""
+        return self.recorded is not None and self.recorded.status == "failed"

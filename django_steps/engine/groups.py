@@ -64,6 +64,7 @@ class Group:
                 self._suspend(unit)
         self._waiting = deque(unit for unit in units if unit.status is UnitStatus.NEW)
         self._executing = 0
+        self._is_open = False
         for unit in sorted(
             (unit for unit in units if unit.recorded is not None and unit.status is UnitStatus.OVER),
             key=lambda unit: unit.recorded.position,  # type: ignore[union-attr]
@@ -75,10 +76,24 @@ class Group:
         """Whether any unit is executed now, or its record is on its way."""
         return self._executing > 0
 
+    def open(self) -> None:
+        """Let units be taken, until `close()`."""
+        self._is_open = True
+
+    def close(self) -> bool:
+        """Let no more units be taken, unless one is executed now; whether it is closed.
+
+        A thread that was about to help finds nothing then, also when the suspended units become due: by then they may be
+        executed in another call of the branch, or in another pass.
+        """
+        with self._lock:
+            self._is_open = self._is_open and self._executing > 0
+            return not self._is_open
+
     def take(self, now_us: int, *, alone: bool = False) -> Unit | None:
         """The next unit to execute; `alone`: none while another one is executed."""
         with self._lock:
-            if self.tolerance.is_decided or (alone and self._executing):
+            if not self._is_open or self.tolerance.is_decided or (alone and self._executing):
                 return None
             unit = self._due(now_us)
             if unit is None:
@@ -92,7 +107,7 @@ class Group:
     def has_work(self, now_us: int) -> bool:
         """Whether a unit could be taken now."""
         with self._lock:
-            if self.tolerance.is_decided:
+            if not self._is_open or self.tolerance.is_decided:
                 return False
             return self._is_due(now_us) or (bool(self._waiting) and self._has_room())
 

@@ -124,9 +124,11 @@ class GroupCommit:
             self._hand_out(self._idle.pop(), old)
         writer, old.writer = old.writer, None
         assert writer is not None
-        self._write_waiting(old, writer)
-        old.is_answered = True
-        old.turn.release()
+        try:
+            self._write_waiting(old, writer)
+        finally:
+            old.is_answered = True
+            old.turn.release()
         return True
 
     @contextmanager

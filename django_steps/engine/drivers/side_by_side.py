@@ -46,6 +46,7 @@ def go_on(group: Group, frame: Frame) -> int | None:
     execution = Execution(group, frame)
     state = frame.state
     stop_waking = state.woken_by(execution.wake)
+    group.open()
     frame.host.offer(execution)
     try:
         _Hand(execution, frame.host, frame.connections).work()
@@ -129,10 +130,11 @@ class Execution:
     def wait(self) -> bool:
         """Wait until something has changed; False if nothing will without time passing, or the group is over."""
         with self._changed:
-            is_executing = self.group.is_executing
             has_work = not self.is_ending() and self.group.has_work(self._now())
-            if not is_executing or (has_work and not self.state.is_careful):
-                return has_work
+            if has_work and not (self.state.is_careful and self.group.is_executing):
+                return True
+            if self.group.close():
+                return False
             due = self.group.next_due()
             wait = _LONGEST_WAIT if due is None else (due - self._now()) / 1_000_000
             self._changed.wait(min(max(wait, 0.001), _LONGEST_WAIT))

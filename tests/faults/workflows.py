@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -23,34 +24,36 @@ class Broken(Exception):
     """A failure that is part of the plan."""
 
 
-def do(input: dict[str, Any], step: Step, name: str, *, failures: int = 0, **options: Any) -> None:
+def do(input: dict[str, Any], step: Step, name: str, *, failures: int = 0, branch: str = "", **options: Any) -> None:
     """A step that takes about `input["pause"]` seconds and fails in its first attempts; what the body sees is noted."""
-    label = input["label"]
-
-    def function() -> str:
-        token, attempt = uuid4().hex, current_step().attempt
-        note(label, "execute", name, token, attempt)
-        time.sleep(random.uniform(0, 2) * input["pause"])
-        if options.get("atomic"):
-            Effect.objects.create(run=label, name=name, pid=os.getpid(), at=time.time())
-        time.sleep(random.uniform(0, 1) * input["pause"])
-        if attempt <= failures:
-            raise Broken(token)
-        return token
-
+    label, path = input["label"], branch + name
+    function = partial(execute, input, failures=failures, is_atomic=options.get("atomic", False))
     try:
         seen = step.define(name, function, **options).run()
     except Broken as error:
-        note(label, "saw", name, str(error))
+        note(label, "saw", path, str(error))
         raise
-    note(label, "saw", name, seen)
+    note(label, "saw", path, seen)
 
 
-def nap(input: dict[str, Any], step: Step, name: str, duration: str) -> None:
+def execute(input: dict[str, Any], *item: int, failures: int = 0, is_atomic: bool = False) -> str:
+    """What a step does, or the item of a map."""
+    label, token, this = input["label"], uuid4().hex, current_step()
+    note(label, "execute", this.name, token, this.attempt)
+    time.sleep(random.uniform(0, 2) * input["pause"])
+    if is_atomic:
+        Effect.objects.create(run=label, name=this.name, pid=os.getpid(), at=time.time())
+    time.sleep(random.uniform(0, 1) * input["pause"])
+    if this.attempt <= failures:
+        raise Broken(token)
+    return token
+
+
+def nap(input: dict[str, Any], step: Step, name: str, duration: str, branch: str = "") -> None:
     """A sleep; when it was over is noted, and what this process takes for the time."""
     step.sleep(name, duration)
-    note(input["label"], "saw", name, str(real_time()))
-    note(input["label"], "clock", name, str(int(time.time())))
+    note(input["label"], "saw", branch + name, str(real_time()))
+    note(input["label"], "clock", branch + name, str(int(time.time())))
 
 
 @workflow(name="faults_plain")
@@ -98,6 +101,25 @@ def caught(input, step):
         do(input, step, "refund", atomic=True)
     nap(input, step, "long", "400ms")
     do(input, step, "tell")
+    note(input["label"], "end", "body")
+    return "done"
+
+
+@workflow(name="faults_mapped")
+def mapped(input, step):
+    """Branches that sleep, items, and atomic items, side by side."""
+
+    def parcel(number, step):
+        branch = f"parcel#{number}/"
+        do(input, step, "book", branch=branch, atomic=True)
+        nap(input, step, "short", "100ms", branch)
+        do(input, step, "label", branch=branch)
+
+    step.map("parcel", parcel, range(3))
+    for name, is_atomic in (("item", False), ("atomic", True)):
+        tokens = step.map(name, partial(execute, input, is_atomic=is_atomic), range(4), atomic=is_atomic)
+        for number, token in enumerate(tokens):
+            note(input["label"], "saw", f"{name}#{number}", token)
     note(input["label"], "end", "body")
     return "done"
 

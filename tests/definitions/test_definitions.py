@@ -153,13 +153,13 @@ def test_name_is_the_functions_name_by_default():
         pass
 
     @workflow()
-    def ship_order():
+    def named_by_its_function():
         pass
 
     assert bare.name == "bare"
-    assert ship_order.name == "ship_order"
-    assert (ship_order.version, ship_order.queue, ship_order.priority) == ("", "default", 0)
-    assert (ship_order.retry, ship_order.step_retry, ship_order.mask) == (None, None, frozenset())
+    assert named_by_its_function.name == "named_by_its_function"
+    assert (named_by_its_function.version, named_by_its_function.queue, named_by_its_function.priority) == ("", "default", 0)
+    assert (named_by_its_function.retry, named_by_its_function.step_retry, named_by_its_function.mask) == (None, None, frozenset())
 
 
 def test_options_are_kept():

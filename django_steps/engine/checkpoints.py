@@ -28,41 +28,41 @@ class Checkpoints:
     """
 
     def __init__(self, stored: str = "") -> None:
-        self._latest = _read(stored)
+        self.latest = _read(stored)
         self._in_records: dict[str, int] = {}  # by step, the number of the one that its record holds
         self._written: tuple[dict[str, Checkpoint], str] = ({}, "")
 
     def of(self, step: str) -> Checkpoint | None:
         """The last one of a step."""
-        return self._latest.get(step)
+        return self.latest.get(step)
 
     def adopt(self, step: str, recorded: Any) -> None:
         """Take in what the record of a step holds, which is older than what the row holds if that is there."""
         found = _checkpoint(recorded)
         if found is not None:
             self._in_records[step] = found.number
-            if found.number >= getattr(self._latest.get(step), "number", 0):
-                self._latest[step] = found
+            if found.number >= getattr(self.latest.get(step), "number", 0):
+                self.latest[step] = found
 
     def keep(self, step: str, text: str) -> None:
         """A step says how far it is."""
-        last = self._latest.get(step)
-        self._latest[step] = Checkpoint(last.number + 1 if last else 1, text)
+        last = self.latest.get(step)
+        self.latest[step] = Checkpoint(last.number + 1 if last else 1, text)
 
     def recorded(self, step: str, *, is_final: bool) -> None:
         """An attempt of a step is recorded, together with its last checkpoint; a final record leaves nothing to keep."""
-        last = self._latest.get(step)
+        last = self.latest.get(step)
         if last is None:
             return
         if is_final:
-            del self._latest[step]
+            del self.latest[step]
         else:
             self._in_records[step] = last.number
 
     @property
     def text(self) -> str:
         """What the row of the run has to hold: those that are in no record. Asked for every second, so it is kept."""
-        latest = self._latest.copy()  # at once, since the thread of the pass may add to it
+        latest = self.latest.copy()  # at once, since the thread of the pass may add to it
         loose = {step: last for step, last in latest.items() if last.number > self._in_records.get(step, 0)}
         if loose != self._written[0]:
             self._written = loose, json.dumps(loose) if loose else ""

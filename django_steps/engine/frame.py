@@ -185,11 +185,13 @@ class Frame:
 
     def add(self, write: StepWrite, error: BaseException | None = None) -> Recorded:
         """Take in what has just been committed."""
-        self.state.is_careful = False
-        self.state.confirmed_on = time.monotonic()
+        state = self.state
+        state.is_careful = False
+        state.confirmed_on = time.monotonic()
         recorded = as_recorded(write)
         self.history.add(recorded)
-        self.state.checkpoints.recorded(write.name, is_final=recorded.is_final)
+        if state.checkpoints.latest:
+            state.checkpoints.recorded(write.name, is_final=recorded.is_final)
         for interceptor in reversed(self.interceptors):  # from the inside out, as they are left
             interceptor.recorded(self.claim, write, error)
         return recorded

@@ -44,7 +44,7 @@ class Performing:
     def perform(self, request: Request) -> Any:
         """Replay a recorded operation, or carry it out and record its outcome; what the body gets."""
         try:
-            return self._gather(request) if type(request) is Gather else self._perform(request)
+            return self._perform(request)
         except MISTAKES as mistake:  # of the last one, which may be the record of the one before
             self.frame.state.mistake = mistake
             raise
@@ -52,9 +52,10 @@ class Performing:
             self.frame.end(Ending(Ended.LOST))
 
     def _perform(self, request: Any) -> Any:
-        frame = self.frame
+        frame, operation = self.frame, OPERATIONS.get(type(request))
+        if operation is None:
+            return self._gather(request)
         frame.check(request.name)
-        operation = OPERATIONS[type(request)]
         name = operation.recorded_as(frame, request)
         for interceptor in frame.interceptors:
             interceptor.reached(frame.claim, request.name, frame.scope.branch)

@@ -153,13 +153,21 @@ def test_name_is_the_functions_name_by_default():
         pass
 
     @workflow()
-    def named_by_its_function():
+    def by_name():
         pass
 
     assert bare.name == "bare"
-    assert named_by_its_function.name == "named_by_its_function"
-    assert (named_by_its_function.version, named_by_its_function.queue, named_by_its_function.priority) == ("", "default", 0)
-    assert (named_by_its_function.retry, named_by_its_function.step_retry, named_by_its_function.mask) == (None, None, frozenset())
+    assert by_name.name == "by_name"
+    assert (by_name.version, by_name.queue, by_name.priority) == (
+        "",
+        "default",
+        0,
+    )
+    assert (by_name.retry, by_name.step_retry, by_name.mask) == (
+        None,
+        None,
+        frozenset(),
+    )
 
 
 def test_options_are_kept():

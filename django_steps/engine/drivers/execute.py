@@ -45,7 +45,7 @@ def execute(attempt: Attempt, frame: Frame) -> Executed:
     """
     attempt.started_at = frame.claim.now()
     context = copy_context()
-    context.run(_enter, StepContext(frame.run_id, attempt.request.name, attempt.number, attempt.checkpointing()))
+    context.run(_enter, StepContext(frame.run_id, attempt.request.name, attempt.number, attempt))
     try:
         with frame.connections.tidied(f"Step {attempt.request.name!r}"):
             if attempt.request.options.atomic:

@@ -29,6 +29,7 @@ from ..scopes import Scope
 
 # How often in succession a step may ask by `RetryAfter` to be executed later: more is an endless loop.
 _MOST_POSTPONEMENTS = 1000
+_NOWHERE: dict[str, Any] = {}  # the place of most records has nothing to say
 # Mistakes in the code: trying again would only make the same one again.
 _MISTAKES = (NestedStep, OwnRunChanged, StepInTransaction, WrongThread, UnserializableValue, ValueTooLarge)
 
@@ -43,6 +44,7 @@ class Attempt:
 
     kind = "step"  # of the record
     counted_before = 0
+    says_more = False  # of a record that has succeeded, in its context
 
     def __init__(
         self,
@@ -59,7 +61,7 @@ class Attempt:
         self.request, self.claim, self.policy = request, claim, policy
         self.max_value_bytes, self._history = max_value_bytes, history
         self._scope, self._group = scope, group
-        self._place = order.details(scope.levels, group)
+        self._place = order.details(scope.levels, group) if group or scope.levels else _NOWHERE
         self.number = recorded.attempts + 1 if recorded else 1
         self.was_interrupted = recorded is not None and recorded.status == StepStatus.BEGUN
         if self.was_interrupted:
@@ -69,16 +71,19 @@ class Attempt:
         self.position = recorded.position if recorded else None
         self.after = scope.delivered
         self.started_at = 0
-        self.postponements = failures.count_postponements(self.log)  # in succession, up to now
+        self.postponements = failures.count_postponements(self.log) if self.log else 0  # in succession, up to now
         self.checkpoints = checkpoints
-        details = contexts.read(recorded.context) if recorded else {}
-        checkpoints.adopt(request.name, details.get("checkpoint"))
-        self._since_us = contexts.number(details, "since_us")  # when the first attempt began, if an earlier one did
+        self._keeper: OfAttempt | None = None  # of the present attempt, once it asks
+        self._since_us: int | None = None  # when the first attempt began, if an earlier one did
+        if recorded is not None:
+            details = contexts.read(recorded.context)
+            checkpoints.adopt(request.name, details.get("checkpoint"))
+            self._since_us = contexts.number(details, "since_us")
         self.outcome: Outcome | None = None  # of the record that an atomic step has committed itself
 
     def count(self, write: StepWrite) -> None:
         """The attempt that `write` records has failed; the next one begins."""
-        self._since_us = self.since_us
+        self._since_us, self._keeper = self.since_us, None
         self.number, self.log, self.replaces = write.attempts - self.counted_before + 1, write.attempt_log, True
         self.postponements = failures.count_postponements(self.log)
 
@@ -87,10 +92,20 @@ class Attempt:
         """When the first attempt began."""
         return self.started_at if self._since_us is None else self._since_us
 
-    def checkpointing(self) -> OfAttempt:
-        """What keeps the checkpoints of the present attempt."""
+    def save(self, value: Any) -> None:
+        """Keep a checkpoint of the present attempt."""
+        self._checkpointing().save(value)
+
+    def load(self) -> Any:
+        """The last checkpoint of the attempts before."""
+        return self._checkpointing().load()
+
+    def _checkpointing(self) -> OfAttempt:
         request = self.request
-        return OfAttempt(self.checkpoints, request.name, self.max_value_bytes, is_atomic=request.options.atomic)
+        if self._keeper is None:
+            is_atomic = request.options.atomic
+            self._keeper = OfAttempt(self.checkpoints, request.name, self.max_value_bytes, is_atomic=is_atomic)
+        return self._keeper
 
     def examine(self, value: Any) -> None:
         """Look at what the function has returned, as a part of the attempt: what this raises is its failure."""
@@ -138,7 +153,7 @@ class Attempt:
         write.attempts -= postponements > 0
         finished_at = write.finished_at or 0
         write.wakes_at_us = self._bounded(finished_at + delay // timedelta(microseconds=1))
-        write.context = self._said({"delay_us": write.wakes_at_us - finished_at, **self._details(write.status)})
+        write.context = self._said(write.status, delay_us=write.wakes_at_us - finished_at)
         number = self.counted_before + self.number
         write.attempt_log = failures.append_attempt(
             self.log, number, self.started_at, finished_at, self._text(error), postponements
@@ -162,9 +177,9 @@ class Attempt:
             "since_us": self.since_us if goes_on else None,
         }
 
-    def _said(self, details: dict[str, Any]) -> str | None:
+    def _said(self, status: str, **more: Any) -> str | None:
         """The text of the context."""
-        return contexts.write({**details, **self._place}) if details or self._place else None
+        return contexts.write({**more, **self._details(status), **self._place})
 
     def _write(self, status: str, output: str | None = None, error: str | None = None) -> StepWrite:
         claim = self.claim
@@ -185,7 +200,7 @@ class Attempt:
             output=output,
             error=error,
             attempt_log=self.log,
-            context=self._said(self._details(status)),
+            context=self._said(status) if self.says_more or status != StepStatus.SUCCEEDED or self._place else None,
             started_at=self.started_at,
             finished_at=claim.now(),
             replaces=self.replaces,

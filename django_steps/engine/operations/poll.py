@@ -92,6 +92,7 @@ class Check(Attempt):
     """The checks of one poll in one pass. The attempts of each are counted for itself; its record counts all of them."""
 
     kind = "poll"
+    says_more = True
     request: Poll
 
     def __init__(
@@ -149,7 +150,7 @@ class Check(Attempt):
 
     def count(self, write: StepWrite) -> None:
         if write.status == StepStatus.WAITING:  # the next attempt is the first one of another check
-            self._since_us, self.counted_before = None, write.attempts
+            self._since_us, self._keeper, self.counted_before = None, None, write.attempts
             self.number, self.log, self.replaces, self.postponements = 1, write.attempt_log, True, 0
         else:
             super().count(write)

@@ -136,7 +136,8 @@ class Groups:
         for call in calls:
             if not isinstance(call, Bound):
                 raise TypeError(
-                    f'step.gather() takes steps that are bound, as in step.define("user", fetch_user).bind(7), got {call!r}.'
+                    'step.gather() takes steps that are bound, as in step.define("user", fetch_user).bind(7), and of a list '
+                    f"step.gather(*calls); got {call!r}."
                 )
             if call.performer is not self._performer:
                 raise TypeError(f"step.gather() takes steps that were defined by the same `step`, got {call!r}.")
@@ -428,9 +429,9 @@ def _keys(performer: Performer, name: str, items: Sequence[Any], key: Callable[[
                 else f"key= made {value!r:.80} of item {position}, which"
             )
             raise TypeError(
-                f"Map {name!r}: {what} is no key. Give key= a function that makes text, a whole number, a UUID, a date, a "
-                "Decimal, an Enum member or a saved model instance of an item, the same on every pass. (Its index would give "
-                "an item the result of another one when the list changes.)"
+                f"Map {name!r}: {what} is no key. Give key= a function that makes one, such as key=lambda item: "
+                'item["id"]: text, a whole number, a UUID, a date, a Decimal, an Enum member or a saved model instance, the '
+                "same on every pass. (An index would give an item the result of another one when the list changes.)"
             )
         if text in positions:
             performer.refuse(

@@ -362,6 +362,8 @@ class Groups:
         if not callable(function):
             raise TypeError(f"Map {name!r} takes a function and then the items, got {function!r}.")
         refuse_unknown(options, MapOptions, f"Map {name!r}")
+        if not isinstance(items, Iterable):
+            raise TypeError(f"Map {name!r} takes its items as a list or another iterable, got {items!r:.80}.")
         return self._performer.perform(_map(self._performer, name, function, list(items), dict(options)))
 
     @overload
@@ -398,7 +400,9 @@ def _map(performer: Performer, name: str, function: Callable[..., Any], items: S
     if request.return_exceptions and (request.max_failures is not None or request.min_successes is not None):
         raise TypeError(f"Map {name!r} takes return_exceptions, or max_failures and min_successes, not both.")
     if request.min_successes is not None and request.min_successes > len(items):
-        raise ValueError(f"Map {name!r} needs {request.min_successes} successes, and there are {len(items)} items.")
+        raise ValueError(
+            f"Map {name!r} has min_successes={request.min_successes}, more than its number of items: {len(items)}."
+        )
     if wanted and options:
         given = ", ".join(options)
         raise TypeError(f"Map {name!r} is over a branch, which takes no {given}: its steps have options of their own.")

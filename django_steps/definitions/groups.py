@@ -136,7 +136,8 @@ class Groups:
         for call in calls:
             if not isinstance(call, Bound):
                 raise TypeError(
-                    f'step.gather() takes steps that are bound, as in step.define("user", fetch_user).bind(7), got {call!r}.'
+                    'step.gather() takes steps that are bound, as in step.define("user", fetch_user).bind(7), and of a list '
+                    f"step.gather(*calls); got {call!r}."
                 )
             if call.performer is not self._performer:
                 raise TypeError(f"step.gather() takes steps that were defined by the same `step`, got {call!r}.")
@@ -361,6 +362,8 @@ class Groups:
         if not callable(function):
             raise TypeError(f"Map {name!r} takes a function and then the items, got {function!r}.")
         refuse_unknown(options, MapOptions, f"Map {name!r}")
+        if not isinstance(items, Iterable):
+            raise TypeError(f"Map {name!r} takes its items as a list or another iterable, got {items!r:.80}.")
         return self._performer.perform(_map(self._performer, name, function, list(items), dict(options)))
 
     @overload
@@ -397,7 +400,9 @@ def _map(performer: Performer, name: str, function: Callable[..., Any], items: S
     if request.return_exceptions and (request.max_failures is not None or request.min_successes is not None):
         raise TypeError(f"Map {name!r} takes return_exceptions, or max_failures and min_successes, not both.")
     if request.min_successes is not None and request.min_successes > len(items):
-        raise ValueError(f"Map {name!r} needs {request.min_successes} successes, and there are {len(items)} items.")
+        raise ValueError(
+            f"Map {name!r} has min_successes={request.min_successes}, more than its number of items: {len(items)}."
+        )
     if wanted and options:
         given = ", ".join(options)
         raise TypeError(f"Map {name!r} is over a branch, which takes no {given}: its steps have options of their own.")
@@ -428,9 +433,9 @@ def _keys(performer: Performer, name: str, items: Sequence[Any], key: Callable[[
                 else f"key= made {value!r:.80} of item {position}, which"
             )
             raise TypeError(
-                f"Map {name!r}: {what} is no key. Give key= a function that makes text, a whole number, a UUID, a date, a "
-                "Decimal, an Enum member or a saved model instance of an item, the same on every pass. (Its index would give "
-                "an item the result of another one when the list changes.)"
+                f"Map {name!r}: {what} is no key. Give key= a function that makes one, such as key=lambda item: "
+                'item["id"]: text, a whole number, a UUID, a date, a Decimal, an Enum member or a saved model instance, the '
+                "same on every pass. (An index would give an item the result of another one when the list changes.)"
             )
         if text in positions:
             performer.refuse(

@@ -71,11 +71,6 @@ class Map:
     min_successes: int | None = None
     return_exceptions: bool = False
 
-    @property
-    def tolerates(self) -> bool:
-        """Whether failures may stand in the list."""
-        return self.return_exceptions or self.max_failures is not None or self.min_successes is not None
-
 
 Request = RunStep | Sleep | CallBranch | Gather | Map
 

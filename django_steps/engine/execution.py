@@ -20,7 +20,7 @@ from ..core.retries import ONE_ATTEMPT, RetryPolicy
 from ..definitions import Workflow, get_workflow
 from ..definitions.logger import WorkflowLogger
 from ..definitions.step import Step
-from ..errors import ClaimLost, EndlessBody, StepNotRun
+from ..errors import ClaimLost, EndlessBody
 from ..ledger import histories, transitions
 from ..ledger.claims import Claim
 from ..ledger.histories import Recorded
@@ -158,8 +158,8 @@ class Pass:
         misuse = self.frame.guard.take_misuse()
         if misuse is not None:
             return self._raised(misuse)
-        if names := ", ".join(map(repr, self.frame.scope.never_run())):
-            return self._raised(StepNotRun(f"Defined and never run: {names}. Call .run() on it, or don't define it."))
+        if (never_run := self.frame.scope.mistake_at_the_end()) is not None:
+            return self._raised(never_run)
         try:
             output = values.encode(value, max_bytes=self.host.limits.max_value_bytes)
         except Exception as error:

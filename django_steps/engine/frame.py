@@ -128,7 +128,8 @@ class Frame:
 
     @property
     def group(self) -> str:
-        """The group that what is recorded here is a member of; empty for none."""
+        """The group that what is recorded here is a member of; empty for none, as for the steps in a branch."""
+        # A unit is recorded in the scope where its group was called; what its branch records, in a scope of its own.
         return "" if self.unit is None or self.unit.scope is not self.scope else self.unit.group
 
     # -- May this be called here and now? ---------------------------------------------------------

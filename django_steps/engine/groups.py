@@ -65,6 +65,7 @@ class Group:
         self._waiting = deque(unit for unit in units if unit.status is UnitStatus.NEW)
         self._executing = 0
         self._is_open = False
+        # In the order in which they were recorded, so that the group is decided as it was then.
         for unit in sorted(
             (unit for unit in units if unit.recorded is not None and unit.status is UnitStatus.OVER),
             key=lambda unit: unit.recorded.position,  # type: ignore[union-attr]

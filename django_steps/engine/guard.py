@@ -21,9 +21,7 @@ class Guard:
         """Raise `NestedStep` or `WrongThread` if step `name` is called inside a step or on another thread."""
         inside = active_step.get()
         if inside is not None:
-            self._misuse = NestedStep(
-                f"Step {name!r} was called inside step {inside.name!r}. Call steps from the body."
-            )
+            self._misuse = called_inside(name, inside.name)
             raise self._misuse
         if thread_id() != self._thread:
             self._misuse = WrongThread(
@@ -44,3 +42,11 @@ class Guard:
         """The error of a step that was called where none may be, once. It may have got lost in a thread or a future."""
         misuse, self._misuse = self._misuse, None
         return misuse
+
+
+def called_inside(name: str, outer: str) -> NestedStep:
+    """What is wrong with a step that is called in the function of another one."""
+    return NestedStep(
+        f"Step {name!r} was called inside step {outer!r}. Call steps from the body, or from a branch: a function with a "
+        "parameter named step, for step.map() or step.branch()."
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from ..core.names import MAX_LENGTH
-from ..errors import DuplicateStepName, InvalidName
+from ..errors import DuplicateStepName, InvalidName, StepNotRun
 from ..ledger.histories import Recorded
 from ..ledger.order import Level
 from .history import History
@@ -69,9 +69,15 @@ class Scope:
         else:
             self.reserve(path)
 
-    def never_run(self) -> list[str]:
-        """The steps that were defined and not run."""
-        return list(self._unrun)
+    def mistake_at_the_end(self) -> StepNotRun | None:
+        """What is wrong if the body or branch ends here: steps that were defined and not run."""
+        if not self._unrun:
+            return None
+        names = ", ".join(map(repr, self._unrun))
+        return StepNotRun(
+            f"Defined and never run: {names}. Call .run() on it, or give step.gather() what .bind() returned, or don't "
+            "define it."
+        )
 
     # -- Replay ---------------------------------------------------------------------------------
 

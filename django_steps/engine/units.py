@@ -1,6 +1,6 @@
 """What is executed side by side with others: a step that is gathered, an item of a map, or a branch.
 
-Here is only what is known of it. Who executes it when is in `drivers/groups.py`.
+Here is only what is known of it. Who executes it is in `drivers/side_by_side.py`, and which comes next in `groups.py`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from ..core.names import MAX_LENGTH
-from ..errors import NonRetryableError, StepFailed
+from ..errors import GroupFailed, NonRetryableError, StepFailed
 from ..values.classes import shown_name
 from .builder import Node, build
 from .nodes import describe, text_of
@@ -38,7 +38,8 @@ _OWN_FILES = f"{Path(__file__).parent.parent}{os.sep}"
 class FailureRecord:
     """A failure as a row holds it; `text` is the JSON.
 
-    - `type`: `module.Qualname` of the exception's class; `message`, `traceback`: text for people, cut where it is long.
+    - `type`: `module.Qualname` of the exception's class; `message`, `traceback`: text for people, cut where it is long. The
+      message is `str()` of the exception; that of a `GroupFailed` names its first failure.
     - `step`: the one that is shown as having failed; `steps`: all those whose failures it is, as a group may hold several.
     - `is_retryable`: whether a retry policy is to be asked at all; false for a `NonRetryableError`.
     - `nodes`: what the exception is rebuilt from; of the first one, type and message are those of the record.
@@ -57,7 +58,7 @@ class FailureRecord:
         """The record of an exception, of at most 256 KiB without the names of the steps."""
         shown = cls(
             type=_printable(_type(exc)),
-            message=_message(exc, _MAX_MESSAGE_BYTES),
+            message=_clipped(_shown_text(exc), _MAX_MESSAGE_BYTES),
             traceback=_traceback(exc),
             # What takes its place where it can't be rebuilt is none.
             is_retryable=not issubclass(type(exc), NonRetryableError),
@@ -197,6 +198,28 @@ def _type(exc: BaseException) -> str:
 
 def _message(exc: BaseException, max_bytes: int) -> str:
     return _clipped(text_of(exc), max_bytes)
+
+
+def _shown_text(exc: BaseException) -> str:
+    """`str(exc)`; of a `GroupFailed` also what its first failure says, as lists show nothing else of it."""
+    try:
+        if not isinstance(exc, GroupFailed):
+            return text_of(exc)
+        first: BaseException = exc
+        while isinstance(first, GroupFailed):
+            first = first.exceptions[0]
+        separator = ": " if len(exc.exceptions) == 1 else ", first: "
+        return f"{exc.message}{separator}{_type_and_text(first)}"
+    except BaseException:  # a subclass of users, which breaks what looks at it
+        return text_of(exc)
+
+
+def _type_and_text(exc: BaseException) -> str:
+    if isinstance(exc, StepFailed):
+        kind, text = exc.type_name.rpartition(".")[2], exc.message
+    else:
+        kind, text = type(exc).__name__, text_of(exc)
+    return f"{kind}: {text}" if text else kind
 
 
 def _traceback(exc: BaseException) -> str:

@@ -23,10 +23,11 @@ from ..definitions.step import Step
 from ..engine.checkpoints import Checkpoints, OfAttempt
 from ..engine.frame import MISTAKES
 from ..engine.groups import Tolerance
+from ..engine.guard import called_inside
 from ..engine.history import History
 from ..engine.operations.gather import member_key
 from ..engine.scopes import Scope
-from ..errors import GroupFailed, NestedStep, PollTimedOut, StepNotRun, StepsError
+from ..errors import GroupFailed, NestedStep, PollTimedOut, StepsError
 from .errors import DoesNotEnd
 from .stubs import Stubs
 
@@ -162,9 +163,8 @@ class _FakePerformer:
         return value
 
     def check_all_run(self) -> None:
-        if never_run := self._scope.never_run():
-            names = ", ".join(sorted(map(repr, never_run)))
-            raise StepNotRun(f"Defined and never run: {names}. Call .run() on it, or don't define it.")
+        if (never_run := self._scope.mistake_at_the_end()) is not None:
+            raise never_run
 
     def _run(self, request: RunStep) -> Any:
         name, args, kwargs = request.name, request.args, request.kwargs
@@ -194,7 +194,7 @@ class _FakePerformer:
     def _check(self, name: str) -> None:
         inside = active_step.get()
         if inside is not None:
-            raise NestedStep(f"Step {name!r} was called inside step {inside.name!r}. Call steps from the body.")
+            raise called_inside(name, inside.name)
         if self._step._current is not self:
             raise NestedStep(
                 f"Step {name!r} was called in a branch by the `step` of another one. Give the branch's function a parameter"

@@ -522,6 +522,36 @@ def test_options_that_make_no_sense_are_refused(work, options, error):
     assert not run.steps.exists()
 
 
+def test_list_of_calls_that_is_gathered_is_told_how_it_is_written(work):
+    @workflow
+    def wrong(step):
+        step.gather([step.define("a", double).bind(1)])
+
+    run = wrong.start()
+    work()
+    assert isinstance(raised_by(run), TypeError) and "step.gather(*calls)" in str(raised_by(run))
+
+
+def test_items_that_are_none_are_a_clear_error(work):
+    @workflow
+    def wrong(step):
+        step.map("m", double, None)
+
+    run = wrong.start()
+    work()
+    assert isinstance(raised_by(run), TypeError) and "Map 'm' takes its items" in str(raised_by(run))
+
+
+def test_item_without_a_key_is_told_how_one_is_made(work):
+    @workflow
+    def wrong(step):
+        step.map("m", double, [{"id": 1}])
+
+    run = wrong.start()
+    work()
+    assert isinstance(raised_by(run), TypeError) and 'key=lambda item: item["id"]' in str(raised_by(run))
+
+
 def test_options_of_steps_are_refused_for_branches(work):
     @workflow
     def wrong(step):

@@ -28,7 +28,7 @@ def test_step_defined_and_never_run_fails_the_run(work):
     work()
     error = error_of(run)
     assert error["type"] == "django_steps.errors.StepNotRun"
-    assert "'charge'" in error["message"]
+    assert "'charge'" in error["message"] and ".bind()" in error["message"]
     assert "'ship'" not in error["message"]
 
 
@@ -83,6 +83,7 @@ def test_step_inside_a_step_fails_the_run_and_records_nothing_of_the_inner_one(w
     assert error["type"] == "django_steps.errors.NestedStep"
     assert "'inner'" in error["message"]
     assert "'outer'" in error["message"]
+    assert "a parameter named step" in error["message"]
     assert executed == []
     assert [(record.name, record.status) for record in run.steps.all()] == [("outer", "failed")]
 

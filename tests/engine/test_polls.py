@@ -708,6 +708,25 @@ def test_failed_poll_that_the_body_handled_is_handled(over_time):
         run.retry()
 
 
+def test_polls_that_are_gathered_wait_side_by_side(over_time):
+    fast, slow = Parcel(None, "Berlin"), Parcel(None, None, "Rome")
+
+    @workflow
+    def gathering(step):
+        return step.gather(
+            step.poll("fast", fast.look, every="10m").bind(1),
+            step.poll("slow", slow.look, every="10m").bind(2),
+            step.define("other", lambda: "at once").bind(),
+        )
+
+    run = gathering.start()
+    over_time()
+    assert (status_of(run), [fast.checks, slow.checks]) == ("sleeping", [1, 1])
+    over_time(10, 10)
+    assert run.result(timeout=0) == ("Berlin", "Rome", "at once")
+    assert [fast.checks, slow.checks] == [2, 3]
+
+
 def test_name_of_a_poll_is_used_once_in_a_pass(work):
     @workflow
     def twice(step):

@@ -405,6 +405,19 @@ def test_causes_of_the_members_of_a_group_come_back() -> None:
     assert same(rebuilt.exceptions[0].__cause__) == same(KeyError("inner"))
 
 
+def test_group_that_failed_is_shown_with_what_its_first_failure_says() -> None:
+    inner = errors.GroupFailed("1 of 2 that were gathered failed", {"send": ConnectionError("no answer")})
+    several = errors.GroupFailed("2 of 'parcel' failed", {"P-3": inner, "P-4": ValueError("other")})
+    unlike = errors.GroupFailed("1 of 'parcel' failed", {"P-3": StepFailed("shop.Lost", "gone")})
+    shown = [FailureRecord.of(group).message for group in (inner, several, unlike)]
+    assert shown == [
+        "1 of 2 that were gathered failed: ConnectionError: no answer",
+        "2 of 'parcel' failed, first: ConnectionError: no answer",
+        "1 of 'parcel' failed: Lost: gone",
+    ]
+    assert [str(there_and_back(group)) for group in (inner, several)] == [str(inner), str(several)]
+
+
 @pytest.mark.django_db
 def test_error_of_the_database_comes_back_with_that_of_its_driver() -> None:
     def save_twice() -> None:

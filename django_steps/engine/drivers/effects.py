@@ -9,7 +9,7 @@ from typing import Any
 
 from ...core.context import active_pass
 from ...definitions.requests import CallBranch
-from ...errors import PassEnded, StepNotRun
+from ...errors import PassEnded
 from ..frame import MISTAKES, Frame
 from ..interceptors import around_attempt
 from ..operations.attempts import Executed
@@ -65,8 +65,8 @@ def _enter(request: CallBranch, outer: Frame) -> tuple[Any, BaseException | None
     if state.is_ending or (frame.unit is not None and frame.unit.is_suspended):
         raise PassEnded(request.name)  # whatever the function made of it
     error = frame.guard.take_misuse() or error
-    if error is None and (names := ", ".join(map(repr, frame.scope.never_run()))):
-        error = StepNotRun(f"Defined and never run: {names}. Call .run() on it, or don't define it.")
+    if error is None:
+        error = frame.scope.mistake_at_the_end()
     if isinstance(error, MISTAKES):
         raise error
     return value, error

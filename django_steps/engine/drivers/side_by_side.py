@@ -34,8 +34,8 @@ from .effects import carry_out
 _QUICK = 0.002
 _LOOK_AGAIN = 0.003  # seconds after which a thread that would help looks again whether units are quick
 _WEIGHT = 0.2  # of the last unit in the average
-_MOST_HANDED_OVER = 64
-_LONGEST_WAIT = 1.0
+_MOST_HANDED_OVER = 64  # records of one thread that are on their way at a time
+_LONGEST_WAIT = 1.0  # seconds after which the owner looks again without having been woken
 
 
 def go_on(group: Group, frame: Frame) -> int | None:
@@ -105,7 +105,7 @@ class Execution:
     def put_back(self, unit: Unit) -> None:
         """A unit that was taken is executed no further in this pass."""
         self.group.put_back(unit)
-        if self.owner.unit is None and not self.owner.scope.branch:
+        if self.owner.unit is None and not self.owner.scope.branch:  # a group of the body itself
             self.state.map_progress = self.group.progress()
         self.wake()
 
@@ -113,19 +113,10 @@ class Execution:
         """A unit has taken so long."""
         self._pace += (seconds - self._pace) * _WEIGHT
 
-    # -- The group ------------------------------------------------------------------------------
-
-    def _now(self) -> int:
-        return self.state.claim.now()
-
     def is_ending(self) -> bool:
         """Whether no further unit begins."""
         state = self.state
         return state.is_ending or state.interrupt is not None or self.crash is not None
-
-    def _are_slow(self) -> bool:
-        began = self.began_on
-        return self._pace > _QUICK or (began is not None and time.monotonic() - began > _QUICK)
 
     def wait(self) -> bool:
         """Wait until something has changed; False if nothing will without time passing, or the group is over."""
@@ -139,6 +130,13 @@ class Execution:
             wait = _LONGEST_WAIT if due is None else (due - self._now()) / 1_000_000
             self._changed.wait(min(max(wait, 0.001), _LONGEST_WAIT))
         return True
+
+    def _now(self) -> int:
+        return self.state.claim.now()
+
+    def _are_slow(self) -> bool:
+        began = self.began_on
+        return self._pace > _QUICK or (began is not None and time.monotonic() - began > _QUICK)
 
 
 class _Paused(NamedTuple):
@@ -232,6 +230,7 @@ class _Hand:
         self._execution.put_back(unit)
 
     def _run_to_record(self, unit: Unit, core: Any, answer: Any, error: BaseException | None) -> Handed | None:
+        """Execute a unit until its record is handed over, which is returned, or to its end: then it has `recorded`."""
         try:
             while True:
                 effect = core.send(answer) if error is None else core.throw(error)

@@ -24,9 +24,12 @@ logger = logging.getLogger("django_steps")
 
 _SOON_FREE = 0.2  # seconds after which a thread that helps with one thing is not taken for free soon
 _LOOK_AGAIN = 0.1  # seconds after which the end of a thread is waited for anew: it may be abandoned meanwhile
+_ALL = 10_000  # more than there can be threads
 
 
 class _Crew(Crew):
+    """Wakes threads of the executor, and keeps the calling one waiting, by what the executor gives it for that."""
+
     def __init__(self, wake: Callable[[int], None], park: Callable[[], None]) -> None:
         super().__init__()
         self._wake, self._park = wake, park
@@ -41,7 +44,6 @@ class _Crew(Crew):
         self._wake(_ALL)
 
 
-_ALL = 10_000
 # In the queue of tasks: look whether there is something to help with.
 _LOOK: Any = object()
 

@@ -1311,3 +1311,32 @@ def test_run_whose_own_writes_lock_it_at_every_renewal_keeps_its_lease(work, mon
     run.refresh_from_db()
     assert (run.status, run.recoveries) == ("succeeded", 0)
     assert sorted(executed) == list(range(200))
+
+
+@pytest.mark.parametrize("options", [{"max_failures": 1}, {"return_exceptions": True}])
+@pytest.mark.parametrize("retry", [None, 2])
+def test_retry_after_a_tolerated_failure_was_raised_decides_the_map_anew(work, pass_time, options, retry):
+    failing = [1]
+
+    def item(number):
+        if number in failing:
+            failing.clear()
+            raise Broken(number)
+        return number
+
+    @workflow(retry=retry)
+    def mapped(step):
+        done = step.map("m", item, [1, 2], **options)
+        for one in done:
+            if isinstance(one, Exception):
+                raise one
+        return done
+
+    run = mapped.start()
+    work()
+    if retry is None:
+        assert isinstance(raised_by(run), Broken)
+        run.retry()
+    pass_time(60)
+    work()
+    assert run.result(timeout=0) == [1, 2]

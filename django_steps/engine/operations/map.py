@@ -66,7 +66,13 @@ class MapOperation(Operation[Map]):
                 frame.scope.deliver(unit.recorded)
         if recorded.status == "failed":
             raise group_failed(frame, recorded.name, units)
-        return [member_outcome(frame, unit, lambda: UNFINISHED) for unit in units]
+        outcomes = [member_outcome(frame, unit, lambda: UNFINISHED) for unit in units]
+        attribution = frame.state.attribution
+        for unit, outcome in zip(units, outcomes, strict=True):
+            if unit.has_failed:  # a retry after it was raised decides the map anew, too
+                steps = attribution.steps_it_is(outcome)
+                attribution.remember(outcome, [*steps, recorded.name], attribution.record_of(outcome))
+        return outcomes
 
 
 def _decision(

@@ -76,6 +76,13 @@ class Map:
         """Whether failures may stand in the list."""
         return self.return_exceptions or self.max_failures is not None or self.min_successes is not None
 
+    def check_successes(self) -> None:
+        """Raise `ValueError` if there are fewer items than successes are wanted; a finished map doesn't ask."""
+        if self.min_successes is not None and self.min_successes > len(self.members):
+            raise ValueError(
+                f"Map {self.name!r} needs {self.min_successes} successes, and there are {len(self.members)} items."
+            )
+
 
 Request = RunStep | Sleep | CallBranch | Gather | Map
 

@@ -1340,3 +1340,44 @@ def test_retry_after_a_tolerated_failure_was_raised_decides_the_map_anew(work, p
     pass_time(60)
     work()
     assert run.result(timeout=0) == [1, 2]
+
+
+def test_finished_map_takes_fewer_items_than_the_successes_it_needed(work, pass_time):
+    items = [1, 2, 3]
+
+    @workflow
+    def mapped(step):
+        done = step.map("m", double, list(items), min_successes=3)
+        step.sleep("nap", "1h")
+        return done
+
+    run = mapped.start()
+    work()
+    del items[1:]
+    pass_time(7200)
+    work()
+    assert run.result(timeout=0) == [2, 4, 6]
+
+
+def test_step_and_branch_of_one_name_in_a_gather_keep_their_own_keys(work):
+    @workflow
+    def both(step):
+        try:
+            step.gather(
+                step.define("a", double).bind(1),
+                step.branch("a", lambda step: 3).bind(),
+                step.define("b", fail_for(1)).bind(1),
+            )
+        except GroupFailed as error:
+            return error.results
+
+    run = both.start()
+    work()
+    assert run.result(timeout=0) == {"a": 2, "a#": 3}
+
+
+def test_part_of_a_group_keeps_the_keys_of_groups_in_it():
+    inner = GroupFailed("inner", {"x": ValueError("x"), "y": KeyError("y")})
+    outer = GroupFailed("outer", {"1": inner, "0": ValueError("z")})
+    part, _ = outer.split(ValueError)
+    assert list(part.failures) == ["1", "0"] and len(part.exceptions) == 2

@@ -23,8 +23,9 @@ def gather(frame: Frame, request: Gather, operations: Operations) -> Generator[E
     for member in request.members:
         scope.use_defined(member.name)
     group = gathered_with(request.members[0].name) if request.members else ""
+    keys = member_keys([member.name for member in request.members], scope.branch)
     units = [
-        Unit(member_key(member.name, scope.branch), member.name, member, scope, group) for member in request.members
+        Unit(key, member.name, member, scope, group) for key, member in zip(keys, request.members, strict=True)
     ]
     tolerance = Tolerance(len(units), tolerates_all=request.return_exceptions)
     yield from side_by_side(frame, units, operations, None, tolerance)
@@ -114,6 +115,8 @@ def failure_of(frame: Frame, unit: Unit) -> Exception:
     return error
 
 
-def member_key(path: str, branch: str) -> str:
-    """What a gathered step or branch is called where it was defined."""
-    return inside(branch, path).removesuffix("#")
+def member_keys(paths: Sequence[str], branch: str) -> list[str]:
+    """What gathered steps and branches are called where they were defined; beside a step of its name a branch is `name#`."""
+    names = [inside(branch, path) for path in paths]
+    taken = set(names)
+    return [name if (short := name.removesuffix("#")) in taken else short for name in names]

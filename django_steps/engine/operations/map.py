@@ -45,6 +45,7 @@ class MapOperation(Operation[Map]):
         return recorded.is_final
 
     def core(self, frame: Frame, request: Map, name: str, recorded: Recorded | None) -> Core:
+        request.check_successes()
         started_at, after = frame.claim.now(), frame.scope.delivered
         units = [Unit(key, member.name, member, frame.scope, name) for key, member in request.members.items()]
         tolerance = Tolerance(
@@ -131,7 +132,8 @@ def _warn_of_other_items(frame: Frame, request: Map, keys: Sequence[str]) -> Non
     given = list(request.members)
     if given == list(keys):
         return
-    added, missing = [key for key in given if key not in set(keys)], [key for key in keys if key not in set(given)]
+    before, now = set(keys), set(given)
+    added, missing = [key for key in given if key not in before], [key for key in keys if key not in now]
     what = "they are in another order"
     if added or missing:
         what = "; ".join(

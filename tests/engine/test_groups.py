@@ -1381,3 +1381,49 @@ def test_part_of_a_group_keeps_the_keys_of_groups_in_it():
     outer = GroupFailed("outer", {"1": inner, "0": ValueError("z")})
     part, _ = outer.split(ValueError)
     assert list(part.failures) == ["1", "0"] and len(part.exceptions) == 2
+
+
+def call_without_end(step):
+    while True:
+        try:
+            step.sleep("nap", "1h")
+        except BaseException:
+            continue
+
+
+def quick_one_before(number, step, has_begun):
+    """The thread that helps has handed over the record of a quick branch when it comes to the one that never ends."""
+    if number == 1:
+        return
+    has_begun.set()
+    call_without_end(step)
+
+
+def first_on_the_thread_that_helps(number, step, has_begun):
+    """The branch sleeps on the thread that helps, and then never ends on the body's own."""
+    has_begun.set()
+    step.sleep("short", 0.1)
+    call_without_end(step)
+
+
+def within_another_group(number, step, has_begun):
+    has_begun.set()
+    step.map("inner", lambda number, step: call_without_end(step), [1])
+
+
+@pytest.mark.parametrize("branch", [quick_one_before, first_on_the_thread_that_helps, within_another_group])
+def test_branch_that_never_ends_its_pass_holds_nobody_up(work, branch):
+    has_begun = threading.Event()
+
+    def item(number, step):
+        if number:
+            return branch(number, step, has_begun)
+        has_begun.wait(10)
+
+    @workflow
+    def mapped(step):
+        step.map("m", item, [0, 1, 2] if branch is quick_one_before else [0, 1])
+
+    run = mapped.start()
+    Background(lambda: work(concurrency=2)).result()
+    assert type(raised_by(run)).__name__ == "EndlessBody"

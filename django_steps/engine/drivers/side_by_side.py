@@ -187,6 +187,10 @@ class _Hand:
         began = time.monotonic()
         if self._gives_way is None:
             self._execution.began_on = began
+            outer = self._execution.owner.unit
+            unit.abandon = (
+                None if outer is None else outer.abandon
+            )  # of the thread that helps with a group around this one
         else:
             unit.abandon = partial(self._abandon, unit)
         operation = OPERATIONS[type(unit.request)]
@@ -254,6 +258,8 @@ class _Hand:
     def _abandon(self, unit: Unit, error: StepsError) -> None:
         """Give up a unit that doesn't let its pass end, and this thread with it, which helps: the owner ends the pass."""
         self._state.mistake = self._state.mistake or error
+        while self._paused:  # the owner waits for these, too
+            self._settle()
         self._execution.put_back(unit)
         self._state.wake()
         self._host.park()

@@ -24,9 +24,7 @@ def gather(frame: Frame, request: Gather, operations: Operations) -> Generator[E
         scope.use_defined(member.name)
     group = gathered_with(request.members[0].name) if request.members else ""
     keys = member_keys([member.name for member in request.members], scope.branch)
-    units = [
-        Unit(key, member.name, member, scope, group) for key, member in zip(keys, request.members, strict=True)
-    ]
+    units = [Unit(key, member.name, member, scope, group) for key, member in zip(keys, request.members, strict=True)]
     tolerance = Tolerance(len(units), tolerates_all=request.return_exceptions)
     yield from side_by_side(frame, units, operations, None, tolerance)
     return units

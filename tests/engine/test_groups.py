@@ -1417,8 +1417,9 @@ def test_branch_that_never_ends_its_pass_holds_nobody_up(work, branch):
 
     def item(number, step):
         if number:
-            return branch(number, step, has_begun)
-        has_begun.wait(10)
+            branch(number, step, has_begun)
+        else:
+            has_begun.wait(10)
 
     @workflow
     def mapped(step):
@@ -1427,3 +1428,44 @@ def test_branch_that_never_ends_its_pass_holds_nobody_up(work, branch):
     run = mapped.start()
     Background(lambda: work(concurrency=2)).result()
     assert type(raised_by(run)).__name__ == "EndlessBody"
+
+
+def raise_a_member(step, item):
+    try:
+        step.map("m", item, [1, 2])
+    except GroupFailed as error:
+        raise error.exceptions[0]
+
+
+def raise_a_part(step, item):
+    try:
+        step.map("m", item, [1, 2])
+    except* Broken:
+        raise
+
+
+def raise_a_member_in_a_branch(step, item):
+    step.branch("inner", lambda step: raise_a_member(step, item)).run()
+
+
+@pytest.mark.parametrize("raising", [raise_a_member, raise_a_part, raise_a_member_in_a_branch])
+def test_retry_after_a_member_of_the_group_was_raised_decides_the_map_anew(work, raising):
+    failing = [1]
+
+    def item(number):
+        if number in failing:
+            failing.clear()
+            raise Broken(number)
+        return number
+
+    @workflow
+    def mapped(step):
+        raising(step, item)
+        return "done"
+
+    run = mapped.start()
+    work()
+    raised_by(run)
+    run.retry()
+    work()
+    assert run.result(timeout=0) == "done"

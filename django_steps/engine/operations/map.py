@@ -67,20 +67,14 @@ class MapOperation(Operation[Map]):
                 frame.scope.deliver(unit.recorded)
         if recorded.status == "failed":
             raise group_failed(frame, recorded.name, units)
-        outcomes = [member_outcome(frame, unit, lambda: UNFINISHED) for unit in units]
-        attribution = frame.state.attribution
-        for unit, outcome in zip(units, outcomes, strict=True):
-            if unit.has_failed:  # a retry after it was raised decides the map anew, too
-                steps = attribution.steps_it_is(outcome)
-                attribution.remember(outcome, [*steps, recorded.name], attribution.record_of(outcome))
-        return outcomes
+        return [member_outcome(frame, unit, recorded.name, lambda: UNFINISHED) for unit in units]
 
 
 def _decision(
     frame: Frame, name: str, units: Sequence[Unit], tolerance: Tolerance
 ) -> tuple[StepWrite, Exception | None]:
     """The record of a map that is decided, and its exception if it has failed."""
-    failed = [failure_of(frame, unit) for unit in units if unit.has_failed]  # raises mistakes of the code
+    failed = [failure_of(frame, unit, name) for unit in units if unit.has_failed]  # raises mistakes of the code
     error = group_failed(frame, name, units) if tolerance.has_failed and failed else None
     text = None
     if error is not None:

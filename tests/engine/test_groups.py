@@ -19,6 +19,7 @@ from django_steps.errors import FailureWasHandled, NonRetryableError, UnknownSte
 from django_steps.ledger import leases
 from django_steps.ledger.leases import Renewal
 from django_steps.models import WorkflowRun
+from django_steps.worker.crew import Crew
 from tests.app.models import Person
 from tests.looking import names_of
 from tests.staging import Background
@@ -1434,7 +1435,7 @@ def raise_a_member(step, item):
     try:
         step.map("m", item, [1, 2])
     except GroupFailed as error:
-        raise error.exceptions[0]
+        raise error.exceptions[0] from None
 
 
 def raise_a_part(step, item):
@@ -1469,3 +1470,21 @@ def test_retry_after_a_member_of_the_group_was_raised_decides_the_map_anew(work,
     run.retry()
     work()
     assert run.result(timeout=0) == "done"
+
+
+def test_call_of_a_group_that_is_over_wants_no_help_when_the_group_goes_on(work, monkeypatch):
+    offered, offer, wanted = [], Crew.offer, []
+    monkeypatch.setattr(Crew, "offer", lambda crew, work: (offered.append(work), offer(crew, work)))
+
+    def item(number, step):
+        step.sleep("short", 0.05)
+        time.sleep(0.02)  # the other one is due by now
+        wanted.append([call.wants_help() for call in offered])
+
+    @workflow
+    def mapped(step):
+        step.map("m", item, [1, 2])
+
+    mapped.start()
+    work(concurrency=1)
+    assert len(offered) > 1 and not any(any(calls[:-1]) for calls in wanted)

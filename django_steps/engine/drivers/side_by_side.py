@@ -51,6 +51,7 @@ def go_on(group: Group, frame: Frame) -> int | None:
     try:
         _Hand(execution, frame.host, frame.connections).work()
     finally:
+        execution.is_over = True
         frame.host.withdraw(execution)
         stop_waking()
     if execution.crash is not None:
@@ -69,6 +70,8 @@ class Execution:
     def __init__(self, group: Group, frame: Frame) -> None:
         self.group, self.owner, self.state = group, frame, frame.state
         self.crash: BaseException | None = None  # what neither a record nor the end of the pass stands for
+        # A thread that was about to help finds nothing, also when the same group goes on in another execution.
+        self.is_over = False
         self._context = copy_context()
         self._changed = threading.Condition()
         self._pace = 0.0  # seconds that a unit takes, on average
@@ -121,7 +124,7 @@ class Execution:
     def is_ending(self) -> bool:
         """Whether no further unit begins."""
         state = self.state
-        return state.is_ending or state.interrupt is not None or self.crash is not None
+        return self.is_over or state.is_ending or state.interrupt is not None or self.crash is not None
 
     def _are_slow(self) -> bool:
         began = self.began_on

@@ -175,10 +175,24 @@ class GroupFailed(ExceptionGroup[Exception], StepsError):
 
     def derive(self, excs: Sequence[Exception], /) -> GroupFailed:  # type: ignore[override]
         """A group of these exceptions, as `split()` and `except*` make it."""
-        keys = {id(error): key for key, error in self.failures.items()}
-        return GroupFailed(
-            self.message, {keys.get(id(error), str(i)): error for i, error in enumerate(excs)}, self.results
-        )
+        whose = {leaf: key for key, error in self.failures.items() for leaf in _leaves(error)}
+        # A group among them is another one than it was, if only a part of its members is left: those tell whose it is.
+        named = {whose.get(_leaves(error)[0], ""): error for error in excs}
+        if "" in named or len(named) < len(excs):
+            return GroupFailed(self.message, excs, self.results)
+        return GroupFailed(self.message, named, self.results)
+
+
+def _leaves(error: BaseException) -> list[int]:
+    """The identities of the exceptions in a group, or of one that is none."""
+    found, waiting = list[int](), [error]
+    while waiting:
+        error = waiting.pop()
+        if isinstance(error, BaseExceptionGroup):
+            waiting += error.exceptions
+        else:
+            found.append(id(error))
+    return found
 
 
 class WorkerDied(StepsError):

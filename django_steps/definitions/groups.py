@@ -399,10 +399,6 @@ def _map(performer: Performer, name: str, function: Callable[..., Any], items: S
     )
     if request.return_exceptions and (request.max_failures is not None or request.min_successes is not None):
         raise TypeError(f"Map {name!r} takes return_exceptions, or max_failures and min_successes, not both.")
-    if request.min_successes is not None and request.min_successes > len(items):
-        raise ValueError(
-            f"Map {name!r} has min_successes={request.min_successes}, more than its number of items: {len(items)}."
-        )
     if wanted and options:
         given = ", ".join(options)
         raise TypeError(f"Map {name!r} is over a branch, which takes no {given}: its steps have options of their own.")

@@ -71,6 +71,14 @@ class Map:
     min_successes: int | None = None
     return_exceptions: bool = False
 
+    def check_successes(self) -> None:
+        """Raise `ValueError` if there are fewer items than successes are wanted; a finished map doesn't ask."""
+        if self.min_successes is not None and self.min_successes > len(self.members):
+            raise ValueError(
+                f"Map {self.name!r} has min_successes={self.min_successes}, more than its number of items: "
+                f"{len(self.members)}."
+            )
+
 
 Request = RunStep | Sleep | CallBranch | Gather | Map
 

@@ -14,19 +14,23 @@ class Attribution:
     __slots__ = ("_raised",)
 
     def __init__(self) -> None:
-        self._raised: list[tuple[BaseException, Sequence[str], str]] = []
+        # By identity, with the exception itself: it has to live as long as its identity is looked up.
+        self._raised: dict[int, tuple[BaseException, Sequence[str], str]] = {}
 
     def remember(self, error: BaseException, steps: Sequence[str], record: str = "") -> None:
-        """A failure is about to be raised in the body: that of these steps, of which one `record` (its name) has the text."""
-        self._raised.append((error, steps, record))
+        """A failure is about to be raised in the body: that of these steps, of which one `record` (its name) has the text.
+
+        What is said last of an exception holds.
+        """
+        self._raised[id(error)] = (error, steps, record)
 
     def steps_it_is(self, error: BaseException) -> Sequence[str]:
         """The steps whose failure this very exception is."""
-        return next((steps for raised, steps, _ in self._raised if raised is error), ())
+        return self._raised[id(error)][1] if id(error) in self._raised else ()
 
     def record_of(self, error: BaseException) -> str:
         """The name of the record that this very exception was made from; empty for none."""
-        return next((record for raised, _, record in self._raised if raised is error), "")
+        return self._raised[id(error)][2] if id(error) in self._raised else ""
 
     def steps_of(self, error: BaseException) -> list[str]:
         """The steps whose failures this exception is, or holds, or was raised from or in.

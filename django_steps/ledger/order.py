@@ -94,11 +94,29 @@ def failures(places: Iterable[Place], steps: Collection[str]) -> list[str]:
             found.append(place.name)
         else:
             others.append(place)
+    known = _most_known(others)
     for failed in first.values():
-        later = [place.name for place in others if place.is_later(failed)]
-        if later:
-            raise FailureWasHandled(failed.name, later)
+        branches = ("", *(level.branch for level in failed.levels))
+        if any(known.get(branch, -1) >= failed.position for branch in branches):
+            raise FailureWasHandled(failed.name, [place.name for place in others if place.is_later(failed)])
     return found
+
+
+def _most_known(places: Iterable[Place]) -> dict[str, int]:
+    """The highest position that was known where any of these was called, by the branch that called it or a branch around it;
+    the body is an empty text.
+
+    So one look answers for a failure what `is_later()` answers for one pair: what is known in a branch grows inwards, so
+    that a branch that both are in says no more than the innermost of those.
+    """
+    known: dict[str, int] = {}
+    for place in places:
+        branch = ""
+        for level in place.levels:
+            known[branch] = max(known.get(branch, -1), level.entry)
+            branch = level.branch
+        known[branch] = max(known.get(branch, -1), place.after)
+    return known
 
 
 def reset_with(places: Sequence[Place], path: str) -> tuple[set[str], set[str]] | None:

@@ -23,14 +23,17 @@ _OUTCOMES = ("branch", "map")  # the kinds whose records say how others ended
 
 
 def reset_failures(connection: BaseDatabaseWrapper, run_id: UUID, steps: Sequence[str]) -> None:
-    """Let failed steps be executed again, with all their attempts ahead of them."""
+    """Let failed steps be executed again, with all their attempts ahead of them.
+
+    A map that is named is decided again, also one that has taken the failure and succeeded.
+    """
     key = dialect.key(connection, run_id)
     with connection.cursor() as cursor:
         for name in steps:
             rows = database.fetch_all(
                 connection,
                 f"SELECT attempts, attempt_log, error, started_at, finished_at, kind, context FROM {STEP}"
-                " WHERE run_id = %s AND name = %s AND status = 'failed'",
+                " WHERE run_id = %s AND name = %s AND (status = 'failed' OR kind = 'map')",
                 [key, name],
             )
             if not rows:

@@ -25,7 +25,7 @@ from ..engine.frame import MISTAKES
 from ..engine.groups import Tolerance
 from ..engine.guard import called_inside
 from ..engine.history import History
-from ..engine.operations.gather import member_key
+from ..engine.operations.gather import member_keys
 from ..engine.scopes import Scope
 from ..errors import GroupFailed, NestedStep, PollTimedOut, StepsError
 from .errors import DoesNotEnd
@@ -115,11 +115,13 @@ class _FakePerformer:
         self._check("gather()")
         for member in request.members:
             self._scope.use_defined(member.name)
-        members = {member_key(member.name, self._scope.branch): member for member in request.members}
+        keys = member_keys([member.name for member in request.members], self._scope.branch)
+        members = dict(zip(keys, request.members, strict=True))
         tolerance = Tolerance(len(members), tolerates_all=request.return_exceptions)
         return tuple(self._together(members, tolerance, f"of {len(members)} that were gathered"))
 
     def _map(self, request: Map) -> list[Any]:
+        request.check_successes()
         self._scope.reserve(request.name)
         self._step.names.append(request.name)
         tolerance = Tolerance(

@@ -63,8 +63,8 @@ class WorkerHost:
         self._commits = commits
         self._repeated = repeated or Repeated(logger)
         self._lent: BaseDatabaseWrapper | None = None
-        self._waiting: threading.Event | None = None
-        self._is_interrupted = False
+        # Set when waits are to end at once; those who help have the same.
+        self._interrupted = threading.Event()
         # Called with the claim and the ending of a pass whose body doesn't let it end; need not return.
         self.on_endless_body: Callable[[Claim, Ending], None] = lambda claim, ending: None
         self._was_cut = False  # the connection of the last statement, by this worker itself
@@ -116,7 +116,7 @@ class WorkerHost:
 
     def for_helper(self) -> WorkerHost:
         helper = WorkerHost(self._commits, self.limits, self._repeated, self._crew)
-        helper._is_interrupted = self._is_interrupted
+        helper._interrupted = self._interrupted
         return helper
 
     def arrange(self, begun: Sequence[U], others: Sequence[U], concurrency: int | None) -> Sequence[U]:
@@ -150,7 +150,7 @@ class WorkerHost:
                 except (DatabaseError, InterfaceError) as error:
                     if connection.in_atomic_block:
                         raise
-                    if self._is_interrupted and time.monotonic() - began > _LONGEST_GOODBYE:
+                    if self._interrupted.is_set() and time.monotonic() - began > _LONGEST_GOODBYE:
                         raise ClaimLost from error
                     self._repeated.warning("write", "The database could not be written to, trying again: %s", error)
                     is_of_session = database.may_be_of_session(error)
@@ -178,15 +178,11 @@ class WorkerHost:
             self._lent = self.asked_on = None
 
     def wait(self, seconds: float) -> None:
-        self._waiting = threading.Event()
-        if not self._is_interrupted:
-            self._waiting.wait(seconds)
+        self._interrupted.wait(seconds)
 
     def interrupt(self) -> None:
         """Let a wait end now, and every later one at once; may be called from any thread."""
-        self._is_interrupted = True
-        if self._waiting is not None:
-            self._waiting.set()
+        self._interrupted.set()
 
     def _commit(self, write: StepWrite | Finish) -> bool:
         self.asked_on = time.monotonic()

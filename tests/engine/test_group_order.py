@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ from django_steps.engine.groups import Group, Tolerance
 from django_steps.engine.history import History
 from django_steps.engine.scopes import Scope
 from django_steps.engine.units import Unit, UnitStatus
+from django_steps.errors import FailureWasHandled
+from django_steps.ledger.order import Level, Place, failures
 
 
 def units(count: int) -> list[Unit]:
@@ -90,3 +94,45 @@ def test_left_units_are_not_taken_again() -> None:
     assert taken is not None
     made.put_back(taken)
     assert taken.status is UnitStatus.LEFT and made.take(100) is None
+
+
+def test_whether_failures_were_handled_takes_no_quadratic_time() -> None:
+    places = []
+    for number in range(10_000):
+        path = f"m#{number}"
+        places.append(Place(f"{path}/charge", 2 * number, -1, (Level(path, "m", -1),)))
+        places.append(Place(path, 2 * number + 1, -1, (), "m"))
+    began = time.process_time()
+    steps = [place.name for place in places[:10_000]]
+    assert failures(places, steps) == steps
+    assert time.process_time() - began < 2  # comparing each with each takes half a minute
+
+
+def some_places(chance: random.Random) -> list[Place]:
+    """Records of branches within branches, whose entries are what was known by then."""
+    places: list[Place] = []
+    scopes: list[tuple[tuple[Level, ...], int]] = [((), -1)]
+    for number in range(chance.randrange(2, 12)):
+        index = chance.randrange(len(scopes))
+        levels, known = scopes[index]
+        name = f"{levels[-1].branch if levels else ''}/{number}"
+        places.append(Place(name, number, known, levels))
+        if chance.random() < 0.5:
+            scopes[index] = (levels, number)
+        if chance.random() < 0.4:
+            scopes.append(((*levels, Level(f"{name}#", "", scopes[index][1])), scopes[index][1]))
+    return places
+
+
+def test_failure_is_handled_if_any_other_record_is_later() -> None:
+    answers = set()
+    for seed in range(500):
+        places = some_places(random.Random(seed))
+        failed = random.Random(seed).choice(places)
+        later = [place.name for place in places if place is not failed and place.is_later(failed)]
+        answers.add(bool(later))
+        try:
+            assert failures(places, [failed.name]) == [failed.name] and not later
+        except FailureWasHandled as error:
+            assert later and error.later == later
+    assert answers == {True, False}

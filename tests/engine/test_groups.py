@@ -19,6 +19,7 @@ from django_steps.errors import FailureWasHandled, NonRetryableError, UnknownSte
 from django_steps.ledger import leases
 from django_steps.ledger.leases import Renewal
 from django_steps.models import WorkflowRun
+from django_steps.worker.crew import Crew
 from tests.app.models import Person
 from tests.looking import names_of
 from tests.staging import Background
@@ -1341,3 +1342,179 @@ def test_run_whose_own_writes_lock_it_at_every_renewal_keeps_its_lease(work, mon
     run.refresh_from_db()
     assert (run.status, run.recoveries) == ("succeeded", 0)
     assert sorted(executed) == list(range(200))
+
+
+@pytest.mark.parametrize("options", [{"max_failures": 1}, {"return_exceptions": True}])
+@pytest.mark.parametrize("retry", [None, 2])
+def test_retry_after_a_tolerated_failure_was_raised_decides_the_map_anew(work, pass_time, options, retry):
+    failing = [1]
+
+    def item(number):
+        if number in failing:
+            failing.clear()
+            raise Broken(number)
+        return number
+
+    @workflow(retry=retry)
+    def mapped(step):
+        done = step.map("m", item, [1, 2], **options)
+        for one in done:
+            if isinstance(one, Exception):
+                raise one
+        return done
+
+    run = mapped.start()
+    work()
+    if retry is None:
+        assert isinstance(raised_by(run), Broken)
+        run.retry()
+    pass_time(60)
+    work()
+    assert run.result(timeout=0) == [1, 2]
+
+
+def test_finished_map_takes_fewer_items_than_the_successes_it_needed(work, pass_time):
+    items = [1, 2, 3]
+
+    @workflow
+    def mapped(step):
+        done = step.map("m", double, list(items), min_successes=3)
+        step.sleep("nap", "1h")
+        return done
+
+    run = mapped.start()
+    work()
+    del items[1:]
+    pass_time(7200)
+    work()
+    assert run.result(timeout=0) == [2, 4, 6]
+
+
+def test_step_and_branch_of_one_name_in_a_gather_keep_their_own_keys(work):
+    @workflow
+    def both(step):
+        try:
+            step.gather(
+                step.define("a", double).bind(1),
+                step.branch("a", lambda step: 3).bind(),
+                step.define("b", fail_for(1)).bind(1),
+            )
+        except GroupFailed as error:
+            return error.results
+
+    run = both.start()
+    work()
+    assert run.result(timeout=0) == {"a": 2, "a#": 3}
+
+
+def test_part_of_a_group_keeps_the_keys_of_groups_in_it():
+    inner = GroupFailed("inner", {"x": ValueError("x"), "y": KeyError("y")})
+    outer = GroupFailed("outer", {"1": inner, "0": ValueError("z")})
+    part, _ = outer.split(ValueError)
+    assert list(part.failures) == ["1", "0"] and len(part.exceptions) == 2
+
+
+def call_without_end(step):
+    while True:
+        try:
+            step.sleep("nap", "1h")
+        except BaseException:
+            continue
+
+
+def quick_one_before(number, step, has_begun):
+    """The thread that helps has handed over the record of a quick branch when it comes to the one that never ends."""
+    if number == 1:
+        return
+    has_begun.set()
+    call_without_end(step)
+
+
+def first_on_the_thread_that_helps(number, step, has_begun):
+    """The branch sleeps on the thread that helps, and then never ends on the body's own."""
+    has_begun.set()
+    step.sleep("short", 0.1)
+    call_without_end(step)
+
+
+def within_another_group(number, step, has_begun):
+    has_begun.set()
+    step.map("inner", lambda number, step: call_without_end(step), [1])
+
+
+@pytest.mark.parametrize("branch", [quick_one_before, first_on_the_thread_that_helps, within_another_group])
+def test_branch_that_never_ends_its_pass_holds_nobody_up(work, branch):
+    has_begun = threading.Event()
+
+    def item(number, step):
+        if number:
+            branch(number, step, has_begun)
+        else:
+            has_begun.wait(10)
+
+    @workflow
+    def mapped(step):
+        step.map("m", item, [0, 1, 2] if branch is quick_one_before else [0, 1])
+
+    run = mapped.start()
+    Background(lambda: work(concurrency=2)).result()
+    assert type(raised_by(run)).__name__ == "EndlessBody"
+
+
+def raise_a_member(step, item):
+    try:
+        step.map("m", item, [1, 2])
+    except GroupFailed as error:
+        raise error.exceptions[0] from None
+
+
+def raise_a_part(step, item):
+    try:
+        step.map("m", item, [1, 2])
+    except* Broken:
+        raise
+
+
+def raise_a_member_in_a_branch(step, item):
+    step.branch("inner", lambda step: raise_a_member(step, item)).run()
+
+
+@pytest.mark.parametrize("raising", [raise_a_member, raise_a_part, raise_a_member_in_a_branch])
+def test_retry_after_a_member_of_the_group_was_raised_decides_the_map_anew(work, raising):
+    failing = [1]
+
+    def item(number):
+        if number in failing:
+            failing.clear()
+            raise Broken(number)
+        return number
+
+    @workflow
+    def mapped(step):
+        raising(step, item)
+        return "done"
+
+    run = mapped.start()
+    work()
+    raised_by(run)
+    run.retry()
+    work()
+    assert run.result(timeout=0) == "done"
+
+
+def test_call_of_a_group_that_is_over_wants_no_help_when_the_group_goes_on(work, monkeypatch):
+    offered, offer, wanted = [], Crew.offer, []
+    monkeypatch.setattr(Crew, "offer", lambda crew, work: (offered.append(work), offer(crew, work)))
+
+    def item(number, step):
+        step.sleep("short", 0.05)
+        time.sleep(0.02)  # the other one is due by now
+        wanted.append([call.wants_help() for call in offered])
+
+    @workflow
+    def mapped(step):
+        step.map("m", item, [1, 2])
+
+    mapped.start()
+    work(concurrency=1)
+    assert len(offered) > 1 and not any(any(calls[:-1]) for calls in wanted)

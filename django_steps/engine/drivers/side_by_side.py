@@ -51,6 +51,7 @@ def go_on(group: Group, frame: Frame) -> int | None:
     try:
         _Hand(execution, frame.host, frame.connections).work()
     finally:
+        execution.is_over = True
         frame.host.withdraw(execution)
         stop_waking()
     if execution.crash is not None:
@@ -69,6 +70,8 @@ class Execution:
     def __init__(self, group: Group, frame: Frame) -> None:
         self.group, self.owner, self.state = group, frame, frame.state
         self.crash: BaseException | None = None  # what neither a record nor the end of the pass stands for
+        # A thread that was about to help finds nothing, also when the same group goes on in another execution.
+        self.is_over = False
         self._context = copy_context()
         self._changed = threading.Condition()
         self._pace = 0.0  # seconds that a unit takes, on average
@@ -116,7 +119,7 @@ class Execution:
     def is_ending(self) -> bool:
         """Whether no further unit begins."""
         state = self.state
-        return state.is_ending or state.interrupt is not None or self.crash is not None
+        return self.is_over or state.is_ending or state.interrupt is not None or self.crash is not None
 
     def wait(self) -> bool:
         """Wait until something has changed; False if nothing will without time passing, or the group is over."""
@@ -185,6 +188,10 @@ class _Hand:
         began = time.monotonic()
         if self._gives_way is None:
             self._execution.began_on = began
+            outer = self._execution.owner.unit
+            unit.abandon = (
+                None if outer is None else outer.abandon
+            )  # of the thread that helps with a group around this one
         else:
             unit.abandon = partial(self._abandon, unit)
         operation = OPERATIONS[type(unit.request)]
@@ -253,6 +260,8 @@ class _Hand:
     def _abandon(self, unit: Unit, error: StepsError) -> None:
         """Give up a unit that doesn't let its pass end, and this thread with it, which helps: the owner ends the pass."""
         self._state.mistake = self._state.mistake or error
+        while self._paused:  # the owner waits for these, too
+            self._settle()
         self._execution.put_back(unit)
         self._state.wake()
         self._host.park()

@@ -23,9 +23,8 @@ def gather(frame: Frame, request: Gather, operations: Operations) -> Generator[E
     for member in request.members:
         scope.use_defined(member.name)
     group = gathered_with(request.members[0].name) if request.members else ""
-    units = [
-        Unit(member_key(member.name, scope.branch), member.name, member, scope, group) for member in request.members
-    ]
+    keys = member_keys([member.name for member in request.members], scope.branch)
+    units = [Unit(key, member.name, member, scope, group) for key, member in zip(keys, request.members, strict=True)]
     tolerance = Tolerance(len(units), tolerates_all=request.return_exceptions)
     yield from side_by_side(frame, units, operations, None, tolerance)
     return units
@@ -73,7 +72,7 @@ def results(frame: Frame, request: Gather, units: Sequence[Unit]) -> tuple[Any, 
             frame.scope.deliver(unit.recorded)
     if not request.return_exceptions and any(unit.has_failed for unit in units):
         raise group_failed(frame, "", units)
-    return tuple(member_outcome(frame, unit, lambda: None) for unit in units)
+    return tuple(member_outcome(frame, unit, "", lambda: None) for unit in units)
 
 
 def group_failed(frame: Frame, path: str, units: Sequence[Unit]) -> GroupFailed:
@@ -82,38 +81,48 @@ def group_failed(frame: Frame, path: str, units: Sequence[Unit]) -> GroupFailed:
     steps: dict[str, None] = {}
     for unit in units:
         if unit.has_failed:
-            error = failed[unit.key] = failure_of(frame, unit)
+            error = failed[unit.key] = failure_of(frame, unit, path)
             steps |= dict.fromkeys(frame.state.attribution.steps_it_is(error) or [unit.path])
     succeeded = {
         unit.key: frame.value(unit.recorded) for unit in units if unit.recorded is not None and not unit.has_failed
     }
     what = f"of {path!r}" if path else f"of {len(units)} that were gathered"
     error = GroupFailed(f"{len(failed)} {what} failed", failed, succeeded)
-    frame.state.attribution.remember(error, [*steps, *([path] if path else [])])
+    frame.state.attribution.remember(error, list(steps))
     return error
 
 
-def member_outcome(frame: Frame, unit: Unit, otherwise: Callable[[], Any]) -> Any:
-    """What stands in a list of results: the value, the exception, or `otherwise()` for a unit that is not over."""
+def member_outcome(frame: Frame, unit: Unit, path: str, otherwise: Callable[[], Any]) -> Any:
+    """What stands in a list of results: the value, the exception, or `otherwise()` for a unit that is not over; `path` as in
+    `failure_of()`."""
     if unit.recorded is None:
         return otherwise()
-    return failure_of(frame, unit) if unit.has_failed else frame.value(unit.recorded)
+    return failure_of(frame, unit, path) if unit.has_failed else frame.value(unit.recorded)
 
 
-def failure_of(frame: Frame, unit: Unit) -> Exception:
-    """The failure of a member, with a note that says whose it is. Raises a mistake of the code: it fails the run."""
+def failure_of(frame: Frame, unit: Unit, path: str) -> Exception:
+    """The failure of a member, with a note that says whose it is. Raises a mistake of the code: it fails the run.
+
+    `path`: of the group's own record, or an empty text. That is an outcome of this failure, too: where a body raises the
+    failure, a retry has to decide the group anew.
+    """
     assert unit.recorded is not None
+    attribution = frame.state.attribution
     error = frame.failure(unit.recorded)
     if isinstance(error, MISTAKES):
         raise error
     if not isinstance(error, Exception):
         original, record = error, FailureRecord.read(unit.recorded.error or "")
         error = StepFailed(record.type, record.message)
-        frame.state.attribution.remember(error, frame.state.attribution.steps_it_is(original), unit.path)
+        attribution.remember(error, attribution.steps_it_is(original), unit.path)
+    if path:
+        attribution.remember(error, [*attribution.steps_it_is(error), path], unit.path)
     error.add_note(f"This is the failure of {unit.path!r}.")
     return error
 
 
-def member_key(path: str, branch: str) -> str:
-    """What a gathered step or branch is called where it was defined."""
-    return inside(branch, path).removesuffix("#")
+def member_keys(paths: Sequence[str], branch: str) -> list[str]:
+    """What gathered steps and branches are called where they were defined; beside a step of its name a branch is `name#`."""
+    names = [inside(branch, path) for path in paths]
+    taken = set(names)
+    return [name if (short := name.removesuffix("#")) in taken else short for name in names]

@@ -45,6 +45,7 @@ class MapOperation(Operation[Map]):
         return recorded.is_final
 
     def core(self, frame: Frame, request: Map, name: str, recorded: Recorded | None) -> Core:
+        request.check_successes()
         started_at, after = frame.claim.now(), frame.scope.delivered
         units = [Unit(key, member.name, member, frame.scope, name) for key, member in request.members.items()]
         tolerance = Tolerance(
@@ -66,14 +67,14 @@ class MapOperation(Operation[Map]):
                 frame.scope.deliver(unit.recorded)
         if recorded.status == "failed":
             raise group_failed(frame, recorded.name, units)
-        return [member_outcome(frame, unit, lambda: UNFINISHED) for unit in units]
+        return [member_outcome(frame, unit, recorded.name, lambda: UNFINISHED) for unit in units]
 
 
 def _decision(
     frame: Frame, name: str, units: Sequence[Unit], tolerance: Tolerance
 ) -> tuple[StepWrite, Exception | None]:
     """The record of a map that is decided, and its exception if it has failed."""
-    failed = [failure_of(frame, unit) for unit in units if unit.has_failed]  # raises mistakes of the code
+    failed = [failure_of(frame, unit, name) for unit in units if unit.has_failed]  # raises mistakes of the code
     error = group_failed(frame, name, units) if tolerance.has_failed and failed else None
     text = None
     if error is not None:
@@ -125,7 +126,8 @@ def _warn_of_other_items(frame: Frame, request: Map, keys: Sequence[str]) -> Non
     given = list(request.members)
     if given == list(keys):
         return
-    added, missing = [key for key in given if key not in set(keys)], [key for key in keys if key not in set(given)]
+    before, now = set(keys), set(given)
+    added, missing = [key for key in given if key not in before], [key for key in keys if key not in now]
     what = "they are in another order"
     if added or missing:
         what = "; ".join(

@@ -95,11 +95,16 @@ class Threads(Executor):
         return None if oldest is None else time.monotonic() - oldest
 
     def release_next(self, connection: BaseDatabaseWrapper) -> bool:
+        task, looks = None, 0
         try:
-            task = self._waiting.get_nowait()
+            while (task := self._waiting.get_nowait()) is _LOOK:  # not meant for this thread, either
+                looks += 1
         except queue.Empty:
             return False
-        if task is None or task is _LOOK:  # not meant for this thread
+        finally:
+            for _ in range(looks):
+                self._waiting.put(_LOOK)
+        if task is None:  # not meant for this thread
             self._waiting.put(task)
             return False
         try:
@@ -117,8 +122,7 @@ class Threads(Executor):
         self._is_stopping = True
         for task in self.held().values():
             task.stop(Ended.RELEASED)
-        for _ in self._threads:
-            self._waiting.put(None)
+        self._waiting.put(None)  # which each thread hands on to the next one
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         while (thread := self._any_alive()) is not None and time.monotonic() < deadline:
             thread.join(min(deadline - time.monotonic(), _LOOK_AGAIN))
@@ -142,12 +146,15 @@ class Threads(Executor):
     def _staff(self, at_least: int = 0) -> None:
         """Start threads for what waits, up to the concurrency."""
         with self._lock:
-            wanted = min(self._concurrency, max(len(self._tasks), at_least)) - len(self._threads)
-        for _ in range(wanted):
-            number = len(self._threads) + 1
-            thread = threading.Thread(target=self._work, name=f"django-steps-{number}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            known = len(self._threads)
+            wanted = min(self._concurrency, max(len(self._tasks), at_least))
+            started = [
+                threading.Thread(target=self._work, name=f"django-steps-{number + 1}", daemon=True)
+                for number in range(known, wanted)
+            ]
+            self._threads += started  # before another thread counts them
+            for thread in started:  # before `stop()` looks which are alive
+                thread.start()
 
     def _work(self) -> None:
         """What each thread does: one task after the other."""
@@ -160,6 +167,7 @@ class Threads(Executor):
             self._connections.return_pooled()
             self._prefetch.note(time.monotonic() - began)
             self._drop(task)
+        self._waiting.put(None)  # for a thread that was started when the others were told already
         self._connections.close()
 
     def _next(self) -> Task | None:

@@ -68,7 +68,8 @@ class RetryPolicy:
         if attempt >= self.max_attempts or isinstance(error, NonRetryableError):
             return None
         if isinstance(error, GroupFailed):  # again, if each member would be tried again
-            return None if any(_is_final(self, member) for member in error.exceptions) else self._backoff(attempt)
+            is_final = _gives_up(self, error) or any(_is_final(self, member) for member in error.exceptions)
+            return None if is_final else self._backoff(attempt)
         if isinstance(error, RetryAfter) and (delay := _asked_for(error)) is not None:
             return delay
         if _is_excluded(self, error):

@@ -12,14 +12,15 @@ from functools import partial
 from uuid import UUID
 
 import pytest
-from django.db import transaction
+from django.db import DataError, transaction
 
 from django_steps import UNFINISHED, GroupFailed, RetryPolicy, failures, workflow
 from django_steps.errors import FailureWasHandled, NonRetryableError, UnknownStep
-from django_steps.ledger import leases
+from django_steps.ledger import leases, records
 from django_steps.ledger.leases import Renewal
 from django_steps.models import WorkflowRun
 from django_steps.worker.crew import Crew
+from django_steps.worker.group_commit import GroupCommit
 from tests.app.models import Person
 from tests.looking import names_of
 from tests.staging import Background
@@ -1518,3 +1519,55 @@ def test_call_of_a_group_that_is_over_wants_no_help_when_the_group_goes_on(work,
     mapped.start()
     work(concurrency=1)
     assert len(offered) > 1 and not any(any(calls[:-1]) for calls in wanted)
+
+
+def test_policy_that_gives_up_on_groups_tries_none_again():
+    group = GroupFailed("1 of 1 failed", {"a": Broken(1)})
+    assert RetryPolicy(max_attempts=2, jitter=False).delay_after(1, group) is not None
+    assert RetryPolicy(max_attempts=2, give_up_on=GroupFailed).delay_after(1, group) is None
+
+
+def test_result_that_is_gone_since_is_left_out_of_a_failed_group(work, pass_time):
+    found = []
+
+    def person(number):
+        return Person.objects.create(name="Ann") if number == 1 else fail_for(2)(number)
+
+    @workflow
+    def mapped(step):
+        try:
+            step.map("m", person, [1, 2], concurrency=1)
+        except GroupFailed as group:
+            found.append((list(group.failures), list(group.results)))
+        step.sleep("nap", "1h")
+
+    run = mapped.start()
+    work(concurrency=1)
+    Person.objects.all().delete()
+    pass_time("2h")
+    work()
+    run.refresh_from_db()
+    assert run.status == "succeeded"
+    assert found[0] == (["2"], ["1"]) and found[-1] == (["2"], [])
+
+
+def test_branch_whose_result_the_database_refuses_has_failed(work, monkeypatch):
+    record = records.record
+
+    def refuse(connection, write):
+        if write.kind == "branch" and write.status == "succeeded":
+            raise DataError("too odd")
+        return record(connection, write)
+
+    monkeypatch.setattr(records, "record", refuse)
+    monkeypatch.setattr(GroupCommit, "commit", lambda self, write: False)
+    monkeypatch.setattr(GroupCommit, "settle", lambda self, entry: False)
+
+    @workflow
+    def mapped(step):
+        return [type(one).__name__ for one in step.map("m", lambda number, step: number, [1], return_exceptions=True)]
+
+    run = mapped.start()
+    work()
+    assert run.result(timeout=0) == ["UnserializableResult"]
+    assert run.steps.get(name="m#1").status == "failed"

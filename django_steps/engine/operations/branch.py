@@ -6,6 +6,7 @@ from typing import Any
 
 from ... import failures, values
 from ...definitions.requests import CallBranch
+from ...errors import UnserializableValue, ValueTooLarge
 from ...ledger import order
 from ...ledger.histories import Recorded
 from ...ledger.records import StepWrite
@@ -37,23 +38,13 @@ class BranchOperation(Operation[CallBranch]):
                 error = refused
         if error is not None:
             text = _text_of(frame, error, name)
-        claim = frame.claim
-        write = StepWrite(
-            run_id=claim.run_id,
-            token=claim.token,
-            name=name,
-            kind=self.kind,
-            branch=frame.scope.branch,
-            position=frame.history.next_position(),
-            after=after,
-            status="succeeded" if error is None else "failed",
-            output=output,
-            error=text,
-            started_at=started_at,
-            finished_at=claim.now(),
-            context=order.context_of(frame.scope.levels, frame.group),
-        )
-        frame.ensure_held((yield Record(write)))
+        write = _write(frame, name, after, started_at, output, text)
+        try:
+            frame.ensure_held((yield Record(write)))
+        except (UnserializableValue, ValueTooLarge) as refused:  # by the database, which takes the failure instead
+            error = refused
+            write = _write(frame, name, after, started_at, None, _text_of(frame, refused, name), write.position)
+            frame.ensure_held((yield Record(write)))
         final = frame.add(write, error)
         if frame.host.suspends_always:
             frame.end(Ending(Ended.RELEASED))
@@ -61,6 +52,33 @@ class BranchOperation(Operation[CallBranch]):
 
     def outcome(self, frame: Frame, request: CallBranch, recorded: Recorded) -> Any:
         return frame.outcome(recorded)
+
+
+def _write(
+    frame: Frame,
+    name: str,
+    after: int,
+    started_at: int,
+    output: str | None,
+    error: str | None,
+    position: int | None = None,
+) -> StepWrite:
+    claim = frame.claim
+    return StepWrite(
+        run_id=claim.run_id,
+        token=claim.token,
+        name=name,
+        kind=BranchOperation.kind,
+        branch=frame.scope.branch,
+        position=frame.history.next_position() if position is None else position,
+        after=after,
+        status="succeeded" if error is None else "failed",
+        output=output,
+        error=error,
+        started_at=started_at,
+        finished_at=claim.now(),
+        context=order.context_of(frame.scope.levels, frame.group),
+    )
 
 
 def _text_of(frame: Frame, error: BaseException, name: str) -> str:

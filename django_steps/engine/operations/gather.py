@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ...core.names import gathered_with, inside
 from ...definitions.requests import CallBranch, Gather
-from ...errors import GroupFailed, StepFailed
+from ...errors import GroupFailed, RecordedInstanceGone, StepFailed, UnreadableValue
 from ...failures import FailureRecord
 from ..frame import MISTAKES, Frame
 from ..groups import Group, Tolerance
@@ -83,13 +84,19 @@ def group_failed(frame: Frame, path: str, units: Sequence[Unit]) -> GroupFailed:
         if unit.has_failed:
             error = failed[unit.key] = failure_of(frame, unit, path)
             steps |= dict.fromkeys(frame.state.attribution.steps_it_is(error) or [unit.path])
-    succeeded = {
-        unit.key: frame.value(unit.recorded) for unit in units if unit.recorded is not None and not unit.has_failed
-    }
+    succeeded = dict(_readable_results(frame, units))
     what = f"of {path!r}" if path else f"of {len(units)} that were gathered"
     error = GroupFailed(f"{len(failed)} {what} failed", failed, succeeded)
     frame.state.attribution.remember(error, list(steps))
     return error
+
+
+def _readable_results(frame: Frame, units: Sequence[Unit]) -> Iterator[tuple[str, Any]]:
+    """What the others returned, but for what can't be read any more (a deleted row, say): it is not what failed."""
+    for unit in units:
+        if unit.recorded is not None and not unit.has_failed:
+            with suppress(RecordedInstanceGone, UnreadableValue):
+                yield unit.key, frame.value(unit.recorded)
 
 
 def member_outcome(frame: Frame, unit: Unit, path: str, otherwise: Callable[[], Any]) -> Any:

@@ -146,7 +146,8 @@ class GroupFailed(ExceptionGroup[Exception], StepsError):
 
     Always a group, also of one; its members are in the order of the arguments. Catch them by `except*`, or this by `except`.
 
-    - `failures`: the exceptions by key (of a map: text) or by name (of a gather).
+    - `failures`: the exceptions by key (of a map: text) or by name (of a gather; a branch beside a step of its name is
+      `name#`).
     - `results`: likewise what the others returned; without those that never began. It is not recorded where the group ends a
       branch or a run, and is empty there.
     """

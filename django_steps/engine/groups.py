@@ -94,13 +94,9 @@ class Group:
     def take(self, now_us: int, *, alone: bool = False) -> Unit | None:
         """The next unit to execute; `alone`: none while another one is executed."""
         with self._lock:
-            if not self._is_open or self.tolerance.is_decided or (alone and self._executing):
+            if not self._has_work(now_us) or (alone and self._executing):
                 return None
-            unit = self._due(now_us)
-            if unit is None:
-                if not self._waiting or not self._has_room():
-                    return None
-                unit = self._waiting.popleft()
+            unit = self._due(now_us) or self._waiting.popleft()
             unit.status = UnitStatus.EXECUTING
             self._executing += 1
             return unit
@@ -108,9 +104,7 @@ class Group:
     def has_work(self, now_us: int) -> bool:
         """Whether a unit could be taken now."""
         with self._lock:
-            if not self._is_open or self.tolerance.is_decided:
-                return False
-            return self._is_due(now_us) or (bool(self._waiting) and self._has_room())
+            return self._has_work(now_us)
 
     def put_back(self, unit: Unit) -> None:
         """A unit that was taken is executed no further in this pass: it is over, suspended, or left."""
@@ -135,6 +129,11 @@ class Group:
     def progress(self) -> tuple[int, int]:
         """How many units are over, of how many."""
         return self.tolerance.failures + self.tolerance.successes, len(self.units)
+
+    def _has_work(self, now_us: int) -> bool:
+        if not self._is_open or self.tolerance.is_decided:
+            return False
+        return self._is_due(now_us) or (bool(self._waiting) and self._has_room())
 
     def _due(self, now_us: int) -> Unit | None:
         if not self._is_due(now_us):

@@ -116,6 +116,9 @@ class History:
 
     def _put(self, record: Recorded) -> None:
         self._records[record.name] = record
+        if self._begun is not None and record.branch:
+            with self._lock:
+                self._begun.update(level.branch for level in _place(record).levels)
         if self._in_branch is not None:
             with self._lock:
                 self._in_branch.setdefault(record.branch, set()).add(record.name)

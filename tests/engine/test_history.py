@@ -427,3 +427,12 @@ def test_only_what_is_final_up_to_what_is_not_is_kept_for_the_next_pass():
     assert [record.name for record in history.records()] == ["a"]
     Scope(history).deliver(nap)
     assert [record.name for record in history.records()] == ["a", "nap", "b", "c"]
+
+
+def test_branch_has_begun_as_soon_as_anything_in_it_is_recorded_also_in_this_pass():
+    context = '{"levels":[["m#1","m",-1],["m#1/n#2","n",-1]]}'
+    history = History([])
+    assert not history.has_begun("m#1")
+    history.add(recorded("m#1/n#2/x", 0, branch="m#1/n#2", context=context))
+    assert history.has_begun("m#1") and history.has_begun("m#1/n#2")
+    assert not history.has_begun("m#2")

@@ -188,10 +188,8 @@ class _Hand:
         began = time.monotonic()
         if self._gives_way is None:
             self._execution.began_on = began
-            outer = self._execution.owner.unit
-            unit.abandon = (
-                None if outer is None else outer.abandon
-            )  # of the thread that helps with a group around this one
+            outer = self._execution.owner.unit  # of a thread that helps with a group around this one
+            unit.abandon = None if outer is None else outer.abandon
         else:
             unit.abandon = partial(self._abandon, unit)
         operation = OPERATIONS[type(unit.request)]

@@ -74,10 +74,13 @@ def _decision(
     frame: Frame, name: str, units: Sequence[Unit], tolerance: Tolerance
 ) -> tuple[StepWrite, Exception | None]:
     """The record of a map that is decided, and its exception if it has failed."""
-    failed = [failure_of(frame, unit, name) for unit in units if unit.has_failed]  # raises mistakes of the code
-    error = group_failed(frame, name, units) if tolerance.has_failed and failed else None
-    text = None
-    if error is not None:
+    error, text = None, None
+    if not tolerance.has_failed:
+        for unit in units:
+            if unit.has_failed:
+                failure_of(frame, unit, name)  # raises a mistake of the code, which no list holds
+    else:
+        error = group_failed(frame, name, units)
         text = failures.with_steps(failures.record(error), frame.state.attribution.steps_it_is(error))
     kind = "branch" if units and isinstance(units[0].request, CallBranch) else "step"
     decision = {"kind": kind, "keys": [unit.key for unit in units], "states": "".join(map(_letter, units))}

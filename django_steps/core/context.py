@@ -8,11 +8,13 @@ from __future__ import annotations
 import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import datetime
 from threading import get_ident as thread_id
 from typing import Any, Protocol
 from uuid import UUID
 
 from ..errors import StartOutsideStep, StepsError
+from . import clock
 
 __all__ = [
     "StepContext",
@@ -21,12 +23,27 @@ __all__ = [
     "current_step",
     "refuse_control_outside_step",
     "refuse_outside_step",
+    "step_around",
     "thread_id",
 ]
 
 
-class Checkpointing(Protocol):
-    """What keeps the checkpoints of an attempt, and knows the last one of the attempts before."""
+class Executing(Protocol):
+    """The attempt that is being executed: it keeps its checkpoints, knows the last one of those before, and its time."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the attempt has ended."""
+        ...
+
+    @property
+    def deadline_us(self) -> int | None:
+        """When the time of the attempt is over, machine time; None: never."""
+        ...
+
+    def remaining_us(self) -> int:
+        """How many microseconds it has left until then, at least 0."""
+        ...
 
     def save(self, value: Any) -> None: ...
 
@@ -40,7 +57,7 @@ class StepContext:
     run_id: UUID
     name: str
     attempt: int
-    _checkpoints: Checkpointing = field(repr=False, compare=False)
+    _attempt: Executing = field(repr=False, compare=False)
 
     @property
     def idempotency_key(self) -> str:
@@ -57,7 +74,7 @@ class StepContext:
         Raises `UnserializableValue`, `ValueTooLarge`, and `StepsError` in an atomic step, whose writes are rolled back where
         it fails.
         """
-        self._checkpoints.save(value)
+        self._attempt.save(value)
 
     @property
     def last_checkpoint(self) -> Any:
@@ -65,7 +82,22 @@ class StepContext:
 
         It is the same during the whole attempt. A plain retry of the run keeps it, a retry from this step forgets it.
         """
-        return self._checkpoints.load()
+        return self._attempt.load()
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When the `timeout` of this attempt is over: a datetime, aware where `USE_TZ` is on. None if the step has none."""
+        deadline_us = self._attempt.deadline_us
+        return None if deadline_us is None else clock.to_datetime(deadline_us)
+
+    def remaining(self) -> float | None:
+        """How many seconds this attempt has left, at least 0.0; None if the step has no `timeout`.
+
+        A plain function can't be interrupted: give this to whatever it waits for.
+
+        >>> requests.post(url, json=order, timeout=current_step().remaining())  # doctest: +SKIP
+        """
+        return None if self._attempt.deadline_us is None else self._attempt.remaining_us() / 1_000_000
 
 
 # The pass whose body is being called, and the step that it is executing.
@@ -73,14 +105,21 @@ active_pass: ContextVar[Any] = ContextVar("django_steps_active_pass", default=No
 active_step: ContextVar[StepContext | None] = ContextVar("django_steps_active_step", default=None)
 
 
+def step_around() -> StepContext | None:
+    """The step in which the calling code is executed; None outside steps, and in what outlasts the step that began it."""
+    step = active_step.get()
+    return None if step is None or step._attempt.is_over else step
+
+
 def current_step() -> StepContext:
-    """The step that is being executed: its `run_id`, `name`, `attempt` (from 1) and `idempotency_key`, and its checkpoints.
+    """The step that is being executed: its `run_id`, `name`, `attempt` (from 1) and `idempotency_key`, its `deadline`, and its
+    checkpoints.
 
     Raises `StepsError` outside a step.
 
     >>> stripe.Charge.create(amount=100, idempotency_key=current_step().idempotency_key)  # doctest: +SKIP
     """
-    step = active_step.get()
+    step = step_around()
     if step is None:
         raise StepsError("current_step() is only known inside a step: call it from the step's function.")
     return step
@@ -105,4 +144,4 @@ def refuse_control_outside_step(method: str) -> None:
 
 
 def _is_in_body() -> bool:
-    return active_pass.get() is not None and active_step.get() is None
+    return active_pass.get() is not None and step_around() is None

@@ -15,6 +15,8 @@ class Status:
     PENDING: Final = "pending"
     RUNNING: Final = "running"
     SLEEPING: Final = "sleeping"
+    WAITING: Final = "waiting"  # suspended, and not only time can wake it: an event, the end of a child
+    PAUSED: Final = "paused"  # nobody holds it, and only somebody's resume or cancel lets it go on
     CANCELING: Final = "canceling"
     SUCCEEDED: Final = "succeeded"
     FAILED: Final = "failed"
@@ -23,10 +25,19 @@ class Status:
 
 # Ended: nothing happens any more, unless somebody retries.
 FINISHED: Final = (Status.SUCCEEDED, Status.FAILED, Status.CANCELED)
-ACTIVE: Final = (Status.PENDING, Status.RUNNING, Status.SLEEPING, Status.CANCELING)
+ACTIVE: Final = (
+    Status.PENDING,
+    Status.RUNNING,
+    Status.SLEEPING,
+    Status.WAITING,
+    Status.PAUSED,
+    Status.CANCELING,
+)
 RETRYABLE: Final = (Status.FAILED, Status.CANCELED)
 # What a cancel ends or will end. A run that is canceling is canceled already.
-CANCELABLE: Final = (Status.PENDING, Status.RUNNING, Status.SLEEPING)
+CANCELABLE: Final = (Status.PENDING, Status.RUNNING, Status.SLEEPING, Status.WAITING, Status.PAUSED)
+# What a pause pauses, or will pause. A run that is paused is so already.
+PAUSABLE: Final = (Status.PENDING, Status.RUNNING, Status.SLEEPING, Status.WAITING)
 
 
 class Phase:
@@ -36,6 +47,9 @@ class Phase:
     TIMED: Final = 1  # `available_at_us` says until when: a delay, a sleep, a back-off, a lease
     ENDED: Final = 2
     UNKNOWN: Final = 3  # set aside: no live worker knows its workflow
+    PARKED: Final = 4  # nobody takes it until somebody resumes it, or the queue or workflow that is paused
+    IN_LINE: Final = 5  # ready but for a limit, which has no room
+    HELD: Final = 6  # until an earlier run of its schedule has ended
 
 
 class StepStatus:
@@ -45,8 +59,27 @@ class StepStatus:
     FAILED: Final = "failed"
     RETRYING: Final = "retrying"  # an attempt has failed, and another one is to come
     BEGUN: Final = "begun"  # an attempt of an `at_most_once` step began, and its end is not recorded
-    WAITING: Final = "waiting"  # reached, and not seen to be over: a sleep, or a poll between its checks
+    # Reached, and not seen to be over: a sleep, a poll between its checks, a wait for an event, a child that has not ended.
+    WAITING: Final = "waiting"
+    CANCELED: Final = "canceled"  # an async body has canceled it before it had an outcome
 
 
+# The kinds of records that start other runs and wait for them.
+WITH_CHILDREN: Final = ("invoke", "map")
 # The records that never change again, unless a retry resets them.
-FINAL: Final = (StepStatus.SUCCEEDED, StepStatus.FAILED)
+FINAL: Final = (StepStatus.SUCCEEDED, StepStatus.FAILED, StepStatus.CANCELED)
+
+
+class Cause:
+    """Why the engine itself has canceled a run: recorded apart from the reason, which people may type as they like."""
+
+    MAP_STOPPED: Final = "map stopped"  # its group is decided
+    PARENT_CANCELED: Final = "parent canceled"
+    PARENT_ENDED: Final = "parent ended"
+    TIMED_OUT: Final = "timed out"  # its parent waits no longer
+    EXPIRED: Final = "expired"  # it had not begun within its `start_within`
+    SUPERSEDED: Final = "superseded"  # a later slot of its schedule has taken its place
+
+
+# Nobody asked for the end of these runs: a retry of their parent lets them go on.
+CAUSED_BY_PARENT: Final = (Cause.MAP_STOPPED, Cause.PARENT_CANCELED, Cause.PARENT_ENDED)

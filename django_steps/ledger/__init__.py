@@ -12,13 +12,21 @@ The way of a run:
 - `inserts`: bringing runs into being; `notify`: telling workers of it
 - `terms`, `claims`: what a worker takes, and taking it; `histories`: reading what runs have recorded
 - `records`: recording the outcome of a step; `transitions`: how a pass leaves its run: finished, suspended, released
-- `batches`: records and ends of several runs with one commit
+- `waits`: what waiting runs wait for, and waking them; `events`, `taking`: sending and taking events
+- `children`: beginning child runs, and looking at them; `cascades`: what the end of a run means for its parent and children
+- `batches`, `bulk_records`: records and ends of several runs with one commit; `details`: what a run says of itself
 - `leases`: renewing what is held; `timers`, `recovery`: waking what is due, recovering what a dead worker held
+- `expiry`: ending what has lasted, or has waited to begin, for too long
+
+Limits:
+- `lines`: who is in line for a slot, and who may go on; `limits`: the table of limits, as the code of workers says
 
 Around it:
-- `controls`: what operators and callers ask for: retry and cancel; `resets`: letting recorded steps execute again
-- `workers`: who is there; `unknown`: setting aside what no worker knows; `pruning`: deleting what is old
-- `reports`: counting runs for people
+- `controls`: what operators and callers ask for: retry, cancel, pause; `resets`: letting recorded steps execute again
+- `workers`: who is there; `unknown`: setting aside what no worker knows; `pauses`: what a paused queue or workflow holds
+- `schedules`: starting runs when their time has come; `pruning`: deleting what is old
+- `reports`: counting runs for people; `relatives`: what is around one of them
+- `discarding`: events that no wait is to take
 
 Which columns of a run go together ("set", "-" for NULL, or "any"; no other row exists at the end of a transaction):
 
@@ -26,16 +34,25 @@ Which columns of a run go together ("set", "-" for NULL, or "any"; no other row 
     pending    ready    -       -      -              to be claimed
     pending    timed    -       -      -              delayed until `available_at_us`
     pending    unknown  -       -      -              no live worker knows its workflow
+    pending    parked   -       -      -              its queue or its workflow is paused
+    pending    held     -       -      -              until an earlier run of its schedule has ended
+    pending    in_line  -       -      -              ready but for the limit `line_key`, which has no room
     running    timed    set     set    -              held until `available_at_us`, the end of its lease
     sleeping   timed    -       -      -              suspended until `available_at_us`
+    waiting    timed    -       -      -              suspended until others wake it; looked at at `available_at_us`
+    paused     parked   -       -      -              until somebody resumes it
     canceling  timed    set     set    -              held; no further step begins, and its release finishes it
+    canceling  timed    -       -      -              its children have not all ended; looked at at `available_at_us`
     succeeded  ended    set     set    set            by its holder
     failed     ended    set     set    set            by its holder
     failed     ended    set     -      set            its workers died too often
+    failed     ended    -       -      set            no worker held it, and its timeout was over
     canceled   ended    -       -      set            no worker held it
     canceled   ended    set     set    set            its holder released it
     canceled   ended    set     -      set            its holder died
 
-`worker` is the one that holds the run, or held it last. `suspect_since_us` and `current_step` are empty but in a run that
-is held. `error` is that of a failed run, or of the last attempt of the whole run.
+`paused_at` is set in a paused run, and in a running one that is to be paused: no further step begins, and its release pauses
+it. `worker` is the one that holds the run, or held it last. `suspect_since_us` and `current_step` are empty but in a run that
+is held. `waits_for` and `waits_until_us` say something of a waiting run only, `expires_at_us` something of one that has not
+ended. `error` is that of a failed run, or of the last attempt of the whole run.
 """

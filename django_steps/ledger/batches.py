@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from . import database, records, transitions
+from . import bulk_records, database, records, transitions
 from .postgresql import prepared
 from .postgresql.prepared import Statement
 from .records import StepWrite
@@ -61,7 +61,7 @@ def _write_by_kind(connection: BaseDatabaseWrapper, writes: Sequence[Write]) -> 
     """SQLite: all of them, which is the rule, by one call for each kind; or none."""
     steps, finishes = _by_kind(writes)
     with suppress(_Refused), database.writing(connection):
-        written = records.insert_all(connection, steps) if steps else 0
+        written = bulk_records.insert_all(connection, steps) if steps else 0
         written += transitions.finish_all(connection, finishes) if finishes else 0
         if written < len(writes):
             raise _Refused
@@ -82,9 +82,9 @@ def _write_as_one_statement(connection: BaseDatabaseWrapper, writes: Sequence[Wr
     if not steps:
         return _fetch(connection, transitions.FINISHING, transitions.as_json(finishes))
     columns = records.columns_of(steps)
-    rows = records.as_json(steps, columns)
+    rows = bulk_records.as_json(steps, columns)
     if not finishes:
-        return _fetch(connection, records.insertion(columns), rows)
+        return _fetch(connection, bulk_records.insertion(columns), rows)
     return _fetch(connection, _insertion_and_finishing(columns), rows, transitions.as_json(finishes))
 
 
@@ -92,7 +92,7 @@ def _write_as_one_statement(connection: BaseDatabaseWrapper, writes: Sequence[Wr
 def _insertion_and_finishing(columns: tuple[str, ...]) -> Statement:
     """Both as one statement, which is one transaction and one answer."""
     return Statement(
-        f"WITH inserted AS ({records.insertion(columns).text}), finished AS ({transitions.FINISHING.text})"
+        f"WITH inserted AS ({bulk_records.insertion(columns).text}), finished AS ({transitions.FINISHING.text})"
         " SELECT write_id, NULL::uuid FROM inserted UNION ALL SELECT NULL, id FROM finished",
         ["json", "json"],
     )

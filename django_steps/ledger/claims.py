@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ..core import clock
 from ..core.ids import random_token
-from . import database, dialect, timers
+from . import database, dialect, pauses, timers
 from .tables import READY, RUN, TIMED
 from .terms import Terms, kinds_condition
 
@@ -38,26 +39,47 @@ class Claim:
     started_at: int  # when the run was claimed for the first time, microseconds
     attempting_since: int  # when it was, since its start or the last retry by hand
     checkpoint: str  # what steps had said of how far they were when their worker died
+    parent: tuple[UUID, str] | None  # the run that waits for this one, and the record there
+    depth: int  # how many ancestors the run has
+    details: str  # what the body has said of itself
+    timeout: int | None  # how long the run may last, microseconds
+    expires_at: int | None  # when that is over
+    begin_by: int | None  # until when the run was to be claimed, if it had not begun
+    is_new_attempt: bool  # no worker had begun the run since it was started, or retried by hand
+    schedule: str | None = None  # which has started the run
+    limits: tuple[str, ...] = ()  # each with its rule
     claimed_at: int  # the database's time, microseconds
     claimed_on: float  # the same moment on this process's monotonic clock, seconds
     held_until: float  # on that clock: how long the claim stands for certain
+    claimed_ahead: int = field(default_factory=lambda: clock.offset_us)  # how far ahead a test's clock was
 
     def now(self) -> int:
         """The database's time in microseconds, without asking it: no host's clock decides anything."""
-        return self.claimed_at + int((time.monotonic() - self.claimed_on) * 1_000_000)
+        passed = int((time.monotonic() - self.claimed_on) * 1_000_000)
+        return self.claimed_at + passed + clock.offset_us - self.claimed_ahead
+
+    def wait_until(self, due_at: int) -> int:
+        """In how many microseconds something is to be done for the run, once it is suspended until a time."""
+        return (due_at if self.expires_at is None else min(due_at, self.expires_at)) - self.now()
 
 
 class Claimed(NamedTuple):
-    """What a claim brought: the runs taken, and those that ended because their worker died."""
+    """What a claim brought: the runs taken, those that ended because their worker died, and those that are canceling and wait
+    for their children; and the limits that runs are in line for by now, or that have room."""
 
     runs: list[Claim]
     ended: list[UUID]
+    canceling: list[UUID]
+    lines: set[str]
 
 
-_READ = (
+# The columns of a claim, as `from_rows()` wants them, with the time behind them.
+READ = (
     "id, workflow, version, queue, input, attempts, recoveries, generation, has_history, started_at, attempting_since_us,"
-    " checkpoint"
+    " checkpoint, parent_id, parent_step, depth, details, timeout_us, expires_at_us, open_schedule, limit_1, limit_2,"
+    " limit_queue"
 )
+_NOW = len(READ.split(", "))  # where the time stands in a row: behind these
 
 
 def claim(connection: BaseDatabaseWrapper, terms: Terms, limit: int, *, wakes: bool = True) -> Claimed:
@@ -69,19 +91,26 @@ def claim(connection: BaseDatabaseWrapper, terms: Terms, limit: int, *, wakes: b
     if connection.vendor == "sqlite":
         is_ready, found = timers.look(connection)
         if not is_ready and not found:
-            return Claimed([], [])  # a claim takes the write lock, and an idle worker has no business holding it
+            return Claimed(
+                [], [], [], set()
+            )  # a claim takes the write lock, and an idle worker has no business holding it
     token = random_token()
-    claimed = Claimed([], [])
+    claimed = Claimed([], [], [], set())
 
     def attempt() -> None:
         claimed.runs.clear()
         claimed.ended.clear()
+        claimed.canceling.clear()
+        claimed.lines.clear()
         if connection.vendor == "postgresql" and not wakes:
             claimed.runs.extend(_take(connection, terms, limit, token))
             return
         with database.writing(connection):
             if wakes:
-                claimed.ended.extend(timers.wake(connection, terms, found))
+                woken = timers.wake(connection, terms, found)
+                claimed.ended.extend(woken.ended)
+                claimed.canceling.extend(woken.canceling)
+                claimed.lines.update(woken.lines)
             claimed.runs.extend(_take(connection, terms, limit, token))
 
     try:
@@ -90,7 +119,7 @@ def claim(connection: BaseDatabaseWrapper, terms: Terms, limit: int, *, wakes: b
         adopted = _adopt(connection, terms, token)
         if not adopted:
             raise
-        return Claimed(adopted, claimed.ended)
+        return Claimed(adopted, claimed.ended, claimed.canceling, claimed.lines)
     return claimed
 
 
@@ -104,8 +133,13 @@ def _take(connection: BaseDatabaseWrapper, terms: Terms, limit: int, token: int)
         condition: str
         parameters: list[Any]
         condition, parameters = kinds_condition(terms.kinds)
+        # What has expired is ended, by whoever looks next: see `expiry.py`.
+        condition += f" AND (expires_at_us IS NULL OR expires_at_us > {dialect.now(connection)})"
         if queue is not None:
             condition, parameters = f"queue = %s AND {condition}", [queue, *parameters]
+        if terms.paused:
+            allowed, names = pauses.not_held(connection, terms.paused)
+            condition, parameters = f"{condition} AND {allowed}", [*parameters, *names]
         if terms.run_id is not None:
             condition, parameters = f"id = %s AND {condition}", [dialect.key(connection, terms.run_id), *parameters]
         take = _take_at_once if connection.vendor == "postgresql" else _take_selected
@@ -125,43 +159,61 @@ def _take_at_once(
 ) -> list[Claim]:
     """PostgreSQL: select and take by one statement."""
     now, asked_on = dialect.now(connection), time.monotonic()
-    returned = ", ".join(f"ready.{column}" for column in _READ.split(", "))
+    returned = ", ".join(f"ready.{column}" for column in READ.split(", "))
     with connection.cursor() as cursor:
         cursor.execute(
-            f"WITH ready AS MATERIALIZED ({_selection(connection, limit, condition, f'{_READ}, priority')})"
+            f"WITH ready AS MATERIALIZED ({_selection(connection, limit, condition, f'{READ}, priority')})"
             f" UPDATE {RUN} r SET status = 'running', phase = {TIMED}, available_at_us = {now} + %s, claim_token = %s,"
             " worker_id = %s, suspect_since_us = NULL, has_history = true,"
+            f" expires_at_us = {_expires('r.', now)},"
             f" started_at = COALESCE(r.started_at, to_timestamp({now} / 1000000.0)),"
             f" attempting_since_us = COALESCE(r.attempting_since_us, {now})"
             f" FROM ready WHERE r.id = ready.id RETURNING {returned}, {now}, ready.priority",
             [*parameters, terms.lease_us, token, terms.worker_id],
         )
         rows = cursor.fetchall()
-    rows.sort(key=lambda row: (-row[13], row[0]))
-    return _claims(connection, rows, terms, token, asked_on)
+    rows.sort(key=lambda row: (-row[_NOW + 1], row[0]))
+    return from_rows(connection, rows, terms, token, asked_on)
 
 
 def _take_selected(
     connection: BaseDatabaseWrapper, terms: Terms, limit: int, token: int, condition: str, parameters: Sequence[Any]
 ) -> list[Claim]:
     now, asked_on = dialect.now(connection), time.monotonic()
-    rows = database.fetch_all(connection, _selection(connection, limit, condition, f"{_READ}, {now}"), parameters)
+    rows = database.fetch_all(connection, _selection(connection, limit, condition, f"{READ}, {now}"), parameters)
     if not rows:
         return []
     ids = [row[0] for row in rows]
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {RUN} SET status = 'running', phase = {TIMED}, available_at_us = {now} + %s, claim_token = %s,"
-            " worker_id = %s, suspect_since_us = NULL, has_history = %s, started_at = COALESCE(started_at, %s),"
+            " worker_id = %s, suspect_since_us = NULL, has_history = %s,"
+            # Before the column that it looks at: MySQL reads what is set already.
+            f" expires_at_us = {_expires('', now)}, started_at = COALESCE(started_at, %s),"
             f" attempting_since_us = COALESCE(attempting_since_us, {now}) WHERE id IN ({dialect.marks(ids)})",
-            [terms.lease_us, token, terms.worker_id, True, dialect.date_value(connection, int(rows[0][12])), *ids],
+            [terms.lease_us, token, terms.worker_id, True, dialect.date_value(connection, int(rows[0][_NOW])), *ids],
         )
-    return _claims(connection, rows, terms, token, asked_on)
+    return from_rows(connection, rows, terms, token, asked_on)
 
 
-def _claims(
+def _expires(of: str, now: str) -> str:
+    """SQL for when a run that is claimed expires: its timeout counts from the first claim since the start or the last retry by
+    hand."""
+    return f"CASE WHEN {of}attempting_since_us IS NULL THEN {now} + {of}timeout_us ELSE {of}expires_at_us END"
+
+
+def _expiry(row: Sequence[Any]) -> tuple[int | None, int | None]:
+    """When a run that was claimed expires, and until when it was to begin, from its row as it was before the claim."""
+    timeout, expires_at = row[16], row[17]
+    if row[10] is not None:
+        return expires_at, None
+    return None if timeout is None else int(row[_NOW]) + timeout, expires_at
+
+
+def from_rows(
     connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]], terms: Terms, token: int, asked_on: float | None
 ) -> list[Claim]:
+    """The claims in what was read of runs that were taken; `asked_on`: when, by `time.monotonic()`, None if that is unknown."""
     claimed_on = time.monotonic()
     held_until = 0.0 if asked_on is None else asked_on + terms.lease_us / 1_000_000
     return [
@@ -178,10 +230,19 @@ def _claims(
             has_history=bool(row[8]),
             worker_id=terms.worker_id,
             is_first=row[9] is None,
-            started_at=dialect.read_date(connection, row[9]) or int(row[12]),
-            attempting_since=int(row[10] or row[12]),
+            started_at=dialect.read_date(connection, row[9]) or int(row[_NOW]),
+            attempting_since=int(row[10] or row[_NOW]),
             checkpoint=row[11],
-            claimed_at=int(row[12]),
+            parent=None if row[12] is None else (dialect.run_id(row[12]), row[13]),
+            depth=row[14],
+            details=row[15],
+            timeout=row[16],
+            expires_at=_expiry(row)[0],
+            begin_by=_expiry(row)[1],
+            is_new_attempt=row[10] is None,
+            schedule=row[18],
+            limits=tuple(filter(None, row[19:22])) if row[19] is not None or row[21] is not None else (),
+            claimed_at=int(row[_NOW]),
             claimed_on=claimed_on,
             held_until=held_until,
         )
@@ -196,8 +257,8 @@ def _adopt(connection: BaseDatabaseWrapper, terms: Terms, token: int) -> list[Cl
     database.drop(connection)
     rows = database.fetch_all(
         connection,
-        f"SELECT {_READ}, {dialect.now(connection)} FROM {RUN}"
+        f"SELECT {READ}, {dialect.now(connection)} FROM {RUN}"
         f" WHERE phase = {TIMED} AND worker_id = %s AND claim_token = %s ORDER BY priority DESC, id",
         [terms.worker_id, token],
     )
-    return _claims(connection, rows, terms, token, asked_on=None)
+    return from_rows(connection, rows, terms, token, asked_on=None)

@@ -1,29 +1,37 @@
-"""What operators ask of runs: retry and cancel. Each is one conditional UPDATE first, so that of ten at once one wins.
+"""What operators ask of runs: retry, cancel, pause, resume. Each is one conditional UPDATE first, so that of ten at once one
+wins.
 
 A run that is canceled while a worker executes it is *canceling* until that worker has released it: it may be retried
-only then. So there are never two bodies at once.
+only then. So there are never two bodies at once. One that is paused meanwhile is *pausing* until then: still `running`, and
+`paused_at` says that a pause is asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core.names import MAX_LENGTH
-from ..core.states import CANCELABLE, RETRYABLE, Status
+from ..core.states import ACTIVE, CANCELABLE, PAUSABLE, RETRYABLE, Status
 from ..errors import InvalidState
 from ..failures import FailureRecord
-from . import database, dialect, moves, order
+from . import contexts, database, dialect, lines, moves, order, pauses
 from .order import Place
-from .resets import reset_failures, reset_from
-from .tables import RUN, STEP, WORKER
+from .resets import reset_end, reset_from
+from .tables import ENDED, PARKED, RUN, STEP, WORKER
 
 # How often a cancel looks again at a run that moves between one UPDATE and the next.
 _LOOKS = 10
+_MOST_CHECKED = 500  # children that are looked at before their parent is retried
 _MOST_NAMED = 200  # steps in a condition; of a run where more failed all records are looked at
+# The statuses of active runs that no worker holds; and without those that are paused already.
+_FREE = "('pending', 'sleeping', 'waiting', 'paused')"
+_FREE_TO_PAUSE = "('pending', 'sleeping', 'waiting')"
+_HELD_BY_PAUSES = "('pending', 'running', 'sleeping', 'waiting')"  # the statuses in which a queue's pause may matter
 _NO_ERROR = "error = NULL, error_type = '', failed_step = ''"
 
 
@@ -37,27 +45,53 @@ def retry(connection: BaseDatabaseWrapper, run_id: UUID, from_step: str | Sequen
     def statements() -> None:
         with transaction.atomic(using=connection.alias):
             _make_pending(connection, run_id)
+            _open_again(connection, run_id)
             if from_step is not None:
                 reset_from(connection, run_id, [from_step] if isinstance(from_step, str) else from_step)
             else:
-                reset_failures(connection, run_id, failures_to_reset(connection, run_id))
+                reset_end(connection, run_id, failures_to_reset(connection, run_id))
             with connection.cursor() as cursor:
                 # From a step means from its beginning, and that of all later ones.
                 columns = _NO_ERROR if from_step is None else f"{_NO_ERROR}, {moves.NO_CHECKPOINT}"
                 cursor.execute(f"UPDATE {RUN} SET {columns} WHERE id = %s", [dialect.key(connection, run_id)])
+            lines.promote_after_commit(connection, lines.of_runs(connection, [run_id]))
 
-    database.retrying(connection, statements)
+    for _ in range(_LOOKS):
+        try:
+            database.retrying(connection, statements)
+        except IntegrityError:  # its place under its active key is another's
+            _refuse_taken(connection, run_id)
+        else:
+            return
+    raise InvalidState(f"Run {run_id} can't be retried: others take its active key again and again.")
 
 
-def cancel(connection: BaseDatabaseWrapper, run_id: UUID, reason: str = "", by: str = "") -> bool:
+def _refuse_taken(connection: BaseDatabaseWrapper, run_id: UUID) -> None:
+    """Raise `InvalidState` that names the run in whose place this one would go on, unless that has ended meanwhile."""
+    rows = database.fetch_all(
+        connection,
+        f"SELECT o.id, o.active_key FROM {RUN} r JOIN {RUN} o ON o.workflow = r.workflow AND o.active_key = r.own_active_key"
+        " WHERE r.id = %s",
+        [dialect.key(connection, run_id)],
+    )
+    if rows:
+        raise InvalidState(
+            f"Run {run_id} can't be retried: its active key {rows[0][1]!r} is taken by run {dialect.run_id(rows[0][0])}, which"
+            " has not ended."
+        )
+
+
+def cancel(connection: BaseDatabaseWrapper, run_id: UUID, reason: str = "", by: str = "", cause: str = "") -> bool:
     """Cancel a run that has not ended; whether this call did it. Canceling what is canceled or canceling is quiet.
+
+    `cause`: the reason again, where it is the engine that cancels.
 
     A run that a worker executes is canceling from now on, and canceled once the worker has released it. Raises
     `InvalidState` for a run that succeeded or failed.
     """
     status = ""
     for _ in range(_LOOKS):
-        if database.retrying(connection, lambda: _cancel(connection, run_id, reason, by)):
+        if database.retrying(connection, lambda: _cancel(connection, run_id, reason, by, cause)):
             return True
         status = _status(connection, run_id)
         if status in (Status.CANCELING, Status.CANCELED):
@@ -67,26 +101,143 @@ def cancel(connection: BaseDatabaseWrapper, run_id: UUID, reason: str = "", by: 
     raise InvalidState(f"Run {run_id} can't be canceled: it has {status}.")
 
 
-def _cancel(connection: BaseDatabaseWrapper, run_id: UUID, reason: str, by: str) -> bool:
+def pause(connection: BaseDatabaseWrapper, run_id: UUID, reason: str = "", by: str = "") -> bool:
+    """Pause a run that has not ended; whether this call did it. Pausing what is paused or pausing is quiet.
+
+    One that a worker executes is running still, and paused once the worker has released it. Raises `InvalidState` for a run
+    that has ended or is canceling.
+    """
+    status = ""
+    for _ in range(_LOOKS):
+        if database.retrying(connection, lambda: _pause(connection, run_id, reason, by)):
+            return True
+        status = _standing(connection, run_id)
+        if status in (Status.PAUSED, moves.IS_PAUSING):
+            return False
+        if status not in PAUSABLE:
+            break
+    raise InvalidState(f"Run {run_id} can't be paused: it {_is(status)}.")
+
+
+def _pause(connection: BaseDatabaseWrapper, run_id: UUID, reason: str, by: str) -> bool:
+    key = dialect.key(connection, run_id)
+    rows = database.fetch_all(
+        connection, f"SELECT {dialect.now(connection)}, {lines.COLUMNS} FROM {RUN} WHERE id = %s", [key]
+    )
+    if not rows:
+        return False
+    now, *limits = rows[0]
+    why = "pause_reason = %s, paused_by = %s, paused_at = %s"
+    values = [reason, by[:MAX_LENGTH], dialect.date_value(connection, int(now))]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {RUN} SET {moves.paused()}, {why} WHERE id = %s AND status IN {_FREE_TO_PAUSE}", [*values, key]
+        )
+        if cursor.rowcount:
+            lines.promote_after_commit(connection, lines.names(*limits))
+            return True
+        cursor.execute(
+            f"UPDATE {RUN} SET {why} WHERE id = %s AND status = 'running' AND paused_at IS NULL", [*values, key]
+        )
+        return bool(cursor.rowcount)
+
+
+def resume(connection: BaseDatabaseWrapper, run_id: UUID) -> bool:
+    """Let a paused run go on, and one whose queue or workflow is paused: until it ends no such pause holds it. Whether this
+    call did it: nothing changes in a run that is held by neither, or is canceling. Raises `InvalidState` for one that has
+    ended."""
+    if database.retrying(connection, lambda: _resume(connection, run_id)):
+        return True
+    status = _standing(connection, run_id)
+    if status not in ACTIVE and status != moves.IS_PAUSING:
+        raise InvalidState(f"Run {run_id} can't be resumed: it {_is(status)}.")
+    return False
+
+
+def _resume(connection: BaseDatabaseWrapper, run_id: UUID) -> bool:
+    key = dialect.key(connection, run_id)
+    is_held, limits = pauses.hold(connection, run_id)
+    exempt, values = ("pause_exempt = %s", [True]) if is_held else ("", [])
+    ready = moves.ready(dialect.now(connection))
+    moved = [
+        (f"{ready}, {moves.NO_PAUSE}", "status = 'paused'"),
+        (moves.NO_PAUSE, "status = 'running' AND paused_at IS NOT NULL"),
+    ]
+    # A workflow or a queue holds it, and nothing else: parked, or in whichever state it is.
+    lets_through = [(ready, f"status = 'pending' AND phase = {PARKED}"), ("", f"status IN {_HELD_BY_PAUSES}")]
+    with connection.cursor() as cursor:
+        for move, condition in [*moved, *(lets_through if exempt else [])]:
+            also = f"{move}, {exempt}" if move and exempt else move or exempt
+            cursor.execute(f"UPDATE {RUN} SET {also} WHERE id = %s AND {condition}", [*values, key])
+            if cursor.rowcount:
+                lines.promote_after_commit(connection, limits)
+                return True
+    return False
+
+
+def _cancel(connection: BaseDatabaseWrapper, run_id: UUID, reason: str, by: str, cause: str) -> bool:
     key = dialect.key(connection, run_id)
     now = dialect.date_value(connection, database.read_clock(connection))
     # The error, if any, is that of an attempt of the whole run before: it is not why the run ended, so that a retry must
     # not look for it.
     why, values = (
-        f"{_NO_ERROR}, cancel_reason = %s, canceled_by = %s",
-        [reason, by[:MAX_LENGTH]],
+        f"{_NO_ERROR}, {moves.NO_PAUSE}, cancel_reason = %s, canceled_by = %s, cancel_cause = %s",
+        [reason, by[:MAX_LENGTH], cause],
     )
+    without_children, its_key = moves.has_no_open_children(connection, run_id)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {RUN} SET {moves.finishing()}, {why} WHERE id = %s AND status IN ('pending', 'sleeping')",
-            [Status.CANCELED, now, *values, key],
+            f"UPDATE {RUN} SET {moves.finishing()}, {why} WHERE id = %s AND status IN {_FREE} AND {without_children}",
+            [Status.CANCELED, now, *values, key, *its_key],
         )
         if cursor.rowcount:
             return True
         cursor.execute(
             f"UPDATE {RUN} SET status = 'canceling', {why} WHERE id = %s AND status = 'running'", [*values, key]
         )
+        if cursor.rowcount:
+            return True
+        # Its children are canceled once this is committed, and the last of them finishes it.
+        cursor.execute(
+            f"UPDATE {RUN} SET {moves.canceling(dialect.now(connection))}, {why} WHERE id = %s AND status IN {_FREE}",
+            [*values, key],
+        )
         return bool(cursor.rowcount)
+
+
+def cancel_if_possible(connection: BaseDatabaseWrapper, run_id: UUID, cause: str) -> bool:
+    """Cancel a run for its parent; whether this call did it. One that has ended stays as it is."""
+    try:
+        return cancel(connection, run_id, cause, cause=cause)
+    except InvalidState:
+        return False
+
+
+def end_canceling(connection: BaseDatabaseWrapper, run_id: UUID) -> bool:
+    """End a canceling run that nobody holds, whose children have ended; whether this call did it."""
+
+    def finish() -> bool:
+        now = dialect.date_value(connection, database.read_clock(connection))
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"UPDATE {RUN} SET {moves.finishing()} WHERE id = %s AND status = 'canceling' AND worker_id IS NULL",
+                [Status.CANCELED, now, dialect.key(connection, run_id)],
+            )
+            return bool(cursor.rowcount)
+
+    return database.retrying(connection, finish)
+
+
+def cancel_free(connection: BaseDatabaseWrapper, ids: Sequence[Any], cause: str) -> None:
+    """Cancel those of these runs that nobody holds, by one statement; they have no children."""
+    now = dialect.date_value(connection, database.read_clock(connection))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {RUN} SET {moves.finishing()}, {_NO_ERROR}, {moves.NO_PAUSE}, cancel_reason = %s, cancel_cause = %s,"
+            " canceled_by = ''"
+            f" WHERE id IN ({dialect.marks(ids)}) AND status IN {_FREE}",
+            [Status.CANCELED, now, cause, cause, *ids],
+        )
 
 
 def failures_to_reset(connection: BaseDatabaseWrapper, run_id: UUID) -> list[str]:
@@ -106,10 +257,44 @@ def failures_to_reset(connection: BaseDatabaseWrapper, run_id: UUID) -> list[str
             )
             parameters = [*steps, dialect.key(connection, run_id), *steps]
         cursor.execute(
-            f"SELECT name, position, after, context FROM {STEP} WHERE run_id = %s{condition}",
+            f"SELECT name, position, after, context, kind FROM {STEP} WHERE run_id = %s{condition}",
             [dialect.key(connection, run_id), *parameters],
         )
-        return order.failures([Place.read(*row) for row in cursor.fetchall()], steps)
+        rows = cursor.fetchall()
+    found = order.failures([Place.read(*row[:4]) for row in rows], steps)
+    names = set(found)
+    invoked = [row[0] for row in rows if row[4] == "invoke" and row[0] in names and contexts.read(row[3]).get("child")]
+    if invoked:
+        _check_children(connection, run_id, invoked)
+    return found
+
+
+def _check_children(connection: BaseDatabaseWrapper, run_id: UUID, names: Sequence[str]) -> None:
+    """Raise `InvalidState` if one of the children that failed for these records can't be retried: they are retried with it."""
+    names = names[:_MOST_CHECKED]
+    item = dialect.joined(connection, "parent_step", "'#'", "parent_item")
+    name = f"CASE WHEN parent_item = '' THEN parent_step ELSE {item} END"
+    rows = database.fetch_all(
+        connection,
+        f"SELECT {name}, id, status FROM {RUN} WHERE parent_id = %s AND parent_item IS NOT NULL AND {name} IN"
+        f" ({dialect.marks(names)})",
+        [dialect.key(connection, run_id), *names],
+    )
+    refusals = [f"the run of {name!r} is gone" for name in names if name not in {row[0] for row in rows}]
+    for step, value, status in rows:
+        child = dialect.run_id(value)
+        if status == Status.CANCELING:
+            refusals.append(f"{step!r}: {_why_canceling(connection, child)}")
+        elif status in RETRYABLE:
+            try:
+                failures_to_reset(connection, child)
+            except InvalidState as error:
+                refusals.append(f"{step!r}: run {child}: {error}")
+    if refusals:
+        raise InvalidState(
+            f"Run {run_id} can't be retried, since runs that it has invoked can't be: {'; '.join(refusals)}. "
+            "retry(from_step=…) lets the step invoke another run."
+        )
 
 
 # Making a run pending again comes first in the transaction of a retry: the UPDATE locks the row, so that no claim takes the
@@ -124,35 +309,71 @@ def failures_to_reset(connection: BaseDatabaseWrapper, run_id: UUID) -> list[str
 def _make_pending(connection: BaseDatabaseWrapper, run_id: UUID) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {RUN} SET {moves.ready(dialect.now(connection))}, attempts = 1, attempting_since_us = NULL,"
-            " recoveries = 0, recovery_mark = 0, generation = generation + 1, finished_at = NULL, output = NULL,"
-            " cancel_reason = '', canceled_by = ''"
+            f"UPDATE {RUN} SET {moves.ready(dialect.now(connection), is_new=True)}, active_key = own_active_key,"
+            " attempts = 1, attempting_since_us = NULL, recoveries = 0, recovery_mark = 0, generation = generation + 1,"
+            " finished_at = NULL, output = NULL,"
+            " cancel_reason = '', cancel_cause = '', canceled_by = '', open_schedule = schedule, pause_exempt = %s,"
+            # The clocks begin anew: that of the timeout with the next claim, the other one only where there was none.
+            f" expires_at_us = CASE WHEN started_at IS NULL THEN {dialect.now(connection)} + start_within_us END"
             f" WHERE id = %s AND status IN ({dialect.marks(RETRYABLE)})",
-            [dialect.key(connection, run_id), *RETRYABLE],
+            [False, dialect.key(connection, run_id), *RETRYABLE],
         )
         if cursor.rowcount:
             return
     status = _status(connection, run_id)
     if status == Status.CANCELING:
         raise InvalidState(_why_canceling(connection, run_id))
+    if status == Status.PAUSED:
+        raise InvalidState(f"Run {run_id} can't be retried: it is paused. Resume it.")
     raise InvalidState(f"Run {run_id} can't be retried: it is {status}. Only failed and canceled runs can.")
 
 
+def _open_again(connection: BaseDatabaseWrapper, run_id: UUID) -> None:
+    """Let the parent of a run that goes on wait for it once more, where it still waits and has not ended. (A parent that goes
+    on later opens what it waits for itself.)"""
+    key = dialect.key(connection, run_id)
+    rows = database.fetch_all(
+        connection,
+        f"SELECT 1 FROM {RUN} c JOIN {RUN} p ON p.id = c.parent_id JOIN {STEP} s ON s.run_id = p.id AND s.name ="
+        f" c.parent_step WHERE c.id = %s AND c.parent_item IS NOT NULL AND p.phase <> {ENDED} AND s.status = 'waiting'",
+        [key],
+    )
+    if rows:
+        with connection.cursor() as cursor:
+            cursor.execute(f"UPDATE {RUN} SET open_parent_id = parent_id WHERE id = %s", [key])
+
+
 def _why_canceling(connection: BaseDatabaseWrapper, run_id: UUID) -> str:
-    """What keeps a canceled run from being retried: a step of it that a worker still executes."""
+    """What keeps a canceled run from being retried: a step of it that a worker still executes, or runs that it has invoked."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT r.current_step, w.host, w.pid FROM {RUN} r LEFT JOIN {WORKER} w ON w.id = r.worker_id WHERE r.id = %s",
+            f"SELECT r.current_step, w.host, w.pid, r.claim_token FROM {RUN} r LEFT JOIN {WORKER} w ON w.id = r.worker_id"
+            " WHERE r.id = %s",
             [dialect.key(connection, run_id)],
         )
-        step, host, pid = cursor.fetchone() or ("", None, None)
+        step, host, pid, token = cursor.fetchone() or ("", None, None, None)
+        if token is None:
+            return f"Run {run_id} can't be retried yet: it is canceling until the runs that it has invoked have ended."
     worker = f"worker {host}:{pid}" if host else "a worker"
     what = f"step {step!r}" if step else "it"
     return f"Run {run_id} can't be retried yet: it is canceling, and {worker} still executes {what}."
 
 
+def _is(status: str) -> str:
+    """How a message says that a run is in a status."""
+    return f"has {status}" if status in (Status.SUCCEEDED, Status.FAILED) else f"is {status}"
+
+
 def _status(connection: BaseDatabaseWrapper, run_id: UUID) -> str:
+    return _read(connection, run_id, "status")
+
+
+def _standing(connection: BaseDatabaseWrapper, run_id: UUID) -> str:
+    return _read(connection, run_id, moves.standing())
+
+
+def _read(connection: BaseDatabaseWrapper, run_id: UUID, what: str) -> str:
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT status FROM {RUN} WHERE id = %s", [dialect.key(connection, run_id)])
+        cursor.execute(f"SELECT {what} FROM {RUN} WHERE id = %s", [dialect.key(connection, run_id)])
         row = cursor.fetchone()
     return str(row[0]) if row else "gone"

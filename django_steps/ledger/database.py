@@ -129,6 +129,34 @@ def limit_lock_waits(connection: BaseDatabaseWrapper, seconds: float) -> None:
             cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {max(1, round(seconds))}")
 
 
+def statement_limit(connection: Any) -> str | None:
+    """PostgreSQL: how long a statement of the open transaction may take, as it is set. None where none can be limited."""
+    if connection.vendor != "postgresql":
+        return None
+    with connection.connection.cursor() as cursor:
+        cursor.execute("SHOW statement_timeout")
+        return str(cursor.fetchone()[0])
+
+
+def limit_statements(connection: Any, limit: int | str) -> None:
+    """PostgreSQL: bound how long each further statement of the open transaction may take, in milliseconds. A transaction that
+    has failed stays as it is, and a savepoint that is rolled back brings back what was before it."""
+    raw = connection.connection
+    if raw is None or raw.closed or raw.info.transaction_status != _IN_TRANSACTION:
+        return
+    with raw.cursor() as cursor:
+        cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(limit)])
+
+
+_IN_TRANSACTION = 2  # libpq's PQTRANS_INTRANS
+_CANCELED_SQLSTATE = "57014"  # query_canceled
+
+
+def is_statement_timeout(error: BaseException) -> bool:
+    """Whether PostgreSQL has broken a statement off."""
+    return getattr(error.__cause__, "sqlstate", None) == _CANCELED_SQLSTATE
+
+
 def check_constraints(connection: Any, tables: Collection[str] | None = None) -> None:
     """Raise `IntegrityError` for a deferred constraint that a commit would find violated; changes nothing.
 

@@ -7,7 +7,8 @@ decides that by vendor.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from datetime import UTC
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -36,10 +37,19 @@ def now(connection: BaseDatabaseWrapper) -> str:
     return f"({expression} + {clock.offset_us})" if clock.offset_us else expression
 
 
+def one_of(connection: BaseDatabaseWrapper, ids: Sequence[Any]) -> tuple[str, Sequence[Any]]:
+    """SQL for: it is one of these ids, of which there may be a thousand; and its parameters."""
+    if connection.vendor == "postgresql":  # whose client would look through as many marks
+        return "= ANY(%s)", [list(ids)]
+    return f"IN ({marks(ids)})", ids
+
+
 def date_value(connection: BaseDatabaseWrapper, microseconds: int | None) -> Any:
     """A machine time as the parameter of a DateTimeField's column."""
     if microseconds is None:
         return None
+    if connection.vendor == "sqlite" and connection.timezone is UTC:  # as Django does it, in a tenth of the time
+        return clock.utc_text(microseconds)
     return connection.ops.adapt_datetimefield_value(clock.to_datetime(microseconds))
 
 
@@ -72,12 +82,20 @@ def marks(values: Collection[Any]) -> str:
     return ", ".join(["%s"] * len(values))
 
 
-def locking(connection: BaseDatabaseWrapper, *, wait: bool = False) -> str:
+def locking(connection: BaseDatabaseWrapper, *, wait: bool = False, of: str = "") -> str:
     """Lock the rows that can be locked and leave out the others; `wait`: or wait for them. SQLite locks the whole file
-    instead."""
+    instead. `of`: the table whose rows are meant, where PostgreSQL would lock those of subqueries as well."""
     if not connection.features.has_select_for_update:
         return ""
-    return " FOR UPDATE" if wait else " FOR UPDATE SKIP LOCKED"
+    table = f" OF {of}" if of and connection.vendor == "postgresql" else ""
+    return f" FOR UPDATE{table}" if wait else f" FOR UPDATE{table} SKIP LOCKED"
+
+
+def keeping(connection: BaseDatabaseWrapper) -> str:
+    """Lock a row that is about to be changed, and wait for it. PostgreSQL lets rows that refer to it be written meanwhile."""
+    if not connection.features.has_select_for_update:
+        return ""
+    return " FOR NO KEY UPDATE" if connection.vendor == "postgresql" else " FOR UPDATE"
 
 
 def sharing(connection: BaseDatabaseWrapper, *, skip: bool = False) -> str:
@@ -91,3 +109,44 @@ def _sharing(vendor: str, mariadb: bool, skip: bool) -> str:
         return ""
     clause = " LOCK IN SHARE MODE" if mariadb else " FOR SHARE"
     return clause + (" SKIP LOCKED" if skip else "")
+
+
+def typed(connection: BaseDatabaseWrapper, type_: str) -> str:
+    """A placeholder for a value of this type of PostgreSQL's, where a statement doesn't say it otherwise."""
+    return f"%s::{type_}" if connection.vendor == "postgresql" else "%s"
+
+
+def contains(connection: BaseDatabaseWrapper, text: str, part: str) -> str:
+    """SQL for: `part` is in `text`, character by character; both are SQL."""
+    if connection.vendor == "postgresql":
+        return f"strpos({text}, {part}) > 0"
+    return f"instr({text}, {part}) > 0"
+
+
+def by_index(connection: BaseDatabaseWrapper, index: str) -> str:
+    """After the name of a table: read it through this index. PostgreSQL chooses well by itself; the others know too little of
+    what is in a table, and would rather sort much, or walk over it in the order that is asked for."""
+    return {"sqlite": f" INDEXED BY {index}", "mysql": f" FORCE INDEX ({index})"}.get(connection.vendor, "")
+
+
+def is_false(connection: BaseDatabaseWrapper, column: str) -> str:
+    """SQL for: it is false. As the condition of a partial index says it; with a parameter SQLite would not use that."""
+    return f"{column} = 0" if connection.vendor == "mysql" else f"NOT {column}"
+
+
+def between_line_feeds(connection: BaseDatabaseWrapper, text: str) -> str:
+    """SQL for a text between two line feeds."""
+    if connection.vendor == "mysql":
+        return f"CONCAT('\n', {text}, '\n')"
+    line_feed = "chr(10)" if connection.vendor == "postgresql" else "char(10)"
+    return f"{line_feed} || {text} || {line_feed}"
+
+
+def least(connection: BaseDatabaseWrapper, first: str, second: str) -> str:
+    """SQL for the smaller of two values."""
+    return f"{'MIN' if connection.vendor == 'sqlite' else 'LEAST'}({first}, {second})"
+
+
+def joined(connection: BaseDatabaseWrapper, *texts: str) -> str:
+    """SQL for these texts, which are SQL, one after the other."""
+    return f"CONCAT({', '.join(texts)})" if connection.vendor == "mysql" else f"({' || '.join(texts)})"

@@ -34,11 +34,12 @@ class Holding:
 
 @dataclass(slots=True)
 class Renewal:
-    """What a renewal found: these leases are good again, these claims are another's, these runs are canceled."""
+    """What a renewal found: these leases are good again, these claims are another's, and in these runs nothing further is to
+    begin: they are canceled, or to be paused."""
 
     renewed: set[UUID] = field(default_factory=set)
     lost: set[UUID] = field(default_factory=set)
-    canceled: set[UUID] = field(default_factory=set)
+    halted: set[UUID] = field(default_factory=set)
 
 
 def renew(connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holding], lease_us: int) -> Renewal:
@@ -51,7 +52,7 @@ def renew(connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holding], lea
         return found
 
     def transaction() -> None:
-        found.renewed, found.lost, found.canceled = set(), set(), set()
+        found.renewed, found.lost, found.halted = set(), set(), set()
         with database.writing(connection):
             _look(connection, holdings, found)
             if found.renewed:
@@ -82,7 +83,7 @@ def renew_waiting(connection: BaseDatabaseWrapper, run_id: UUID, holding: Holdin
 
 
 def check(connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holding]) -> Renewal:
-    """Look, without locking anything, for runs that were lost or canceled: one statement."""
+    """Look, without locking anything, for runs that were lost, canceled or paused: one statement."""
     found = Renewal()
     if holdings:
         _look(connection, holdings, found, lock=False)
@@ -90,13 +91,23 @@ def check(connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holding]) -> 
 
 
 def enter_step(connection: BaseDatabaseWrapper, run_id: UUID, token: int, name: str) -> bool:
-    """Write which step a run is about to execute; whether the claim still stands."""
+    """Write which step a run is about to execute; whether it may begin."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {RUN} SET current_step = %s WHERE id = %s AND claim_token = %s AND status = 'running'",
+            f"UPDATE {RUN} SET current_step = %s"
+            " WHERE id = %s AND claim_token = %s AND status = 'running' AND paused_at IS NULL",
             [name, dialect.key(connection, run_id), token],
         )
         return bool(cursor.rowcount)
+
+
+def note_overdue(connection: BaseDatabaseWrapper, run_id: UUID, token: int, text: str) -> None:
+    """Write which step of a held run is overdue; an empty text: none is any more."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {RUN} SET overdue = %s WHERE id = %s AND claim_token = %s",
+            [text, dialect.key(connection, run_id), token],
+        )
 
 
 def beat(connection: BaseDatabaseWrapper, worker_id: int) -> None:
@@ -114,23 +125,24 @@ def _look(
     wait: bool = False,
 ) -> None:
     ids = [dialect.key(connection, run_id) for run_id in sorted(holdings)]
+    one_of, parameters = dialect.one_of(connection, ids)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT id, claim_token, status, phase FROM {RUN} WHERE id IN ({dialect.marks(ids)}) ORDER BY id"
+            f"SELECT id, claim_token, status, phase, paused_at FROM {RUN} WHERE id {one_of} ORDER BY id"
             f"{dialect.locking(connection, wait=wait) if lock else ''}",
-            ids,
+            parameters,
         )
         rows = cursor.fetchall()
     if not lock:  # what a lock leaves out is missing, too
         found.lost |= holdings.keys() - {dialect.run_id(row[0]) for row in rows}
-    for value, token, status, phase in rows:
+    for value, token, status, phase, paused_at in rows:
         run_id = dialect.run_id(value)
         if token != holdings[run_id].token or phase != TIMED:
             found.lost.add(run_id)
             continue
         found.renewed.add(run_id)
-        if status != "running":
-            found.canceled.add(run_id)
+        if status != "running" or paused_at is not None:
+            found.halted.add(run_id)
 
 
 def _extend(connection: BaseDatabaseWrapper, holdings: Mapping[UUID, Holding], lease_us: int) -> None:

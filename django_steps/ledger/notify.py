@@ -6,6 +6,7 @@ import logging
 import time
 
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.transaction import TransactionManagementError
 
 from ..core.repeated import Repeated
 
@@ -17,6 +18,14 @@ CHANNEL = "django_steps"
 INTERVAL = 0.010
 
 _last_sent: dict[str, float] = {}
+
+
+def ensure_possible(connection: BaseDatabaseWrapper) -> None:
+    """Raise `TransactionManagementError` where nothing can be done after the commit: without autocommit, outside `atomic()`."""
+    if not connection.get_autocommit() and not connection.in_atomic_block:
+        raise TransactionManagementError(
+            "Autocommit is off, so that nothing can be done after the commit, and no worker would hear of it. Use atomic()."
+        )
 
 
 def workers(connection: BaseDatabaseWrapper) -> None:

@@ -9,11 +9,15 @@
 - Branches that are executed side by side don't see each other's outcomes. So where B was called in a branch that A is not
   in, it counts what was known where that branch was called: its *entry*.
 - A failure is *handled* if another step is later than it.
+- The position of a step that an async body canceled counts as known once the cancellation has reached the body. It was
+  *noticed* if another step is later than it: the body has gone on without its outcome. Siblings that a task group canceled
+  for a failure were called before that failure was known, and so are not later than it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..errors import FailureWasHandled
@@ -76,9 +80,15 @@ def details(levels: Sequence[Level], group: str) -> dict[str, Any]:
     return said
 
 
-def context_of(levels: Sequence[Level], group: str) -> str | None:
-    """The text of a context that says nothing else."""
+@lru_cache(maxsize=64)
+def place_text(levels: tuple[Level, ...], group: str) -> str | None:
+    """The text of a context that says only this: the same for all items of a map."""
     return contexts.write(details(levels, group))
+
+
+def context_of(levels: Sequence[Level], group: str, said: Mapping[str, Any] | None = None) -> str | None:
+    """The text of a context that says this, and nothing else but `said`."""
+    return contexts.write({**(said or {}), **details(levels, group)})
 
 
 def failures(places: Iterable[Place], steps: Collection[str]) -> list[str]:
@@ -96,10 +106,22 @@ def failures(places: Iterable[Place], steps: Collection[str]) -> list[str]:
             others.append(place)
     known = _most_known(others)
     for failed in first.values():
-        branches = ("", *(level.branch for level in failed.levels))
-        if any(known.get(branch, -1) >= failed.position for branch in branches):
+        if _is_known(failed, known):
             raise FailureWasHandled(failed.name, [place.name for place in others if place.is_later(failed)])
     return found
+
+
+def unnoticed(places: Iterable[Place], canceled: Collection[str]) -> list[str]:
+    """Those of `canceled` that none of the places is later than, in order: no step was called without their outcomes."""
+    places = sorted(places, key=lambda place: place.position)
+    known = _most_known(places)
+    return [place.name for place in places if place.name in canceled and not _is_known(place, known)]
+
+
+def _is_known(place: Place, known: Mapping[str, int]) -> bool:
+    """Whether anything is later than this, by what `_most_known()` says of others. It is never later than itself."""
+    branches = ("", *(level.branch for level in place.levels))
+    return any(known.get(branch, -1) >= place.position for branch in branches)
 
 
 def _most_known(places: Iterable[Place]) -> dict[str, int]:
@@ -119,11 +141,19 @@ def _most_known(places: Iterable[Place]) -> dict[str, int]:
     return known
 
 
-def reset_with(places: Sequence[Place], path: str) -> tuple[set[str], set[str]] | None:
-    """What is reset where a run is to go on from `path`, a step, a branch or a map: the names of the records to delete, and
-    the groups in which failures are reset. None: nothing is recorded at that path.
+class Reset(NamedTuple):
+    """What is reset where a run is to go on from a step, a branch or a map: the names of the records to delete, those among
+    them that are later than it, and the groups in which failures are reset."""
 
-    The first are itself and what is in it, what is later, and the outcomes of the branches and groups that it is in.
+    names: set[str]
+    later: set[str]
+    groups: set[str]
+
+
+def reset_with(places: Sequence[Place], path: str) -> Reset | None:
+    """What is reset where a run is to go on from `path`; None: nothing is recorded at that path.
+
+    What is deleted is itself and what is in it, what is later, and the outcomes of the branches and groups that it is in.
     """
     inside = [place for place in places if place.is_in(path)]
     if not inside:
@@ -133,8 +163,9 @@ def reset_with(places: Sequence[Place], path: str) -> tuple[set[str], set[str]] 
     levels = _levels_around(itself, path)
     groups = {level.group for level in levels} | ({itself.group} if itself.name == path else _group_of(itself, path))
     groups.discard("")
-    names = {place.name for place in inside} | {place.name for place in places if place.is_later(first)}
-    return names | {level.branch for level in levels} | groups, groups
+    later = {place.name for place in places if place.is_later(first)}
+    names = {place.name for place in inside} | later | {level.branch for level in levels} | groups
+    return Reset(names, later, groups)
 
 
 def _group_of(place: Place, path: str) -> set[str]:

@@ -1,4 +1,5 @@
-"""Deleting finished runs with their steps, in small batches that hold no lock for long.
+"""Deleting finished runs with their steps and events, and old events of keys that no run has, in small batches that hold no
+lock for long.
 
 Not here: runs at which rows of others point (`models/deleting.py`).
 """
@@ -13,10 +14,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core.states import FINISHED
 from . import database, dialect
-from .tables import RUN, STEP
+from .tables import EVENT, RUN, STEP
 
 BATCH = 200
 STEPS_AT_ONCE = 5000  # a batch whose runs have more steps than this is made smaller
+_EVENTS_AT_ONCE = 500
 
 
 class Place(NamedTuple):
@@ -35,9 +37,75 @@ def prune(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str] 
         if ids:
             marks = dialect.marks(ids)
             cursor.execute(f"DELETE FROM {STEP} WHERE run_id IN ({marks})", ids)
-            cursor.execute(f"UPDATE {RUN} SET restart_of_id = NULL WHERE restart_of_id IN ({marks})", ids)
+            _delete_events(connection, ids)
+            for link in ("restart_of_id", "continued_as_id"):
+                cursor.execute(f"UPDATE {RUN} SET {link} = NULL WHERE {link} IN ({marks})", ids)
             cursor.execute(f"DELETE FROM {RUN} WHERE id IN ({marks})", ids)
     return len(ids)
+
+
+def _delete_events(connection: BaseDatabaseWrapper, ids: Sequence[Any]) -> None:
+    """Delete what was sent to runs, and by their keys before they existed: the next run with such a key would take that."""
+    key, marks = connection.ops.quote_name("key"), dialect.marks(ids)
+    sent = database.fetch_all(
+        connection,
+        f"SELECT e.id FROM {EVENT} e WHERE e.run_id IN ({marks}) UNION ALL SELECT e.id FROM {RUN} r CROSS JOIN {EVENT} e"
+        f" WHERE r.id IN ({marks}) AND e.workflow = r.workflow AND e.{key} = r.{key} AND e.run_id IS NULL"
+        # By its active key only what it took itself: the rest is for the next run that is active under it.
+        f" UNION ALL SELECT e.id FROM {RUN} r CROSS JOIN {EVENT} e WHERE r.id IN ({marks}) AND e.workflow = r.workflow"
+        f" AND e.{key} = r.own_active_key AND e.run_id IS NULL AND e.consumed_at BETWEEN r.created_at AND r.finished_at",
+        [*ids, *ids, *ids],
+    )
+    _delete_by_number(connection, [row[0] for row in sent])
+
+
+def _delete_by_number(connection: BaseDatabaseWrapper, numbers: Sequence[int], condition: str = "") -> int:
+    deleted = 0
+    with connection.cursor() as cursor:
+        for start in range(0, len(numbers), _EVENTS_AT_ONCE):
+            some = numbers[start : start + _EVENTS_AT_ONCE]
+            cursor.execute(f"DELETE FROM {EVENT} WHERE id IN ({dialect.marks(some)}){condition}", some)
+            deleted += cursor.rowcount
+    return deleted
+
+
+class EventPlace(NamedTuple):
+    """Where an event is in the order in which old ones are looked at; `sent_at` is as the database gave it."""
+
+    sent_at: Any
+    number: int
+
+
+def prune_events(
+    connection: BaseDatabaseWrapper, before: int, after: EventPlace | None = None
+) -> tuple[int, EventPlace | None]:
+    """Look at a batch of events that were sent before a machine time by a key, while no run had it, and that no wait has taken;
+    delete those whose key has no run now. Returns how many, and where to go on; None: that was the last batch."""
+    key = connection.ops.quote_name("key")
+    condition, parameters = "e.sent_at < %s", [dialect.date_value(connection, before)]
+    if after is not None:
+        condition += " AND e.sent_at >= %s AND (e.sent_at > %s OR e.id > %s)"
+        parameters += [after.sent_at, after.sent_at, after.number]
+    rows = database.fetch_all(
+        connection,
+        f"SELECT e.id, e.sent_at, r.id FROM {EVENT} e{dialect.by_index(connection, 'django_steps_event_old')}"
+        f" LEFT JOIN {RUN} r ON r.workflow = e.workflow AND r.{key} = e.{key}"
+        f" WHERE e.run_id IS NULL AND e.consumed_at IS NULL AND {condition}"
+        f" ORDER BY e.sent_at, e.id LIMIT {_EVENTS_AT_ONCE}",
+        parameters,
+    )
+    deleted = 0
+    if unclaimed := [number for number, _, run_id in rows if run_id is None]:
+        # Asked again where it is deleted: a run may have been started with the key meanwhile. And not what a run may take that
+        # is active under it.
+        still = (
+            f" AND run_id IS NULL AND consumed_at IS NULL AND NOT EXISTS (SELECT 1 FROM {RUN} r"
+            f" WHERE r.workflow = {EVENT}.workflow AND r.{key} = {EVENT}.{key}) AND NOT EXISTS (SELECT 1 FROM {RUN} a"
+            f" WHERE a.workflow = {EVENT}.workflow AND a.active_key = {EVENT}.{key})"
+        )
+        with database.writing(connection):
+            deleted = _delete_by_number(connection, unclaimed, still)
+    return deleted, EventPlace(rows[-1][1], rows[-1][0]) if len(rows) == _EVENTS_AT_ONCE else None
 
 
 def oldest(
@@ -124,5 +192,9 @@ def _few_enough(connection: BaseDatabaseWrapper, ids: list[Any]) -> list[Any]:
 
 
 def _condition(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str]) -> tuple[str, list[Any]]:
-    condition = f"status IN ({dialect.marks(statuses)}) AND finished_at < %s"
+    """Runs that may go. A child stays as long as its parent does, which may look at it, and retry it."""
+    condition = (
+        f"status IN ({dialect.marks(statuses)}) AND finished_at < %s AND ({RUN}.parent_id IS NULL OR NOT EXISTS"
+        f" (SELECT 1 FROM {RUN} p WHERE p.id = {RUN}.parent_id))"
+    )
     return condition, [*statuses, dialect.date_value(connection, before)]

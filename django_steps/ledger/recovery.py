@@ -56,16 +56,17 @@ def suspect(connection: BaseDatabaseWrapper, ids: Sequence[Any], lease_us: int) 
 
 
 def recover(connection: BaseDatabaseWrapper, ids: Sequence[Any], terms: Terms) -> list[UUID]:
-    """Take runs from workers that did not object: ready again, failed where that happened too often, canceled where
-    somebody has asked for that. Returns those that ended.
+    """Take runs from workers that did not object: ready again, failed where that happened too often, canceled or paused
+    where somebody has asked for that. Returns those that ended.
     """
     if not ids:
         return []
     rows = database.fetch_all(
         connection,
-        f"SELECT r.id, r.status, r.recoveries, r.recovery_mark, {_CURRENT}, r.recovery_log, w.host, w.pid,"
+        f"SELECT r.id, {moves.standing('r.')}, r.recoveries, r.recovery_mark, {_CURRENT}, r.recovery_log, w.host, w.pid,"
         f" (SELECT COUNT(*) + COALESCE(SUM(s.attempts), 0) FROM {STEP} s WHERE s.run_id = r.id),"
-        f" {_LAST}, {dialect.now(connection)}"
+        f" {_LAST}, {dialect.now(connection)}, EXISTS (SELECT 1 FROM {RUN} c WHERE c.open_parent_id = r.id),"
+        " w.executor, w.claims"
         f" FROM {RUN} r LEFT JOIN {WORKER} w ON w.id = r.worker_id WHERE r.id IN ({dialect.marks(ids)})",
         ids,
     )
@@ -74,14 +75,33 @@ def recover(connection: BaseDatabaseWrapper, ids: Sequence[Any], terms: Terms) -
 
 def _recover_one(connection: BaseDatabaseWrapper, row: Sequence[Any], terms: Terms) -> bool:
     """Whether the run may go on."""
-    run_id, status, recoveries, mark, current_step, recovery_log, host, pid, progress, last, now = row
-    # Only a run whose history stands still counts its recoveries: one that gets on may be recovered any number of times.
-    recoveries = recoveries + 1 if mark == int(progress) else 1
+    (
+        run_id,
+        status,
+        recoveries,
+        mark,
+        current_step,
+        recovery_log,
+        host,
+        pid,
+        progress,
+        last,
+        now,
+        has_children,
+        *holder,
+    ) = row
     worker = f"{host}:{pid}" if host else "a worker"
-    entry = {"at": int(now), "worker": worker, "step": current_step}
-    log = [*_entries(recovery_log), entry if current_step else entry | {"after": last or ""}][-KEPT:]
+    log = _entries(recovery_log)
+    if not _is_dispatcher(*holder):  # which has executed nothing: the run has no part in its death
+        # Only a run whose history stands still counts its recoveries: one that gets on may be recovered any number of times.
+        recoveries = recoveries + 1 if mark == int(progress) else 1
+        entry = {"at": int(now), "worker": worker, "step": current_step}
+        log = [*log, entry if current_step else entry | {"after": last or ""}][-KEPT:]
     counts = [recoveries, int(progress), json.dumps(log)]
     finished_at = dialect.date_value(connection, int(now))
+    if status == Status.CANCELING and has_children:  # as whoever cancels a run that nobody holds leaves it
+        _move(connection, run_id, moves.canceling(dialect.now(connection)), [], counts)
+        return True
     if status == Status.CANCELING:  # its body is not called again
         _move(connection, run_id, _FINISHED, [Status.CANCELED, finished_at], counts)
         return False
@@ -89,8 +109,13 @@ def _recover_one(connection: BaseDatabaseWrapper, row: Sequence[Any], terms: Ter
         error = _died_error(recoveries, current_step, last or "", worker)
         _move(connection, run_id, _FAILED, [Status.FAILED, finished_at, error.text, *error.columns], counts)
         return False
-    _move(connection, run_id, moves.ready(dialect.now(connection)), [], counts)
+    move = moves.ready_again(dialect.now(connection)) if status == Status.RUNNING else moves.paused()
+    _move(connection, run_id, move, [], counts)
     return True
+
+
+def _is_dispatcher(executor: str | None, claims: bool | None) -> bool:
+    return bool(claims) and executor != "threads"
 
 
 def _entries(text: str) -> list[dict[str, Any]]:
@@ -107,7 +132,7 @@ def _entries(text: str) -> list[dict[str, Any]]:
 
 # The token goes: what the worker that was lost still asks for is refused.
 _FINISHED = f"{moves.finishing()}, claim_token = NULL"
-_FAILED = f"{_FINISHED}, error = %s, error_type = %s, failed_step = %s"
+_FAILED = f"{_FINISHED}, {moves.NO_PAUSE}, error = %s, error_type = %s, failed_step = %s"
 
 
 def _move(connection: BaseDatabaseWrapper, run_id: Any, move: str, values: list[Any], counts: list[Any]) -> None:

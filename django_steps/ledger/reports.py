@@ -5,6 +5,7 @@ Every statement here stops at a limit or jumps through an index; none walks over
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -12,8 +13,8 @@ from uuid import UUID
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core.states import ACTIVE, FINISHED
-from . import dialect
-from .tables import READY, RUN, TIMED, UNKNOWN
+from . import dialect, moves
+from .tables import PARKED, READY, RUN, TIMED, UNKNOWN
 
 _READY_LOOKED_AT = 100_000
 
@@ -50,7 +51,10 @@ def count_by_status(connection: BaseDatabaseWrapper, cap: int) -> dict[str, int]
     """
     statements = [
         f"SELECT 'ready', 'pending', COUNT(*) FROM (SELECT 1 AS one FROM {RUN} WHERE phase = {READY} LIMIT {int(cap)}) a",
+        f"SELECT 'line', 'pending', COUNT(*) FROM (SELECT 1 AS one FROM {RUN} WHERE line_key IS NOT NULL LIMIT {int(cap)}) l",
         f"SELECT 'unknown', 'unknown', COUNT(*) FROM (SELECT 1 AS one FROM {RUN} WHERE phase = {UNKNOWN} LIMIT {int(cap)}) b",
+        f"SELECT 'parked', status, COUNT(*) FROM (SELECT status FROM {RUN} WHERE phase = {PARKED} LIMIT {int(cap)}) e"
+        " GROUP BY status",
         # What is running has its lease at the front of the timed ones, so that it is counted before the sleepers.
         f"SELECT 'timed', status, COUNT(*) FROM (SELECT status FROM {RUN} WHERE phase = {TIMED}"
         f" ORDER BY available_at_us LIMIT {int(cap)}) c GROUP BY status",
@@ -68,7 +72,19 @@ def count_by_status(connection: BaseDatabaseWrapper, cap: int) -> dict[str, int]
         if status in found:  # not where it is damaged
             found[status] += count
     found["pending"] += found["unknown"]
+    if sum(count for place, _status, count in rows if place == "timed") >= cap:
+        found["waiting"] = max(found["waiting"], _waiting_last(connection, cap))
     return found
+
+
+def _waiting_last(connection: BaseDatabaseWrapper, cap: int) -> int:
+    """How many of the timed runs that are due last are waiting: those without a deadline are behind all sleepers."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT COUNT(*) FROM (SELECT status FROM {RUN} WHERE phase = {TIMED} ORDER BY available_at_us DESC"
+            f" LIMIT {int(cap)}) c WHERE status = 'waiting'"
+        )
+        return int(cursor.fetchone()[0])
 
 
 def count_finished(connection: BaseDatabaseWrapper, bounds: Sequence[int], cap: int) -> dict[str, list[int]]:
@@ -88,6 +104,33 @@ def count_finished(connection: BaseDatabaseWrapper, bounds: Sequence[int], cap: 
         for status, number, count in cursor.fetchall():
             found[status][number] = count
     return found
+
+
+def events_waited_for(connection: BaseDatabaseWrapper, looked_at: int = 1000) -> dict[str, int]:
+    """The names of the events that runs wait for, and how many runs wait for each; "" for those that wait for none.
+
+    Of all timed runs those are looked at that are due first, and those that are due last: that is where waits are.
+    """
+    statements = [
+        f"SELECT id, waits_for FROM (SELECT id, status, waits_for FROM {RUN} WHERE phase = {TIMED}"
+        f" ORDER BY available_at_us{order} LIMIT {int(looked_at)}) {name} WHERE status = 'waiting'"
+        for order, name in (("", "a"), (" DESC", "b"))
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(" UNION ".join(statements))
+        found = Counter(name for _id, names in cursor.fetchall() for name in _events(names) or {""})
+    return dict(found)
+
+
+def _events(waits_for: str) -> set[str]:
+    return {name for name in waits_for.split("\n") if name and not name.startswith(moves.CHILDREN)}
+
+
+def has_children(connection: BaseDatabaseWrapper) -> bool:
+    """Whether any run is a child of another."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT 1 FROM {RUN} WHERE parent_id IS NOT NULL LIMIT 1")
+        return cursor.fetchone() is not None
 
 
 def oldest_ready(connection: BaseDatabaseWrapper) -> UUID | None:

@@ -2,11 +2,15 @@
 
 A failed step keeps its row, with its attempts moved to the log: whoever looks at the run sees them later, too. The outcomes
 of branches and maps are deleted: what they say is in the records of their steps and items.
+
+What an async body had canceled is deleted where nothing is later than it: the siblings of a step that failed in a task
+group, or what a timeout that ended the run broke off. What the body went on from, such as with a plan B, stays canceled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -14,12 +18,63 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ..core.states import StepStatus
 from ..errors import UnknownStep
 from ..failures import FailureRecord, append_attempt
-from . import contexts, database, dialect, order
+from . import contexts, database, dialect, order, replacing, taking
 from .order import Place
 from .tables import STEP
 
 _NAMES_AT_ONCE = 500
 _OUTCOMES = ("branch", "map")  # the kinds whose records say how others ended
+
+
+def reset_end(connection: BaseDatabaseWrapper, run_id: UUID, steps: Sequence[str]) -> list[str]:
+    """Let a run go on from where it ended: reset these failures, and forget what was canceled and not noticed.
+
+    Returns the names of the second, whose records are no longer canceled.
+    """
+    forgotten = unnoticed(connection, run_id)  # before the outcomes of branches and maps go, which may be later
+    forget_canceled(connection, run_id, forgotten)
+    reset_failures(connection, run_id, steps)
+    return forgotten
+
+
+def forget_canceled(connection: BaseDatabaseWrapper, run_id: UUID, names: Sequence[str]) -> None:
+    """Forget that these were canceled: they are executed again. But for those whose function had returned before the body
+    canceled them: they have succeeded then, since what they did is done. (Of an atomic step it is committed.)"""
+    key = dialect.key(connection, run_id)
+    with connection.cursor() as cursor:
+        for chunk in _chunks(names):
+            cursor.execute(
+                f"UPDATE {STEP} SET status = 'succeeded' WHERE run_id = %s AND name IN ({dialect.marks(chunk)})"
+                " AND status = 'canceled' AND output IS NOT NULL",
+                [key, *chunk],
+            )
+            # Its run goes on where it is, as after a failure.
+            cursor.execute(
+                f"UPDATE {STEP} SET status = 'retrying', attempts = 0, finished_at = NULL WHERE run_id = %s"
+                f" AND name IN ({dialect.marks(chunk)}) AND status = 'canceled' AND kind = 'invoke'",
+                [key, *chunk],
+            )
+            cursor.execute(
+                f"DELETE FROM {STEP} WHERE run_id = %s AND name IN ({dialect.marks(chunk)}) AND status = 'canceled'",
+                [key, *chunk],
+            )
+
+
+def unnoticed(connection: BaseDatabaseWrapper, run_id: UUID) -> list[str]:
+    """The steps, branches and maps that an async body had canceled, and that nothing is later than, in order."""
+    key = dialect.key(connection, run_id)
+    # What was known in the branches around a record is no more than its `after`. Where nothing was canceled no row is found.
+    rows = database.fetch_all(
+        connection,
+        f"SELECT name, position, after, context, status FROM {STEP} WHERE run_id = %s AND (status = 'canceled' OR after >="
+        f" (SELECT MIN(position) FROM {STEP} WHERE run_id = %s AND status = 'canceled'))",
+        [key, key],
+    )
+    return order.unnoticed([Place.read(*row[:4]) for row in rows], _canceled(rows))
+
+
+def _canceled(rows: Iterable[Sequence[Any]]) -> set[str]:
+    return {row[0] for row in rows if row[4] == StepStatus.CANCELED}
 
 
 def reset_failures(connection: BaseDatabaseWrapper, run_id: UUID, steps: Sequence[str]) -> None:
@@ -51,36 +106,75 @@ def reset_failures(connection: BaseDatabaseWrapper, run_id: UUID, steps: Sequenc
 
 
 def reset_from(connection: BaseDatabaseWrapper, run_id: UUID, paths: Collection[str]) -> None:
-    """Delete the records of these steps, branches or maps and all that are later, and reset the failures beside them.
+    """Delete the records of these steps, branches or maps and all that are later, reset the failures beside them, and forget
+    what was canceled and is noticed by nothing that is left. The events of waits among them can be taken again.
 
     Raises `UnknownStep` for a path at which nothing is recorded.
     """
-    names, failed = found_from(connection, run_id, paths)
-    reset_failures(connection, run_id, [name for name in failed if name not in names])
-    delete(connection, run_id, names)
+    found = _found_from(connection, run_id, paths)
+    reset_failures(connection, run_id, [name for name in found.failed if name not in found.names])
+    forget_canceled(connection, run_id, sorted(found.forgotten - found.names))
+    delete(connection, run_id, found.names)
+    if waits := sorted(found.waits & found.names):
+        taking.release(connection, run_id, waits)
+    if found.has_children:
+        replacing.replace(connection, run_id, found.names - found.around)
 
 
 def found_from(connection: BaseDatabaseWrapper, run_id: UUID, paths: Collection[str]) -> tuple[set[str], list[str]]:
     """What a run that goes on from these paths has to execute again: the names of the records to delete, and of the failures
     to reset. Raises `UnknownStep` for a path at which nothing is recorded."""
+    found = _found_from(connection, run_id, paths)
+    return found.names | found.forgotten, found.failed
+
+
+class _Found(NamedTuple):
+    """What is at some paths or later; what was canceled and is noticed by nothing that is left; the failures to reset; and all
+    waits for events that the run has recorded; whether it has recorded children; and the groups of which only members go."""
+
+    names: set[str]
+    forgotten: set[str]
+    failed: list[str]
+    waits: set[str]
+    has_children: bool
+    around: set[str]
+
+
+def _found_from(connection: BaseDatabaseWrapper, run_id: UUID, paths: Collection[str]) -> _Found:
     rows = database.fetch_all(
         connection,
-        f"SELECT name, position, after, context, status FROM {STEP} WHERE run_id = %s ORDER BY position",
+        f"SELECT name, position, after, context, status, kind FROM {STEP} WHERE run_id = %s ORDER BY position",
         [dialect.key(connection, run_id)],
     )
     places = [Place.read(*row[:4]) for row in rows]
     failed = [place for place, row in zip(places, rows, strict=True) if row[4] == StepStatus.FAILED]
     names: set[str] = set()
+    later: set[str] = set()
     groups: set[str] = set()
+    whole: set[str] = set()
     for path in paths:
         found = order.reset_with(places, path)
         if found is None:
             recorded = ", ".join(repr(place.name) for place in places[:50]) or "none"
             raise UnknownStep(f"Run {run_id} has recorded no step {path!r}. Recorded are: {recorded}.")
-        names |= found[0]
-        groups |= found[1]
+        names |= found.names
+        later |= found.later
+        groups |= found.groups
+        whole |= found.names - found.groups | found.later
     members = [place.name for place in failed if place.group in groups]
-    return names & {place.name for place in places}, _with_causes(connection, run_id, members)
+    # What it goes on from counts here, though its record goes: from a plan B on, plan A stays canceled.
+    forgotten = set(order.unnoticed([place for place in places if place.name not in later], _canceled(rows)))
+    waits = {row[0] for row in rows if row[5] == "event"}
+    # A map that waits for children may have recorded none of them.
+    has_children = any(row[5] == "invoke" or (row[5] == "map" and row[4] == StepStatus.WAITING) for row in rows)
+    return _Found(
+        names & {place.name for place in places},
+        forgotten,
+        _with_causes(connection, run_id, members),
+        waits,
+        has_children,
+        groups - whole,
+    )
 
 
 def _with_causes(connection: BaseDatabaseWrapper, run_id: UUID, members: Sequence[str]) -> list[str]:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from . import dialect
+from .pauses import NONE, Paused
 
 Kind = tuple[str, str]  # the name and the version of a workflow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What a worker claims, and how: `lease_us` in microseconds; no `queues` means all of them, no `run_id` any run."""
+    """What a worker claims, and how: `lease_us` in microseconds; no `queues` means all of them, no `run_id` any run. What is
+    `paused` it leaves out."""
 
     worker_id: int
     kinds: Collection[Kind]
@@ -21,6 +23,7 @@ class Terms:
     run_id: UUID | None = None
     lease_us: int
     max_recoveries: int
+    paused: Paused = NONE
 
 
 def kinds_condition(kinds: Collection[Kind]) -> tuple[str, list[str]]:

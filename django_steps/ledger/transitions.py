@@ -6,8 +6,9 @@ Each is fenced by the claim token, and each may be written twice: the second tim
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -20,8 +21,9 @@ from . import database, dialect, moves, records
 from .postgresql import prepared
 from .postgresql.prepared import Statement
 from .records import Outcome, StepWrite
-from .resets import reset_failures
-from .tables import ENDED, RUN, STEP
+from .resets import reset_end
+from .tables import ENDED, RUN
+from .waits import Suspension
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,11 +37,12 @@ class Finish:
     output: str | None = None
     error: str | None = None
     finished_at: int
+    details: str | None = None  # what the row holds then of what the run has said of itself; None: what it holds now
 
 
 def finish(connection: BaseDatabaseWrapper, write: Finish) -> Outcome:
     """Finish a run, by one statement."""
-    return Outcome.WRITTEN if finish_waiting(connection, write) else _explain(connection, write)
+    return Outcome.WRITTEN if finish_waiting(connection, write) else _finish_or_explain(connection, write)
 
 
 def finish_waiting(connection: BaseDatabaseWrapper, write: Finish) -> bool:
@@ -61,7 +64,9 @@ def finish_all(connection: BaseDatabaseWrapper, writes: Sequence[Finish]) -> int
 
 def finish_suspended(connection: BaseDatabaseWrapper, write: Finish) -> bool:
     """Finish a run that its pass has suspended already, and that no other pass has claimed since; whether it is finished."""
-    statement = f"UPDATE {RUN} SET {_FINISHED_WITH} WHERE id = %s AND status = 'sleeping' AND worker_id IS NULL"
+    statement = (
+        f"UPDATE {RUN} SET {_FINISHED_WITH} WHERE id = %s AND status IN ('sleeping', 'waiting') AND worker_id IS NULL"
+    )
 
     def finish() -> bool:
         with connection.cursor() as cursor:
@@ -77,7 +82,7 @@ FINISHING = Statement(
     "WITH v AS (SELECT * FROM json_to_recordset(%s) AS v (id uuid, token bigint, status text, output text, error text,"
     " error_type text, failed_step text, finished_at timestamptz)), held AS (SELECT r.id FROM"
     f" {RUN} r JOIN v ON r.id = v.id AND r.claim_token = v.token"
-    " AND r.status = 'running' FOR UPDATE OF r SKIP LOCKED)"
+    " AND r.status = 'running' AND r.paused_at IS NULL FOR UPDATE OF r SKIP LOCKED)"
     f" UPDATE {RUN} r SET {moves.finishing('v.status', 'v.finished_at')}, output = v.output, error = v.error,"
     f" error_type = v.error_type, failed_step = v.failed_step, {moves.NO_CHECKPOINT}"
     " FROM v, held WHERE r.id = held.id AND v.id = held.id RETURNING r.id",
@@ -104,18 +109,30 @@ def _row(write: Finish) -> dict[str, Any]:
     }
 
 
-def suspend(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wakes_at_us: int, write: StepWrite) -> Outcome:
-    """Record why a run waits (a sleep, a failed attempt) and suspend it until `wakes_at_us`, in one transaction."""
-    if connection.vendor == "postgresql" and not write.replaces and _suspend_at_once(connection, wakes_at_us, write):
+def suspend(
+    connection: BaseDatabaseWrapper,
+    run_id: UUID,
+    token: int,
+    suspension: Suspension,
+    write: StepWrite,
+    also: Callable[[], object] | None = None,
+) -> Outcome:
+    """Record why a run waits (a sleep, a failed attempt, an event) and suspend it, in one transaction; `also`: together with
+    something else, such as the start of a child."""
+    is_simple = also is None and not write.is_alone
+    if connection.vendor == "postgresql" and is_simple and _suspend_at_once(connection, suspension, write):
         return Outcome.WRITTEN
     # By several statements, which also tell a lost claim, a cancel and a lost answer apart.
 
     def transaction() -> Outcome:
         with database.writing(connection):
-            within = records.replace_within if write.replaces else records.record
-            outcome = within(connection, write)
+            outcome = records.write_within(connection, write)
             if outcome is Outcome.WRITTEN:
-                _mark_suspended(connection, run_id, token, wakes_at_us)
+                if also is not None:
+                    also()
+                _mark_suspended(connection, run_id, token, suspension)
+            elif also is not None:  # a canceled or paused one gets neither: the record would say that a child is there
+                connection.set_rollback(True)
         return outcome
 
     outcome: Outcome = database.retrying(connection, transaction)
@@ -124,78 +141,121 @@ def suspend(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wakes_at_
     return outcome
 
 
-# PostgreSQL: a new record and the end of the claim, by one statement.
-_SUSPENSION = Statement(
-    f"WITH held AS (SELECT id FROM {RUN} WHERE {records.FENCE} FOR UPDATE),"
-    f" written AS (INSERT INTO {STEP} (run_id, {', '.join(records.ALL)}) SELECT id, {dialect.marks(records.TYPES)} FROM held"
-    f" ON CONFLICT DO NOTHING RETURNING run_id)"
-    f" UPDATE {RUN} r SET {moves.suspended()} FROM written WHERE r.id = written.run_id",
-    ["uuid", "bigint", *records.TYPES.values(), "bigint"],
-)
+@cache
+def _suspension(is_waiting: bool) -> Statement:
+    """PostgreSQL: a new record and the end of the claim, by one statement."""
+    move, types = (moves.waiting(), ["bigint", "text", "bigint"]) if is_waiting else (moves.suspended(), ["bigint"])
+    return Statement(
+        f"WITH held AS (SELECT id FROM {RUN} WHERE {records.FENCE} FOR UPDATE),"
+        f" written AS ({records.INSERTING} RETURNING run_id)"
+        f" UPDATE {RUN} r SET {move} FROM written WHERE r.id = written.run_id",
+        ["uuid", "bigint", *records.TYPES.values(), *types],
+    )
 
 
-def _suspend_at_once(connection: BaseDatabaseWrapper, wakes_at_us: int, write: StepWrite) -> bool:
-    parameters = [write.run_id, write.token, *records.parameters(connection, write), wakes_at_us]
+def _suspend_at_once(connection: BaseDatabaseWrapper, suspension: Suspension, write: StepWrite) -> bool:
+    parameters = [write.run_id, write.token, *records.parameters(connection, write), *suspension.parameters]
 
     def statement() -> bool:
         with connection.cursor() as cursor:
-            prepared.execute(connection, cursor, _SUSPENSION, parameters)
+            prepared.execute(connection, cursor, _suspension(suspension.is_waiting), parameters)
             return bool(cursor.rowcount)
 
     return database.retrying(connection, statement)
 
 
-def suspend_again(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wakes_at_us: int) -> Outcome:
-    """Suspend a run until `wakes_at_us` for something that is recorded already."""
-    if database.retrying(connection, lambda: _mark_suspended(connection, run_id, token, wakes_at_us)):
+def suspend_again(
+    connection: BaseDatabaseWrapper, run_id: UUID, token: int, suspension: Suspension, details: str | None = None
+) -> Outcome:
+    """Suspend a run for something that is recorded already; `details` as of a `Finish`."""
+    if database.retrying(connection, lambda: _mark_suspended(connection, run_id, token, suspension, details)):
         return Outcome.WRITTEN
     return _why_not(connection, run_id, token)
 
 
 def attempt_again(
-    connection: BaseDatabaseWrapper, run_id: UUID, token: int, due_at: int, error: str, steps: Sequence[str]
+    connection: BaseDatabaseWrapper,
+    run_id: UUID,
+    token: int,
+    due_at: int,
+    error: str,
+    steps: Sequence[str],
+    details: str | None = None,
 ) -> Outcome:
-    """As the run's policy says: reset the failures that ended the run, and come back at `due_at`."""
+    """As the run's policy says: reset the failures that ended the run and what it had canceled, and come back at `due_at`;
+    `details` as of a `Finish`."""
+    key = dialect.key(connection, run_id)
+    also, said = _saying(details)
+
+    counted = "attempts = attempts + 1, generation = generation + 1, error = %s, error_type = %s, failed_step = %s"
+    values = [error, *failures.columns(error), *said, key, token]
 
     def transaction() -> Outcome:
         with database.writing(connection), connection.cursor() as cursor:
             cursor.execute(
-                f"UPDATE {RUN} SET {moves.suspended()}, attempts = attempts + 1, generation = generation + 1,"
-                f" error = %s, error_type = %s, failed_step = %s WHERE {records.FENCE}",
-                [due_at, error, *failures.columns(error), dialect.key(connection, run_id), token],
+                f"UPDATE {RUN} SET {moves.suspended()}, {counted}{also} WHERE {records.FENCE}", [due_at, *values]
             )
             if not cursor.rowcount:
+                cursor.execute(f"UPDATE {RUN} SET {moves.paused()}, {counted}{also} WHERE {records.PAUSING}", values)
+            if not cursor.rowcount:
                 return _why_not(connection, run_id, token)
-            reset_failures(connection, run_id, steps)
+            if reset_end(connection, run_id, steps):
+                # The worker keeps a copy of the history for the next generation, without the failures that were reset.
+                # Of what was canceled it doesn't know, so that its copy must not be used.
+                cursor.execute(f"UPDATE {RUN} SET generation = generation + 1 WHERE id = %s", [key])
         return Outcome.WRITTEN
 
     outcome: Outcome = database.retrying(connection, transaction)
     return outcome
 
 
-def release(connection: BaseDatabaseWrapper, run_id: UUID, token: int, *, is_untouched: bool = False) -> bool:
-    """Release a run: a running one is ready for others at once, a canceling one is canceled. Returns whether it is canceled.
+def release(
+    connection: BaseDatabaseWrapper,
+    run_id: UUID,
+    token: int,
+    *,
+    is_untouched: bool = False,
+    begin_by: int | None = None,
+) -> bool:
+    """Release a run: a running one is ready for others at once, or paused where somebody has asked for that; a canceling one
+    is canceled. Returns whether it is canceled.
 
-    `is_untouched`: it was claimed for the first time, and its body was not called.
+    `is_untouched`: it was claimed for the first time, and its body was not called; `begin_by` as of the claim.
     """
-    never_started = ", started_at = NULL, attempting_since_us = NULL" if is_untouched else ""
+    never_started, its_limit = "", list[int | None]()
+    if is_untouched:
+        never_started = ", started_at = NULL, attempting_since_us = NULL, expires_at_us = %s"
+        its_limit = [begin_by]
     key = dialect.key(connection, run_id)
 
     def statements() -> bool:
         with connection.cursor() as cursor:
             cursor.execute(
-                f"UPDATE {RUN} SET {moves.ready(dialect.now(connection))}{never_started} WHERE {records.FENCE}",
-                [key, token],
+                f"UPDATE {RUN} SET {moves.ready_again(dialect.now(connection))}{never_started} WHERE {records.FENCE}",
+                [*its_limit, key, token],
+            )
+            if cursor.rowcount:
+                return False
+            cursor.execute(
+                f"UPDATE {RUN} SET {moves.paused(is_untouched=is_untouched)}{never_started} WHERE {records.PAUSING}",
+                [*its_limit, key, token],
             )
             if cursor.rowcount:
                 return False
             now = dialect.date_value(connection, database.read_clock(connection))
+            canceling = "id = %s AND claim_token = %s AND status = 'canceling'"
+            without_children, its_key = moves.has_no_open_children(connection, run_id)
             cursor.execute(
-                f"UPDATE {RUN} SET {moves.finishing()} WHERE id = %s AND claim_token = %s AND status = 'canceling'",
-                [Status.CANCELED, now, key, token],
+                f"UPDATE {RUN} SET {moves.finishing()} WHERE {canceling} AND {without_children}",
+                [Status.CANCELED, now, key, token, *its_key],
             )
             if cursor.rowcount:
                 return True
+            cursor.execute(
+                f"UPDATE {RUN} SET {moves.canceling(dialect.now(connection))} WHERE {canceling}", [key, token]
+            )
+            if cursor.rowcount:  # a worker cancels its children, and the last of them finishes it
+                return False
             # Only a run that finished keeps the token: by the first time that this was asked.
             cursor.execute(
                 f"SELECT 1 FROM {RUN} WHERE id = %s AND claim_token = %s AND status = 'canceled'", [key, token]
@@ -209,21 +269,27 @@ _FINISHED_WITH = (
     f"{moves.finishing()}, output = %s, error = %s, error_type = %s, failed_step = %s, {moves.NO_CHECKPOINT}"
 )
 _FINISHING_ONE = f"UPDATE {RUN} SET {_FINISHED_WITH} WHERE {records.FENCE}"
+_FINISHING_WITH_DETAILS = f"UPDATE {RUN} SET details = %s, {_FINISHED_WITH} WHERE {records.FENCE}"
 
 
 def _finish(connection: BaseDatabaseWrapper, write: Finish) -> bool:
+    parameters = _parameters(connection, write)
     with connection.cursor() as cursor:
-        cursor.execute(_FINISHING_ONE, _parameters(connection, write))
+        if write.details is None:
+            cursor.execute(_FINISHING_ONE, parameters)
+        else:
+            cursor.execute(_FINISHING_WITH_DETAILS, [write.details, *parameters])
         return bool(cursor.rowcount)
 
 
-def _parameters(connection: BaseDatabaseWrapper, write: Finish) -> list[Any]:
+def _parameters(connection: BaseDatabaseWrapper, write: Finish, said: Sequence[str] = ()) -> list[Any]:
     return [
         write.status,
         dialect.date_value(connection, write.finished_at),
         write.output,
         write.error,
         *failures.columns(write.error),
+        *said,
         dialect.key(connection, write.run_id),
         write.token,
     ]
@@ -239,8 +305,16 @@ def _is_lockable(connection: BaseDatabaseWrapper, write: Finish) -> bool:
         return cursor.fetchone() is not None
 
 
-def _explain(connection: BaseDatabaseWrapper, write: Finish) -> Outcome:
+def _finish_or_explain(connection: BaseDatabaseWrapper, write: Finish) -> Outcome:
+    """A run that is to be paused is finished all the same: its end came first. Else why it is not."""
+    also, said = _saying(write.details)
     with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {RUN} SET {_FINISHED_WITH}, {moves.NO_PAUSE}{also} WHERE {records.PAUSING}",
+            _parameters(connection, write, said),
+        )
+        if cursor.rowcount:
+            return Outcome.WRITTEN
         cursor.execute(
             f"SELECT claim_token, status, phase FROM {RUN} WHERE id = %s", [dialect.key(connection, write.run_id)]
         )
@@ -252,8 +326,13 @@ def _explain(connection: BaseDatabaseWrapper, write: Finish) -> Outcome:
     return Outcome.NOT_RUNNING
 
 
+def _saying(details: str | None) -> tuple[str, list[str]]:
+    """What an UPDATE of a run sets besides, where the run says something of itself; and its parameters."""
+    return ("", []) if details is None else (", details = %s", [details])
+
+
 def _why_not(connection: BaseDatabaseWrapper, run_id: UUID, token: int) -> Outcome:
-    """Why a run that is to be suspended is not running: canceled meanwhile, or another's by now."""
+    """Why a run that is to be suspended is not running: canceled or paused meanwhile, or another's by now."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT 1 FROM {RUN} WHERE {records.HELD}",
@@ -262,10 +341,13 @@ def _why_not(connection: BaseDatabaseWrapper, run_id: UUID, token: int) -> Outco
         return Outcome.LOST if cursor.fetchone() is None else Outcome.NOT_RUNNING
 
 
-def _mark_suspended(connection: BaseDatabaseWrapper, run_id: UUID, token: int, wakes_at_us: int) -> bool:
+def _mark_suspended(
+    connection: BaseDatabaseWrapper, run_id: UUID, token: int, suspension: Suspension, details: str | None = None
+) -> bool:
+    move, (also, said) = moves.waiting() if suspension.is_waiting else moves.suspended(), _saying(details)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {RUN} SET {moves.suspended()} WHERE {records.FENCE}",
-            [wakes_at_us, dialect.key(connection, run_id), token],
+            f"UPDATE {RUN} SET {move}{also} WHERE {records.FENCE}",
+            [*suspension.parameters, *said, dialect.key(connection, run_id), token],
         )
         return bool(cursor.rowcount)

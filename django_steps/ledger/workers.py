@@ -19,15 +19,32 @@ _KEPT_FOR = 7 * 24 * 3600 * 1_000_000  # microseconds that the row of a dead wor
 
 
 def known_kinds(connection: BaseDatabaseWrapper) -> set[Kind]:
-    """The workflows that live workers know. One that was quiet for a while still counts: to set its runs aside for
+    """The workflows of live workers that claim runs. One that was quiet for a while still counts: to set its runs aside for
     nothing costs more than to walk over them."""
+    return {kind for workflows in _said_by_live(connection, "workflows") for kind in read_kinds(workflows)}
+
+
+def known_schedules(connection: BaseDatabaseWrapper) -> set[str]:
+    """The names of the schedules that are in the code of live workers that claim runs, and fire schedules."""
+    names: set[str] = set()
+    for said in _said_by_live(connection, "schedules"):
+        try:
+            listed = json.loads(said) if isinstance(said, str) else said
+        except (ValueError, RecursionError):  # damaged
+            continue
+        if isinstance(listed, list):
+            names.update(name for name in listed if isinstance(name, str))
+    return names
+
+
+def _said_by_live(connection: BaseDatabaseWrapper, column: str) -> list[Any]:
     rows = database.fetch_all(
         connection,
-        f"SELECT workflows FROM {WORKER} WHERE stopped_at IS NULL"
+        f"SELECT {column} FROM {WORKER} WHERE stopped_at IS NULL AND claims"
         f" AND last_seen_us > {dialect.now(connection)} - {_QUIET_LEASES} * lease_us - {_QUIET_FOR}",
         [],
     )
-    return {kind for (workflows,) in rows for kind in read_kinds(workflows)}
+    return [row[0] for row in rows]
 
 
 def read_kinds(workflows: Any) -> set[Kind]:
@@ -42,11 +59,26 @@ def read_kinds(workflows: Any) -> set[Kind]:
     return {(kind[0], kind[1]) for kind in names if isinstance(kind, list) and list(map(type, kind)) == [str, str]}
 
 
+def note_blocked(connection: BaseDatabaseWrapper, worker_id: int, what: str) -> None:
+    """Write what has just blocked the event loop of a worker."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {WORKER} SET blocked_by = %s, blocked_us = {dialect.now(connection)} WHERE id = %s",
+            [what, worker_id],
+        )
+
+
 def say_stopped(connection: BaseDatabaseWrapper, worker_id: int) -> None:
     """A worker has stopped in good order."""
     moment = dialect.date_value(connection, database.read_clock(connection))
     with connection.cursor() as cursor:
         cursor.execute(f"UPDATE {WORKER} SET stopped_at = %s WHERE id = %s", [moment, worker_id])
+
+
+def forget(connection: BaseDatabaseWrapper, worker_id: int) -> None:
+    """Delete the row of a process that held nothing when it ended; such processes may come and go with every run."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"DELETE FROM {WORKER} WHERE id = %s", [worker_id])
 
 
 def delete_old(connection: BaseDatabaseWrapper) -> None:
@@ -59,21 +91,27 @@ def delete_old(connection: BaseDatabaseWrapper) -> None:
 
 
 def is_anything_left(
-    connection: BaseDatabaseWrapper, kinds: Collection[Kind], queues: Sequence[str], horizon: int
+    connection: BaseDatabaseWrapper,
+    kinds: Collection[Kind],
+    queues: Sequence[str],
+    horizon: int,
+    *,
+    also_held: bool = False,
 ) -> bool:
     """Whether there is, or will be within `horizon` microseconds, a run that a worker of these terms could claim: ready,
-    due, or to be recovered from a worker that is gone."""
+    due, or to be recovered from a worker that is gone; `also_held`: or one that any worker holds."""
     condition, parameters = kinds_condition(kinds)
     if queues:
         condition, parameters = f"queue IN ({dialect.marks(queues)}) AND {condition}", [*queues, *parameters]
     now = dialect.now(connection)
+    abandoned = "" if also_held else f" AND (suspect_since_us IS NOT NULL OR available_at_us <= {now})"
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT EXISTS (SELECT 1 FROM {RUN} WHERE phase = {READY} AND {condition}) OR EXISTS (SELECT 1 FROM {RUN}"
             f" WHERE phase = {TIMED} AND available_at_us <= {now} + %s AND worker_id IS NULL AND {condition})"
             # A suspect is due again within half of its holder's lease; the bound keeps the look from walking all sleepers.
             f" OR EXISTS (SELECT 1 FROM {RUN} WHERE phase = {TIMED} AND worker_id IS NOT NULL AND {condition}"
-            f" AND available_at_us <= {now} + %s AND (suspect_since_us IS NOT NULL OR available_at_us <= {now}))",
+            f" AND available_at_us <= {now} + %s{abandoned})",
             [*parameters, horizon, *parameters, *parameters, _LONGEST_SUSPICION],
         )
         return bool(cursor.fetchone()[0])

@@ -13,21 +13,26 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from asgiref.sync import sync_to_async
+from django.apps import apps
 from django.db import router, transaction
 
 from .. import signals
 from ..core import clock
 from ..core.context import active_pass, refuse_control_outside_step, refuse_outside_step
+from ..core.event import Event
 from ..errors import ResultUnavailable, RunCanceled, RunFailed
+from ..ledger import cascades, database, inserts, lines, notify
 from ..ledger import controls as ledger
-from ..ledger import database, inserts, notify
-from . import results
+from ..ledger.events import To
+from . import results, sending
 from .columns import RunColumns
 from .diagnosis import Unclaimed
 
 if TYPE_CHECKING:
     from typing import Generic
+    from uuid import UUID
 
+    from django.db.backends.base.base import BaseDatabaseWrapper
     from typing_extensions import TypeVar
 
     R = TypeVar("R", covariant=True, default=Any)
@@ -62,30 +67,32 @@ class RunControls(RunColumns, _Generic[R]):
 
         >>> process_order.start({"order_id": 7}).result(timeout=30)  # doctest: +SKIP
         """
-        results.wait(self, timeout, _warn_of_waiting_in_vain(self))
-        returned: R = _returned(self)
+        returned: R = _returned(results.wait(self, timeout, _warn_of_waiting_in_vain(self)))
         return returned
 
     async def aresult(self, timeout: float | None = None) -> R:
         """`result()` for async code; other code of the same event loop goes on meanwhile, and may use the database."""
-        pauses = results.pauses(self, timeout, _warn_of_waiting_in_vain(self))
+        ended: list[RunColumns] = []
+        pauses = results.pauses(self, timeout, _warn_of_waiting_in_vain(self), ended)
         look = sync_to_async(lambda: next(pauses, None))
         while (pause := await look()) is not None:
             await asyncio.sleep(pause)
-        returned: R = await sync_to_async(_returned)(self)
+        returned: R = await sync_to_async(_returned)(ended[0])
         return returned
 
-    def retry(self, from_step: str | Sequence[str] | None = None) -> None:
+    def retry(self, from_step: str | Sequence[str] | None = None, by: str = "") -> None:
         """Let a failed or canceled run go on from the step that failed, or from `from_step`.
 
+        What an async body had canceled is executed again, too, unless other steps were called after that.
         With `from_step` (the name of a step, a branch or a map as it is recorded, such as `"order#17/charge"`, or several of
         them) that step and all that came later are reset and execute again. Raises `InvalidState` in any other
         status, `FailureWasHandled` where the body had handled the failure, `UnknownStep` for a step not recorded. A run that
-        is canceling can be retried once it is canceled.
+        is canceling can be retried once it is canceled. `by`, who does it, is logged.
         """
         refuse_control_outside_step("retry")
         connection = _connection(self)
         ledger.retry(connection, self.pk, from_step)
+        log_control(connection, self.pk, "retried", by)
         _changed(self, connection)
 
     def cancel(self, reason: str = "", by: str = "") -> None:
@@ -99,13 +106,69 @@ class RunControls(RunColumns, _Generic[R]):
         connection = _connection(self)
         is_canceled_now = ledger.cancel(connection, self.pk, reason, by)
         _changed(self, connection)
+        if is_canceled_now and (self.limit_1 or self.limit_queue):
+            limits = lines.names(self.limit_1, self.limit_2, self.limit_queue)
+            lines.promote_after_commit(connection, limits)
         if is_canceled_now:
-            tell_canceled(self, connection.alias)
+            is_alone = self.parent_item is None and self.schedule is None
+            follow_cancel(connection, self.pk, is_all=self.is_finished and is_alone)
+
+    def pause(self, reason: str = "", by: str = "") -> None:
+        """Pause the run: it goes on only after `resume()`. `reason` and `by` (who does it) are kept as `pause_reason` and
+        `paused_by`, for people.
+
+        What a worker executes of it ends, and is recorded; until then it is `running`, and `is_pausing` is true. Then no
+        further step begins, and it is `paused`. If the body returns or the run fails first, that stands. Clocks go on:
+        timeouts, and the deadlines of its waits. Events and the ends of its children are kept for it.
+
+        Pausing what is paused does nothing. Raises `InvalidState` for a run that has ended or is canceling.
+
+        >>> run.pause(reason="the bank is closed", by=str(request.user))  # doctest: +SKIP
+        """
+        refuse_control_outside_step("pause")
+        connection = _connection(self)
+        ledger.pause(connection, self.pk, reason, by)
+        _changed(self, connection)
+
+    def resume(self, by: str = "") -> None:
+        """Let a paused run go on, or withdraw a pause before it has come. `by`, who does it, is logged.
+
+        If its queue or its workflow is paused, that no longer holds this run, until it ends. Resuming a run that nothing
+        holds does nothing. Raises `InvalidState` for a run that has ended.
+        """
+        refuse_control_outside_step("resume")
+        connection = _connection(self)
+        if ledger.resume(connection, self.pk):
+            log_control(connection, self.pk, "resumed", by)
+        _changed(self, connection)
+
+    def send_event(self, name: str, payload: Any = None, *, id: str | None = None, by: str = "") -> Event[Any]:
+        """Send an event to the run, by one INSERT on the caller's connection: in `atomic()` it exists only if that commits.
+
+        A wait for this name takes it, now or later: `step.wait_for_event(name)`. The run may be in any status but succeeded;
+        one that has continued as another run passes it on.
+
+        - `name`: text, at most 255 characters without `#`; `payload`: anything that can be recorded.
+        - `id`: text, the sender's own: sent again, the first event is returned; `created` says whether it is new.
+        - `by`: text, who sends it, for people.
+
+        Raises `RunFinished` for a run that has succeeded, `UnserializableValue`, `ValueTooLarge`, `InvalidName`, and
+        `StartOutsideStep` in a body outside a step.
+
+        >>> run.send_event("approval", {"ok": True}, id="evt_1", by=str(request.user))  # doctest: +SKIP
+        """
+        refuse_control_outside_step("send_event")
+        return sending.send(_connection(self), To(run_id=self.pk), Event(name, payload, id=id, by=by))
+
+    async def asend_event(self, name: str, payload: Any = None, *, id: str | None = None, by: str = "") -> Event[Any]:
+        """`send_event()` for async code."""
+        return await sync_to_async(self.send_event)(name, payload, id=id, by=by)
 
     def restart(self, from_step: str | None = None) -> Self:
         """Start a new run of the same workflow with the same input, linked to this one by `restart_of`.
 
         With `from_step` what was recorded is copied, but for that step and all that came later. The key is not copied.
+        The new run may last as long as this one, and wait as long to begin.
         Raises `UnknownStep`.
         """
         refuse_outside_step("restart")
@@ -119,6 +182,11 @@ class RunControls(RunColumns, _Generic[R]):
             input_search=_search_text(self),
             created_at=clock.host_time(),
             restart_of=self.pk,
+            timeout=self.timeout_us,
+            start_within=self.start_within_us,
+            limit_1=self.limit_1,
+            limit_2=self.limit_2,
+            limit_queue=self.limit_queue,
         )
         with transaction.atomic(using=connection.alias):
             inserts.insert(connection, new)
@@ -143,13 +211,37 @@ class RunControls(RunColumns, _Generic[R]):
             raise ResultUnavailable("set_progress() is for the body of this run: take `run` as its argument.")
         self.progress_done, self.progress_total = current.state.progress = done, total
 
-    async def aretry(self, from_step: str | Sequence[str] | None = None) -> None:
+    def update_details(self, /, **values: Any) -> None:
+        """Say from a body what others may want to know of the run, such as how far it is: `update_details(stage="packed")`.
+
+        The values are merged into `run.details`, by their names, in the transaction of the next record of the body, or of the
+        branch that says it: the outcome of a step, a sleep that is reached, the end of the run. So they cost no transaction
+        of their own; a crash neither loses them nor brings older ones back, and a pass that replays says nothing again. A
+        step may say something, too: it is written with its outcome.
+
+        Anything that a step may return is a value. They are encoded at once. Raises `UnserializableValue`, `ValueTooLarge` if
+        all details together are longer than `MAX_VALUE_BYTES`, and `ResultUnavailable` outside the body of this run.
+        """
+        current = active_pass.get()
+        if current is None or current.run_id != self.pk:
+            raise ResultUnavailable("update_details() is for the body of this run: take `run` as its argument.")
+        current.update_details(values)
+
+    async def aretry(self, from_step: str | Sequence[str] | None = None, by: str = "") -> None:
         """`retry()` for async code."""
-        await sync_to_async(self.retry)(from_step)
+        await sync_to_async(self.retry)(from_step, by)
 
     async def acancel(self, reason: str = "", by: str = "") -> None:
         """`cancel()` for async code."""
         await sync_to_async(self.cancel)(reason, by)
+
+    async def apause(self, reason: str = "", by: str = "") -> None:
+        """`pause()` for async code."""
+        await sync_to_async(self.pause)(reason, by)
+
+    async def aresume(self, by: str = "") -> None:
+        """`resume()` for async code."""
+        await sync_to_async(self.resume)(by)
 
     async def arestart(self, from_step: str | None = None) -> Self:
         """`restart()` for async code."""
@@ -157,12 +249,27 @@ class RunControls(RunColumns, _Generic[R]):
         return run
 
 
-def tell_canceled(run: RunColumns, alias: str) -> None:
-    """Send the signal after the commit, unless the run is canceling: its worker sends it when it has released the run."""
-    if run.is_finished:
-        transaction.on_commit(
-            lambda: signals.run_canceled.send_robust(sender=type(run), run=run), using=alias, robust=True
-        )
+def log_control(connection: BaseDatabaseWrapper, run_id: UUID, what: str, by: str) -> None:
+    """Log who did something to a run, once that is committed. Nothing where nobody says who."""
+    if by:
+        connection.on_commit(lambda: logger.info("Run %s was %s by %s.", run_id, what, by), robust=True)
+
+
+def follow_cancel(connection: BaseDatabaseWrapper, run_id: UUID, *, is_all: bool = False) -> None:
+    """After the commit of a cancel: cancel the children of the run, or let its parent know, and send the signals of runs that
+    have ended by it. What can't be done here, a worker does. `is_all`: it has ended, and has neither, nor a schedule."""
+
+    def follow() -> None:
+        _tell_canceled([run_id] if is_all else cascades.after_cancel(connection, run_id), connection.alias)
+
+    connection.on_commit(follow, robust=True)
+
+
+def _tell_canceled(run_ids: Sequence[UUID], alias: str) -> None:
+    model = apps.get_model("django_steps", "WorkflowRun")
+    if run_ids and signals.run_canceled.has_listeners(model):
+        for run in model._default_manager.using(alias).filter(pk__in=run_ids):
+            signals.run_canceled.send_robust(sender=model, run=run)
 
 
 def _warn_of_waiting_in_vain(run: RunColumns) -> results.Say:
@@ -177,12 +284,14 @@ def _returned(run: RunColumns) -> Any:
     if run.status == run.Status.FAILED:
         raise RunFailed(run)
     if run.status == run.Status.CANCELED:
-        raise RunCanceled(f"Run {run.pk} of {run.workflow!r} was canceled.")
+        raise RunCanceled(f"Run {run.pk} of {run.workflow!r} was canceled.", run.pk)
     return run.output
 
 
 def _connection(run: RunColumns) -> Any:
-    return database.connection_for(router.db_for_write(type(run), instance=run))
+    connection = database.connection_for(router.db_for_write(type(run), instance=run))
+    notify.ensure_possible(connection)
+    return connection
 
 
 def _changed(run: RunColumns, connection: Any) -> None:

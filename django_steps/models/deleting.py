@@ -16,10 +16,11 @@ from django.db.models.deletion import Collector, ProtectedError, RestrictedError
 from django.db.models.signals import post_delete, pre_delete
 
 from ..ledger import database, pruning
+from .event import WorkflowEvent
 from .run import WorkflowRun
 from .step import StepRecord
 
-_OWN = (WorkflowRun, StepRecord)
+_OWN = (WorkflowRun, StepRecord, WorkflowEvent)
 
 
 def relations() -> Iterator[Any]:

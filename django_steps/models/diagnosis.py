@@ -12,7 +12,7 @@ from typing import NamedTuple
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.translation import gettext as _
 
-from ..ledger import database
+from ..ledger import database, pauses
 from ..ledger.terms import Kind
 from ..ledger.workers import read_kinds
 from .columns import RunColumns
@@ -41,9 +41,9 @@ def is_alive(worker: Worker, now: int) -> bool:
 
 
 def live_workers(connection: BaseDatabaseWrapper) -> list[Worker]:
-    """The workers that have not stopped and are alive."""
+    """The workers that claim runs, have not stopped and are alive."""
     now = database.read_clock(connection)
-    candidates = Worker.objects.using(connection.alias).filter(stopped_at=None).order_by("pk")
+    candidates = Worker.objects.using(connection.alias).filter(stopped_at=None, claims=True).order_by("pk")
     return [worker for worker in candidates if is_alive(worker, now)]
 
 
@@ -82,6 +82,8 @@ def why_unclaimed(connection: BaseDatabaseWrapper, run: RunColumns) -> Unclaimed
     workers = live_workers(connection)
     if not workers:
         return no_worker()
+    if (held := _paused(connection, run)) is not None:
+        return held
     serving = [worker for worker in workers if _serves(worker, run.queue)]
     if not serving:
         return Unclaimed(
@@ -106,6 +108,28 @@ def why_unclaimed(connection: BaseDatabaseWrapper, run: RunColumns) -> Unclaimed
             _("Deploy its code to the workers, or start one that has it."),
         )
     return None
+
+
+def _paused(connection: BaseDatabaseWrapper, run: RunColumns) -> Unclaimed | None:
+    """What is said where somebody has paused the run, its queue or its workflow."""
+    if run.status == run.Status.PAUSED:
+        return Unclaimed(_("The run is paused."), _("Resume it with:"), f"resumeworkflows {run.pk}")
+    paused = pauses.read(connection)
+    if run.pause_exempt or not paused.holds(run.queue, run.workflow):
+        return None
+    if run.queue in paused.queues:
+        option = f"--queue {shlex.quote(run.queue)}"
+        return Unclaimed(
+            _("The queue %(queue)r is paused.") % {"queue": run.queue},
+            _("Resume it with:"),
+            f"resumeworkflows {option}",
+        )
+    option = f"--workflow {shlex.quote(run.workflow)}"
+    return Unclaimed(
+        _("The workflow %(name)r is paused.") % {"name": run.workflow},
+        _("Resume it with:"),
+        f"resumeworkflows {option}",
+    )
 
 
 def _serves(worker: Worker, queue: str) -> bool:

@@ -8,13 +8,15 @@ from uuid import UUID
 from django.db import models, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from .. import signals
 from ..core.context import refuse_control_outside_step
+from ..core.event import Event
 from ..errors import StepsError
 from ..ledger import controls as ledger
-from ..ledger import database, notify
+from ..ledger import database, events, notify
+from ..ledger.events import NewEvent, To
+from . import sending
 from .columns import RunColumns
-from .controls import tell_canceled
+from .controls import follow_cancel, log_control
 
 M = TypeVar("M", bound=RunColumns, covariant=True)
 
@@ -52,23 +54,51 @@ class WorkflowRunQuerySet(models.QuerySet[M]):
         """Runs that have ended: succeeded, failed or canceled."""
         return self.filter(status__in=self.model.FINISHED)
 
-    def retry(self, from_step: str | None = None) -> BulkResult:
+    def retry(self, from_step: str | None = None, by: str = "") -> BulkResult:
         """Retry each of these runs, as `run.retry()` does; those that can't be are skipped with the reason."""
         refuse_control_outside_step("retry")
-        return self._each(ledger.retry, from_step)
+        return self._each(self._retry, from_step, by)
 
     def cancel(self, reason: str = "", by: str = "") -> BulkResult:
         """Cancel each of these runs, as `run.cancel()` does; those that can't be are skipped with the reason."""
         refuse_control_outside_step("cancel")
         return self._each(self._cancel, reason, by)
 
+    def pause(self, reason: str = "", by: str = "") -> BulkResult:
+        """Pause each of these runs, as `run.pause()` does; those that can't be are skipped with the reason."""
+        refuse_control_outside_step("pause")
+        return self._each(ledger.pause, reason, by)
+
+    def resume(self, by: str = "") -> BulkResult:
+        """Resume each of these runs, as `run.resume()` does; those that can't be are skipped with the reason."""
+        refuse_control_outside_step("resume")
+        return self._each(self._resume, by)
+
+    def send_event(self, name: str, payload: Any = None, *, id: str | None = None, by: str = "") -> BulkResult:
+        """Send an event to each of these runs, as `run.send_event()` does; those that can't take it are skipped with the
+        reason. What was sent before with the same id counts as done."""
+        refuse_control_outside_step("send_event")
+        new = sending.prepared(Event(name, payload, id=id, by=by))
+        return self._each(self._send_event, new)
+
+    def _send_event(self, connection: BaseDatabaseWrapper, run_id: UUID, new: NewEvent) -> None:
+        events.send(connection, To(run_id=run_id), new)
+
+    def _retry(self, connection: BaseDatabaseWrapper, run_id: UUID, from_step: str | None, by: str) -> None:
+        ledger.retry(connection, run_id, from_step)
+        log_control(connection, run_id, "retried", by)
+
+    def _resume(self, connection: BaseDatabaseWrapper, run_id: UUID, by: str) -> None:
+        if ledger.resume(connection, run_id):
+            log_control(connection, run_id, "resumed", by)
+
     def _cancel(self, connection: BaseDatabaseWrapper, run_id: UUID, reason: str, by: str) -> None:
-        is_canceled_now = ledger.cancel(connection, run_id, reason, by)
-        if is_canceled_now and signals.run_canceled.has_listeners(self.model):
-            tell_canceled(self.model._default_manager.using(connection.alias).get(pk=run_id), connection.alias)
+        if ledger.cancel(connection, run_id, reason, by):
+            follow_cancel(connection, run_id)
 
     def _each(self, control: Any, *arguments: Any) -> BulkResult:
         connection = database.connection_for(router.db_for_write(self.model))
+        notify.ensure_possible(connection)
         result = BulkResult([], [])
         for run_id in list(self.values_list("pk", flat=True)):
             try:

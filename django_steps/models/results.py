@@ -26,14 +26,18 @@ _FIRST_LOOK, _LAST_LOOK = 0.005, 0.25  # seconds between two looks for the end o
 LOOK_FOR_WORKERS = 2.5
 
 
-def wait(run: RunColumns, timeout: float | None, say: Say) -> None:
-    """Wait until the run has ended, or raise `TimeoutError`; `say` is called with why no worker executes it."""
-    for pause in pauses(run, timeout, say):
+def wait(run: RunColumns, timeout: float | None, say: Say) -> RunColumns:
+    """Wait until the run has ended, or raise `TimeoutError`; `say` is called with why no worker executes it. Returns the run
+    whose result it is: where a run has continued as another one, the last of them."""
+    ended: list[RunColumns] = []
+    for pause in pauses(run, timeout, say, ended):
         time.sleep(pause)
+    return ended[0]
 
 
-def pauses(run: RunColumns, timeout: float | None, say: Say) -> Iterator[float]:
-    """Look for the end of a run until it has come; gives the seconds to wait before the next look."""
+def pauses(run: RunColumns, timeout: float | None, say: Say, ended: list[RunColumns]) -> Iterator[float]:
+    """Look for the end of a run until it has come; gives the seconds to wait before the next look. Puts the run whose result
+    it is into `ended`."""
     if active_pass.get() is not None:
         raise ResultUnavailable(
             "result() in a body or a step would hold its worker. Start the run in a step and end the body."
@@ -42,7 +46,7 @@ def pauses(run: RunColumns, timeout: float | None, say: Say) -> Iterator[float]:
     deadline = None if timeout is None else time.monotonic() + timeout
     pause, lookout = _FIRST_LOOK, _Lookout(connection, run, say)
     run.refresh_from_db()
-    while not run.is_finished:
+    while not (run := _successor(run)).is_finished:
         if connection.in_atomic_block:
             raise ResultUnavailable(
                 "result() inside atomic() would never return: workers see the run after the commit."
@@ -54,6 +58,17 @@ def pauses(run: RunColumns, timeout: float | None, say: Say) -> Iterator[float]:
         yield pause if remaining is None else min(pause, remaining)
         pause = min(pause * 1.5, _LAST_LOOK)
         run.refresh_from_db()
+    ended.append(run)
+
+
+def _successor(run: RunColumns) -> RunColumns:
+    """The run that goes on for this one, which may be itself."""
+    while run.continued_as_id is not None:
+        successor = type(run)._default_manager.using(run._state.db).filter(pk=run.continued_as_id).first()
+        if successor is None:  # it was deleted, and nobody has its result
+            return run
+        run = successor
+    return run
 
 
 class _Lookout:

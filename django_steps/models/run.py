@@ -9,6 +9,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from .controls import R, RunControls
+from .event_urls import EventUrls
 from .fields import PartialIndex
 from .querysets import WorkflowRunQuerySet
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from .step import StepRecord
 
 
-class WorkflowRun(RunControls[R]):
-    """One run of a workflow. Made by `start()`, changed by its controls: `retry()`, `cancel()`, `restart()`."""
+class WorkflowRun(EventUrls, RunControls[R]):
+    """One run of a workflow. Made by `start()`, changed by its controls: `retry()`, `cancel()`, `pause()` and others."""
 
     if TYPE_CHECKING:
         objects: ClassVar[WorkflowRunQuerySet[WorkflowRun[Any]]]
@@ -35,11 +36,17 @@ class WorkflowRun(RunControls[R]):
         permissions = [
             ("retry_workflowrun", _("Can retry workflow runs")),
             ("cancel_workflowrun", _("Can cancel workflow runs")),
+            ("pause_workflowrun", _("Can pause and resume workflow runs")),
+            ("send_event_workflowrun", _("Can send events to workflow runs")),
         ]
         constraints = [models.UniqueConstraint(fields=["workflow", "key"], name="django_steps_run_key")]
         indexes = [
-            # Also for the unknown runs, so that looking for one to bring back doesn't walk over all that have ended.
-            PartialIndex(fields=["phase", "-priority", "id"], where=Q(phase=0) | Q(phase=3), name="django_steps_ready"),
+            # Also for those set aside: unknown and parked ones, so that bringing one back walks over none that has ended.
+            PartialIndex(
+                fields=["phase", "-priority", "id"],
+                where=Q(phase=0) | Q(phase=3) | Q(phase=4),
+                name="django_steps_ready",
+            ),
             PartialIndex(fields=["phase", "queue", "-priority", "id"], where=Q(phase=0), name="django_steps_queue"),
             PartialIndex(fields=["phase", "available_at_us"], where=Q(phase=1), name="django_steps_timed"),
             # What ended when, by status: for pruning, and for the admin's list, counts and chart.
@@ -47,4 +54,41 @@ class WorkflowRun(RunControls[R]):
                 fields=["status", "finished_at"], where=Q(finished_at__isnull=False), name="django_steps_ended"
             ),
             PartialIndex(fields=["restart_of"], where=Q(restart_of__isnull=False), name="django_steps_restarts"),
+            PartialIndex(
+                fields=["open_parent_id", "parent_step"],
+                where=Q(open_parent_id__isnull=False),
+                name="django_steps_open",
+            ),
+            # At most one child for each item of a map, and for a step: what is inserted twice is there once.
+            PartialIndex(
+                fields=["parent", "parent_step", "parent_item"],
+                where=Q(parent__isnull=False),
+                unique=True,
+                name="django_steps_child",
+            ),
+            PartialIndex(
+                fields=["workflow", "active_key"],
+                where=Q(active_key__isnull=False),
+                unique=True,
+                name="django_steps_active",
+            ),
+            # What no worker holds; the pass of a run that is held keeps its time itself.
+            PartialIndex(
+                fields=["expires_at_us"],
+                where=Q(expires_at_us__isnull=False, worker__isnull=True),
+                name="django_steps_expiring",
+            ),
+            PartialIndex(
+                fields=["line_key", "-priority", "id"], where=Q(line_key__isnull=False), name="django_steps_line"
+            ),
+            PartialIndex(fields=["slot_1"], where=Q(slot_1__isnull=False), name="django_steps_slot_1"),
+            PartialIndex(fields=["slot_2"], where=Q(slot_2__isnull=False), name="django_steps_slot_2"),
+            PartialIndex(fields=["slot_queue"], where=Q(slot_queue__isnull=False), name="django_steps_slot_q"),
+            PartialIndex(fields=["continued_as"], where=Q(continued_as__isnull=False), name="django_steps_continued"),
+            PartialIndex(
+                fields=["schedule", "scheduled_for"], where=Q(schedule__isnull=False), name="django_steps_scheduled"
+            ),
+            PartialIndex(
+                fields=["open_schedule"], where=Q(open_schedule__isnull=False), name="django_steps_open_schedule"
+            ),
         ]

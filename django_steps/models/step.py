@@ -17,6 +17,8 @@ from ..failures.codec import MAX_TYPE_LENGTH
 from ..ledger import contexts
 from .fields import ExactCharField
 
+_TIMED_OUT = ("EventTimedOut", "ChildTimedOut", "StepTimedOut", "PollTimedOut")
+
 
 class StepRecord(models.Model):
     """What a run has recorded of one step: its outcome, or the attempts that failed so far."""
@@ -27,6 +29,9 @@ class StepRecord(models.Model):
         POLL = "poll", _("poll")
         BRANCH = "branch", _("branch")
         MAP = "map", _("map")
+        EVENT = "event", _("event")
+        INVOKE = "invoke", _("invoke")
+        START = "start", _("start")
 
     class Status(models.TextChoices):
         SUCCEEDED = states.StepStatus.SUCCEEDED, _("succeeded")
@@ -34,6 +39,7 @@ class StepRecord(models.Model):
         RETRYING = states.StepStatus.RETRYING, _("retrying")
         WAITING = states.StepStatus.WAITING, _("waiting")
         BEGUN = states.StepStatus.BEGUN, _("begun")
+        CANCELED = states.StepStatus.CANCELED, _("canceled")
 
     run = models.ForeignKey(
         "WorkflowRun",
@@ -112,6 +118,13 @@ class StepRecord(models.Model):
         return contexts.number(self.context, "checks")
 
     @property
+    def timed_out(self) -> bool:
+        """Whether it failed since its time was over, or took its default for that."""
+        if self.status == self.Status.FAILED and self.error_type.rpartition(".")[2] in _TIMED_OUT:
+            return True
+        return self.kind in (self.Kind.EVENT, self.Kind.INVOKE) and self.context.get("timed_out") is True
+
+    @property
     def wakes_at(self) -> datetime | None:
         """When a sleep ends, or the next attempt or check is due."""
         return None if self.wakes_at_us is None else clock.to_datetime(self.wakes_at_us)
@@ -122,6 +135,7 @@ class StepRecord(models.Model):
 
         A retry of the run counts the attempts of its step from 1 again: `before_retry` tells those from before.
         """
-        if self.status == self.Status.RETRYING:  # all that were counted have failed, and are in the log
+        was_between = self.status == self.Status.CANCELED and self.wakes_at_us is not None
+        if self.status == self.Status.RETRYING or was_between:  # all that were counted have failed, and are in the log
             return read_log(self.attempt_log, self.attempts + 1)
         return read_log(self.attempt_log, self.attempts)

@@ -6,13 +6,15 @@ these would not be solved for them, hence one overload each. Nothing of this is 
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar, Unpack, overload
 
 from ..models import WorkflowRun
+from .async_step import AsyncStep
 from .logger import WorkflowLogger
 from .options import WorkflowOptions
 from .step import Step
-from .workflow import Workflow
+from .workflow import AsyncWorkflow, Workflow
 
 I = TypeVar("I", contravariant=True)  # noqa: E741
 R = TypeVar("R", covariant=True)
@@ -82,9 +84,110 @@ class TakesNothing(Protocol[R]):
     def __call__(self) -> R: ...
 
 
-class Decorator(Protocol):
-    """`@workflow`: takes a body, or options and then a body."""
+class AsyncTakesInputStepLoggerRun(Protocol[I, R]):
+    def __call__(
+        self, *, input: I, step: AsyncStep, logger: WorkflowLogger, run: WorkflowRun[Any]
+    ) -> Coroutine[Any, Any, R]: ...
 
+
+class AsyncTakesInputStepLogger(Protocol[I, R]):
+    def __call__(self, *, input: I, step: AsyncStep, logger: WorkflowLogger) -> Coroutine[Any, Any, R]: ...
+
+
+class AsyncTakesInputStepRun(Protocol[I, R]):
+    def __call__(self, *, input: I, step: AsyncStep, run: WorkflowRun[Any]) -> Coroutine[Any, Any, R]: ...
+
+
+class AsyncTakesInputLoggerRun(Protocol[I, R]):
+    def __call__(self, *, input: I, logger: WorkflowLogger, run: WorkflowRun[Any]) -> Coroutine[Any, Any, R]: ...
+
+
+class AsyncTakesStepLoggerRun(Protocol[R]):
+    def __call__(self, *, step: AsyncStep, logger: WorkflowLogger, run: WorkflowRun[Any]) -> Coroutine[Any, Any, R]: ...
+
+
+class AsyncTakesInputStep(Protocol[I, R]):
+    def __call__(self, *, input: I, step: AsyncStep) -> Coroutine[Any, Any, R]: ...
+
+
+class AsyncTakesInputLogger(Protocol[I, R]):
+    def __call__(self, *, input: I, logger: WorkflowLogger) -> Coroutine[Any, Any, R]: ...
+
+
+class AsyncTakesInputRun(Protocol[I, R]):
+    def __call__(self, *, input: I, run: WorkflowRun[Any]) -> Coroutine[Any, Any, R]: ...
+
+
+class AsyncTakesStepLogger(Protocol[R]):
+    def __call__(self, *, step: AsyncStep, logger: WorkflowLogger) -> Coroutine[Any, Any, R]: ...
+
+
+class AsyncTakesStepRun(Protocol[R]):
+    def __call__(self, *, step: AsyncStep, run: WorkflowRun[Any]) -> Coroutine[Any, Any, R]: ...
+
+
+class AsyncTakesLoggerRun(Protocol[R]):
+    def __call__(self, *, logger: WorkflowLogger, run: WorkflowRun[Any]) -> Coroutine[Any, Any, R]: ...
+
+
+class AsyncTakesInput(Protocol[I, R]):
+    def __call__(self, *, input: I) -> Coroutine[Any, Any, R]: ...
+
+
+class AsyncTakesStep(Protocol[R]):
+    def __call__(self, *, step: AsyncStep) -> Coroutine[Any, Any, R]: ...
+
+
+class AsyncTakesLogger(Protocol[R]):
+    def __call__(self, *, logger: WorkflowLogger) -> Coroutine[Any, Any, R]: ...
+
+
+class AsyncTakesRun(Protocol[R]):
+    def __call__(self, *, run: WorkflowRun[Any]) -> Coroutine[Any, Any, R]: ...
+
+
+class AsyncTakesNothing(Protocol[R]):
+    def __call__(self) -> Coroutine[Any, Any, R]: ...
+
+
+class Decorator(Protocol):
+    """`@workflow`: takes a body, or options and then a body.
+
+    Async bodies come first: what they return fits the plain ones too.
+    """
+
+    @overload
+    def __call__(self, function: AsyncTakesInputStepLoggerRun[I, R], /) -> AsyncWorkflow[I, R]: ...
+    @overload
+    def __call__(self, function: AsyncTakesInputStepLogger[I, R], /) -> AsyncWorkflow[I, R]: ...
+    @overload
+    def __call__(self, function: AsyncTakesInputStepRun[I, R], /) -> AsyncWorkflow[I, R]: ...
+    @overload
+    def __call__(self, function: AsyncTakesInputLoggerRun[I, R], /) -> AsyncWorkflow[I, R]: ...
+    @overload
+    def __call__(self, function: AsyncTakesStepLoggerRun[R], /) -> AsyncWorkflow[Any, R]: ...
+    @overload
+    def __call__(self, function: AsyncTakesInputStep[I, R], /) -> AsyncWorkflow[I, R]: ...
+    @overload
+    def __call__(self, function: AsyncTakesInputLogger[I, R], /) -> AsyncWorkflow[I, R]: ...
+    @overload
+    def __call__(self, function: AsyncTakesInputRun[I, R], /) -> AsyncWorkflow[I, R]: ...
+    @overload
+    def __call__(self, function: AsyncTakesStepLogger[R], /) -> AsyncWorkflow[None, R]: ...
+    @overload
+    def __call__(self, function: AsyncTakesStepRun[R], /) -> AsyncWorkflow[Any, R]: ...
+    @overload
+    def __call__(self, function: AsyncTakesLoggerRun[R], /) -> AsyncWorkflow[Any, R]: ...
+    @overload
+    def __call__(self, function: AsyncTakesInput[I, R], /) -> AsyncWorkflow[I, R]: ...
+    @overload
+    def __call__(self, function: AsyncTakesStep[R], /) -> AsyncWorkflow[None, R]: ...
+    @overload
+    def __call__(self, function: AsyncTakesLogger[R], /) -> AsyncWorkflow[None, R]: ...
+    @overload
+    def __call__(self, function: AsyncTakesRun[R], /) -> AsyncWorkflow[Any, R]: ...
+    @overload
+    def __call__(self, function: AsyncTakesNothing[R], /) -> AsyncWorkflow[None, R]: ...
     @overload
     def __call__(self, function: TakesInputStepLoggerRun[I, R], /) -> Workflow[I, R]: ...
     @overload

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from .kinds import check_annotation, is_async_inside
 from .workflow import Workflow
 
 _INJECTED = ("step", "run", "logger")
@@ -30,7 +31,7 @@ def wanted_by(function: Callable[..., Any]) -> tuple[str, ...]:
     )
 
 
-def check_branch(name: str, function: Any) -> tuple[str, ...]:
+def check_branch(name: str, function: Any, *, in_async_body: bool) -> tuple[str, ...]:
     """What a branch wants; raises `TypeError` for what is none, or can't be one in this body."""
     refuse_workflow("branch", name, function)
     wanted = wanted_by(function) if callable(function) else ()
@@ -39,25 +40,29 @@ def check_branch(name: str, function: Any) -> tuple[str, ...]:
             f"Branch {name!r} takes a function with a parameter named step, which gets a step of its own, got {function!r}. "
             f"For a function without one write step.define({name!r}, …)."
         )
-    check_plain(name, function)
+    check_kind(name, function, in_async_body=in_async_body)
     return wanted
 
 
-def check_plain(name: str, function: Any) -> None:
-    """Raise `TypeError` for a branch that is `async def`: bodies are plain functions, and so are their branches."""
-    if inspect.iscoroutinefunction(inspect.unwrap(function)) or inspect.iscoroutinefunction(
-        getattr(function, "func", None)
-    ):
+def check_kind(name: str, function: Any, *, in_async_body: bool) -> None:
+    """Raise `TypeError` for a branch that is `async def` in a plain body, or plain in an `async def` one."""
+    if is_async_inside(function) and not in_async_body:
         raise TypeError(
             f"Branch {name!r} is async def. In a plain body branches are plain functions; the functions of their steps may "
             "be async."
         )
+    if in_async_body and not is_async_inside(function):
+        raise TypeError(
+            f"Branch {name!r} is a plain function. In an async def body branches are async def; the functions of their "
+            "steps may be plain."
+        )
+    check_annotation(f"Branch {name!r}", function)
 
 
 def refuse_workflow(method: str, name: str, function: Any) -> None:
     """Raise `TypeError` for a workflow where a function is wanted: its steps would be lost."""
     if isinstance(function, Workflow):
         raise TypeError(
-            f"step.{method}({name!r}, …) takes a function, got {function!r}. Let a step start a run of it: "
-            f'step.define("start_other", lambda: str(other.start(…).pk)).run()'
+            f"step.{method}({name!r}, …) takes a function, got {function!r}. A run of it is a step by "
+            f"step.invoke({name!r}, …), or step.start({name!r}, …), which does not wait for its result."
         )

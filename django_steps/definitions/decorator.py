@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .options import WORKFLOW_DEFAULTS, WorkflowOptions, shows_options
 from .registry import register
-from .workflow import Workflow
+from .workflow import Workflow, made_of
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -29,13 +29,19 @@ def workflow(function: Callable[..., Any] | None = None, /, **options: Unpack[Wo
     - `queue` (text, default: `"default"`), `priority` (-100 to 100, larger first; default: 0): the defaults of its runs.
     - `retry`: automatic retries of the whole run; `step_retry`: the default policy of its steps. Each a `RetryPolicy`
       or a number of attempts, the first included; default: one attempt.
+    - `timeout`: a duration that each run may take, from its first claim to its end; then it fails with `RunTimedOut`.
+      `start_within`: a duration that it may wait to begin; then it is canceled, as `expired`. Default: as long as it takes.
     - `mask`: a collection of keys whose values no page and no log shows; default: none.
+    - `schedule`: a `Schedule`, or a list of them: when workers start it by themselves; default: never.
+    - `limit`: a `Limit`, or a list of up to two: how many runs execute at once, and how many begin in a time; default: none.
+
+    The body is a plain function or `async def`; of the latter it makes an `AsyncWorkflow`.
 
     Raises `TypeError` for a function that can't be a body, `InvalidName`, and `ImproperlyConfigured` if the name and
     version are taken.
     """
 
     def decorate(function: Callable[..., Any]) -> Workflow[Any, Any]:
-        return register(Workflow(function, **options))
+        return register(made_of(function, options))
 
     return decorate if function is None else decorate(function)

@@ -1,15 +1,21 @@
 """The input of a body: what its annotation says, and validating against it.
 
-A dataclass or a pydantic model is validated when the run is started, and built again for the body. Any other
-annotation is for type checkers only.
+A dataclass or a pydantic model is validated when the run is started, and built again for the body. A field of a dataclass whose
+type JSON has no form for (Decimal, dates, UUID, Enum) may be given as text. Any other annotation is for type checkers only.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import types
 import typing
 from collections.abc import Callable, Collection
+from contextlib import suppress
+from datetime import date, datetime, time
+from decimal import Decimal
+from enum import Enum
 from typing import Any
+from uuid import UUID
 
 from ..errors import InvalidInput
 from ..values import masked
@@ -40,6 +46,7 @@ class DataclassInput(InputType):
                 f"The input must be a {self.type.__name__} or a dict of its fields, got {type(value).__name__}."
             )
         hints = _hints(self.type)
+        value = {name: _from_json(hints.get(name), item) for name, item in value.items()}
         value, errors = _with_nested(value, hints, self._mask)
         fields = {field.name: field for field in dataclasses.fields(self.type) if field.init}
         errors += [f"{name}: unknown, the fields are {', '.join(fields)}" for name in value if name not in fields]
@@ -78,6 +85,23 @@ class PydanticInput(InputType):
         return f"{where}: {error['type'] if is_masked else error['msg']}"
 
 
+class SimpleInput(InputType):
+    """Takes an instance of a class that is neither, such as `bool` or `str`."""
+
+    def __init__(self, type_: type) -> None:
+        self.type = type_
+
+    def validate(self, value: Any) -> Any:
+        assert self.type is not None
+        if self.type is float and type(value) is int:
+            return float(value)
+        is_bool_for_number = isinstance(value, bool) and self.type in (int, float)
+        if is_bool_for_number or not _is_instance(value, self.type):
+            text = f"expected {self.type.__name__}, got {type(value).__name__}"
+            raise InvalidInput(text, [text])
+        return value
+
+
 def input_type_of(function: Callable[..., Any], mask: Collection[str] = ()) -> InputType:
     """How to validate the input of this body. The values of the keys in `mask` are in no message."""
     try:
@@ -100,6 +124,34 @@ def _hints(type_: type) -> dict[str, Any]:
         return typing.get_type_hints(type_)
     except Exception:  # as for the function
         return {}
+
+
+def _from_json(hint: Any, item: Any) -> Any:
+    """The value of a field whose type JSON has no form for, made of the text or whole number that stands for it there; else
+    the item as it is."""
+    if type(item) not in (str, int):
+        return item
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    expected = typing.get_args(hint) if is_union else (hint,)
+    if type(item) in expected:
+        return item
+    for type_ in expected:
+        is_enum = isinstance(type_, type) and issubclass(type_, Enum)
+        parse = type_ if is_enum else _PARSED.get(type_) if type(item) is str or type_ is Decimal else None
+        if parse is not None:
+            with suppress(ValueError, TypeError, ArithmeticError):
+                return parse(item)
+    return item
+
+
+# What makes a value of a text.
+_PARSED: dict[Any, Callable[[Any], Any]] = {
+    Decimal: Decimal,
+    UUID: UUID,
+    datetime: datetime.fromisoformat,
+    date: date.fromisoformat,
+    time: time.fromisoformat,
+}
 
 
 def _with_nested(

@@ -7,26 +7,23 @@ option is a line in the TypedDict, a field, and a line in that function. What an
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
 from typing import Any, TypedDict, TypeVar
 
-from django.conf import settings
-from django.utils import timezone
-
 from ..core import clock
+from ..core.event import Event
+from ..core.limit import Limit
 from ..core.names import check_name
 from ..core.retries import RetryPolicy, to_policy
 from ..durations import Duration, to_microseconds
+from .checked import check_datetime, check_flag, check_key, check_priority, check_timeout
+from .schedule import Schedule
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PRIORITIES = range(-100, 101)
-# For the times that users give. What lies beyond is meant as "never" or is a mistake, and is near the end of what Python
-# and the databases can hold.
-EARLIEST_YEAR, LATEST_YEAR = 1900, 9000
 
 # -- Steps ------------------------------------------------------------------------------------------
 
@@ -35,8 +32,39 @@ class StepOptions(TypedDict, total=False):
     """What `define()` and `get()` take beside the function; see `Step.define()`."""
 
     retry: RetryPolicy | int | None
+    timeout: Duration | None
     atomic: bool
     at_most_once: bool
+
+
+class GroupOptions(TypedDict, total=False):
+    """What `map()` takes for branches."""
+
+    concurrency: int | None
+
+
+class MapOptions(StepOptions, GroupOptions, total=False):
+    """What `map()` takes beside the items."""
+
+    key: Callable[[Any], Any] | None
+    max_failures: int | None
+    min_successes: int | None
+    return_exceptions: bool
+
+
+class RunsOptions(GroupOptions, total=False):
+    """What `map()` takes for runs."""
+
+    timeout: Duration | None
+
+
+class MapRunsOptions(RunsOptions, total=False):
+    """What `map()` over a workflow takes beside the items."""
+
+    key: Callable[[Any], Any] | None
+    max_failures: int | None
+    min_successes: int | None
+    return_exceptions: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +72,7 @@ class CallOptions:
     """The options of one step, checked."""
 
     retry: RetryPolicy | None = None
+    timeout_us: int | None = None
     atomic: bool = False
     at_most_once: bool = False
 
@@ -58,6 +87,7 @@ def step_options(name: str, options: StepOptions) -> CallOptions:
     refuse_unknown(options, StepOptions, f"Step {name!r}")
     checked = CallOptions(
         retry=to_policy(options.get("retry"), f"retry of step {name!r}"),
+        timeout_us=check_timeout(options.get("timeout"), f"timeout of step {name!r}:"),
         atomic=check_flag(options.get("atomic", False), f"atomic of step {name!r}"),
         at_most_once=check_flag(options.get("at_most_once", False), f"at_most_once of step {name!r}"),
     )
@@ -73,35 +103,49 @@ def step_options(name: str, options: StepOptions) -> CallOptions:
 
 
 class StartOptions(TypedDict, total=False):
-    """What `start_many()` takes beside the inputs; see `Workflow.start()`."""
+    """What every way to start runs takes; see `Workflow.start()`."""
 
     priority: int | None
     queue: str | None
     delay: Duration | None
     start_at: datetime | None
+    timeout: Duration | None
+    start_within: Duration | None
+
+
+class StartManyOptions(StartOptions, total=False):
+    """What `start_many()` takes beside the inputs."""
+
+    key: Callable[[Any], str] | None
 
 
 class StartOptionsWithKey(StartOptions, total=False):
     """What `start()` takes beside the input."""
 
     key: str | None
+    active_key: str | None
+    event: Event[Any] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """The options of a start, checked. None: the workflow's own, or as soon as possible.
 
-    `delay_us` counts from the INSERT, `due_at_us` is a moment of the database's clock; both in microseconds.
+    `delay_us` counts from the INSERT, `due_at_us` is a moment of the database's clock; all in microseconds.
     """
 
     key: str | None = None
+    active_key: str | None = None
     priority: int | None = None
     queue: str | None = None
     delay_us: int | None = None
     due_at_us: int | None = None
+    timeout_us: int | None = None
+    start_within_us: int | None = None
+    event: Event[Any] | None = None
 
 
-_PLAIN_RUN = RunOptions()
+PLAIN_RUN = RunOptions()
 
 
 def run_options(options: StartOptions, known: type = StartOptionsWithKey, method: str = "start()") -> RunOptions:
@@ -110,19 +154,29 @@ def run_options(options: StartOptions, known: type = StartOptionsWithKey, method
     Raises `InvalidName`, `TypeError` or `ValueError`.
     """
     if not options:
-        return _PLAIN_RUN
+        return PLAIN_RUN
     refuse_unknown(options, known, method)
     key, priority, queue = options.get("key"), options.get("priority"), options.get("queue")
-    delay, start_at = options.get("delay"), options.get("start_at")
+    delay, start_at, active_key = options.get("delay"), options.get("start_at"), options.get("active_key")
     if delay is not None and start_at is not None:
         raise ValueError("Give delay= or start_at=, not both.")
     return RunOptions(
-        key=None if key is None else check_name(key, "key"),
+        key=None if key is None else check_key(key),
+        active_key=None if active_key is None else check_name(active_key, "active key"),
         priority=None if priority is None else check_priority(priority),
         queue=None if queue is None else check_name(queue, "queue name"),
         delay_us=None if delay is None else to_microseconds(delay),
         due_at_us=None if start_at is None else clock.to_microseconds(check_datetime(start_at, "start_at=")),
+        timeout_us=check_timeout(options.get("timeout"), "timeout="),
+        start_within_us=check_timeout(options.get("start_within"), "start_within="),
+        event=_check_event(options.get("event")),
     )
+
+
+def _check_event(event: Any) -> Event[Any] | None:
+    if event is not None and not isinstance(event, Event):
+        raise TypeError(f'event= takes an Event, as in event=Event("paid", payload), got {event!r}.')
+    return event
 
 
 # -- Workflows --------------------------------------------------------------------------------------
@@ -138,6 +192,10 @@ class WorkflowOptions(TypedDict, total=False):
     retry: RetryPolicy | int | None
     step_retry: RetryPolicy | int | None
     mask: Iterable[str]
+    timeout: Duration | None
+    start_within: Duration | None
+    schedule: Schedule | Sequence[Schedule] | None
+    limit: Limit | Sequence[Limit] | None
 
 
 WORKFLOW_DEFAULTS: WorkflowOptions = {
@@ -148,6 +206,10 @@ WORKFLOW_DEFAULTS: WorkflowOptions = {
     "retry": None,
     "step_retry": None,
     "mask": (),
+    "timeout": None,
+    "start_within": None,
+    "schedule": None,
+    "limit": None,
 }
 
 
@@ -157,48 +219,14 @@ def workflow_options(options: WorkflowOptions) -> WorkflowOptions:
     return {**WORKFLOW_DEFAULTS, **options}
 
 
-# -- Values -----------------------------------------------------------------------------------------
-
-
-def check_priority(value: Any) -> int:
-    """Return a priority from -100 to 100, or raise `TypeError` or `ValueError`."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"priority takes a whole number from -100 to 100, got {value!r}.")
-    if value not in PRIORITIES:
-        raise ValueError(f"priority takes a whole number from -100 to 100, got {value!r}.")
-    return int(value)  # of an enum's member, the number
-
-
-def check_datetime(moment: Any, what: str) -> datetime:
-    """Return `moment` if it is a datetime that fits `USE_TZ` and is no mistake, else raise `TypeError` or `ValueError`."""
-    if not isinstance(moment, datetime):
-        raise TypeError(f"{what} takes a datetime, got {moment!r}.")
-    if timezone.is_naive(moment) and settings.USE_TZ:
-        raise ValueError(f"{what} takes an aware datetime where USE_TZ is on, got the naive {moment!r}.")
-    if timezone.is_aware(moment) and not settings.USE_TZ:
-        raise ValueError(f"{what} takes a naive datetime where USE_TZ is off, got the aware {moment!r}.")
-    # Neither a time zone nor a delay leads from here to where no datetime is: that would be met by whoever looks at the run.
-    if not EARLIEST_YEAR <= moment.year <= LATEST_YEAR:
-        raise ValueError(f"{what} takes a datetime of the years {EARLIEST_YEAR} to {LATEST_YEAR}, got {moment!r}.")
-    return moment
-
-
-def check_flag(value: Any, what: str) -> bool:
-    """Return True or False, or raise `TypeError`."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{what} takes True or False, got {value!r}.")
-    return value
-
-
-def check_count(value: Any, what: str, *, least: int) -> int | None:
-    """Return a whole number of at least `least`, or None, or raise `TypeError` or `ValueError`."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what} takes a whole number, got {value!r}.")
-    if value < least:
-        raise ValueError(f"{what} takes a number of at least {least}, got {value}.")
-    return value
+def check_limits(limit: Any) -> tuple[Limit, ...]:
+    """The limits of a workflow, as a tuple; raises `TypeError` or `ValueError`."""
+    given = () if limit is None else (limit,) if isinstance(limit, Limit) else limit
+    if not isinstance(given, (list, tuple)) or not all(isinstance(member, Limit) for member in given):
+        raise TypeError(f'limit= takes a Limit or a list of them, as in limit=Limit(rate="100/m"), got {limit!r}.')
+    if len(given) > 2:
+        raise ValueError(f"limit= takes up to two Limits, beside that of the queue; got {len(given)}.")
+    return tuple(given)
 
 
 # -- Keywords ---------------------------------------------------------------------------------------

@@ -22,8 +22,20 @@ def register(definition: Workflow[Any, Any]) -> Workflow[Any, Any]:
             f"Two workflows are named {definition.name!r}{version}: {other.place} and {definition.place}. "
             "Give one of them another name or version."
         )
+    _refuse_taken_schedules(definition)
     _registry[key] = definition
     return definition
+
+
+def _refuse_taken_schedules(definition: Workflow[Any, Any]) -> None:
+    """Each schedule has a name of its own, also among the versions of a workflow."""
+    for key, other in _registry.items():
+        taken = definition.schedules.keys() & other.schedules.keys()
+        if taken and key != (definition.name, definition.version):
+            raise ImproperlyConfigured(
+                f"Two schedules are named {min(taken)!r}: of {other.place} and of {definition.place}. Give one of them"
+                " another name; of a workflow with several versions one alone is scheduled."
+            )
 
 
 def get_workflow(name: str, version: str | None = None) -> Workflow[Any, Any]:

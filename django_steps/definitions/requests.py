@@ -5,12 +5,13 @@ A `Step` makes them from what users type. What carrying one out means is in `eng
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn, Protocol
 
 from ..errors import StepsError
-from .options import PLAIN_CALL, CallOptions
+from .inputs import InputType
+from .options import PLAIN_CALL, CallOptions, RunOptions
 from .polling import Polling
 
 
@@ -41,6 +42,53 @@ class Sleep:
     until_us: int | None = None
 
 
+class _Missing:
+    """What stands for an argument that was not given, where None is one."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = _Missing()
+
+
+@dataclass(slots=True, kw_only=True)
+class WaitForEvent:
+    """Take the first event of these names, or wait for one: for a duration, or until a time; in microseconds.
+
+    `type`: what a payload has to fit, and how records name that. `is_any`: the body gets the event, not its payload.
+    """
+
+    name: str = field(kw_only=False)
+    events: tuple[str, ...] = field(kw_only=False)
+    timeout_us: int | None = None
+    until_us: int | None = None
+    default: Any = MISSING
+    type: InputType | None = None
+    type_name: str | None = None
+    is_any: bool = False
+
+
+@dataclass(slots=True)
+class Invoke:
+    """Start a run of a workflow and wait for its result: at most so long, in microseconds."""
+
+    name: str
+    workflow: Any  # a Workflow
+    input: Any
+    timeout_us: int | None = None
+
+
+@dataclass(slots=True)
+class StartRun:
+    """Start a run of a workflow, and don't wait for it."""
+
+    name: str
+    workflow: Any  # a Workflow
+    input: Any
+    options: RunOptions
+
+
 @dataclass(slots=True)
 class CallBranch:
     """Call a branch: a function that gets a `step` of its own, and maybe `run` and `logger`."""
@@ -56,16 +104,16 @@ class CallBranch:
 class Gather:
     """Carry out defined steps and branches side by side."""
 
-    members: Sequence[RunStep | CallBranch]
+    members: Sequence[RunStep | CallBranch | Invoke | StartRun]
     return_exceptions: bool = False
 
 
 @dataclass(slots=True)
 class Map:
-    """Carry out a step or a branch for each item, side by side. `members` by key, in the order of the items."""
+    """Carry out a step, a branch or a run for each item, side by side. `members` by key, in the order of the items."""
 
     name: str
-    members: Mapping[str, RunStep | CallBranch]
+    members: Mapping[str, RunStep | CallBranch | Invoke]
     concurrency: int | None
     max_failures: int | None = None
     min_successes: int | None = None
@@ -80,11 +128,16 @@ class Map:
             )
 
 
-Request = RunStep | Sleep | CallBranch | Gather | Map
+@dataclass(slots=True)
+class MapRuns(Map):
+    """A map over a workflow: a run for each item."""
 
 
-class Performer(Protocol):
-    """What carries requests out: the pass of a run."""
+Request = RunStep | Sleep | WaitForEvent | Invoke | StartRun | CallBranch | Gather | Map
+
+
+class Names(Protocol):
+    """What knows the names of a body or branch, and what it has defined."""
 
     def path(self, name: str) -> str:
         """What is called `name` here is recorded under this name; raises `InvalidName` if that is too long."""
@@ -94,10 +147,26 @@ class Performer(Protocol):
         """A step is defined: its name is taken, and it has to be run."""
         ...
 
+    def continue_as_new(self, input: Any) -> Any:
+        """What a body returns to go on as a new run with this input; raises `InvalidInput`."""
+        ...
+
     def refuse(self, mistake: StepsError) -> NoReturn:
         """Raise a mistake of the code, which fails the run even if the body catches it."""
         ...
 
+
+class Performer(Names, Protocol):
+    """What carries requests out: the pass of a run."""
+
     def perform(self, request: Request) -> Any:
         """Carry a request out, or replay what is recorded of it; what the body gets."""
+        ...
+
+
+class AsyncPerformer(Names, Protocol):
+    """What carries out the requests of an `async def` body."""
+
+    def perform(self, request: Request) -> Coroutine[Any, Any, Any]:
+        """A coroutine that carries a request out, or replays what is recorded of it; its value is what the body gets."""
         ...

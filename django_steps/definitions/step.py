@@ -1,4 +1,4 @@
-"""What a body sees: `step.define`, `step.get`, `step.poll`, `step.sleep`, `step.sleep_until`.
+"""What a body sees: `step.define`, `step.get`, `step.poll`, `step.sleep`, `step.wait_for_event` and the others.
 
 Here is only what users type, checked where they type it. What a step does is in `engine/`, which this module knows as a
 `Performer`.
@@ -6,20 +6,22 @@ Here is only what users type, checked where they type it. What a step does is in
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 from uuid import UUID
 
-from ..core import clock
-from ..core.names import check_name
-from ..durations import Duration, to_microseconds
+from ..core.event import Event
+from ..durations import Duration
+from . import invoking, making
 from .calls import Call
+from .events import check_names, wait
 from .groups import Groups
-from .options import StepOptions, check_datetime, shows_options, step_options
-from .polling import polling
-from .requests import Sleep
+from .invoking import InvokeCall
+from .options import StartOptionsWithKey, StepOptions, shows_options
+from .requests import MISSING
 from .targets import resolve
+from .workflow import Workflow
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     P = typing_extensions.ParamSpec("P", default=...)
     R = typing_extensions.TypeVar("R", default=Any)
     M = TypeVar("M", bound=Model)
+    T = TypeVar("T")
+    S = TypeVar("S")
+    D = TypeVar("D")
 else:
     P, R = ParamSpec("P"), TypeVar("R")
 PrimaryKey = int | str | UUID
@@ -64,16 +69,15 @@ class Step(Groups):
 
         - `name`: at most 255 characters without `#`, unique within the run.
         - `retry`: a `RetryPolicy`, or the number of attempts, the first included; default: the workflow's `step_retry`.
+        - `timeout`: a duration that each attempt may take; then it fails with `StepTimedOut`. An async function is canceled; a
+          plain one can't be interrupted, and may ask `current_step().remaining()`. Default: as long as it takes.
         - `atomic`: True: the function's database writes and the record commit together, exactly once; default: False.
         - `at_most_once`: True: each attempt is recorded before it begins. If its outcome is not recorded (a crash), the step
           fails with `StepInterrupted` and is not executed again by itself. `step_retry` doesn't apply; default: False.
 
         Raises `InvalidName`, `DuplicateStepName`, `TypeError`, `ValueError`.
         """
-        name = check_name(name, "step name", forbidden="#")
-        if function is not None and not callable(function):
-            raise TypeError(f"Step {name!r} takes a function, got {function!r}. Call it by .run(…), not in define().")
-        return Call(self._performer, name, function, step_options(name, options))
+        return Call(self._performer, *making.definition(name, function, options))
 
     @overload
     def get(
@@ -146,7 +150,7 @@ class Step(Groups):
         `step.get(User.objects.get).run(pk=user_id)`.
 
         - `name`: the name of the step; `User.send_welcome_email` by default.
-        - `retry`, `atomic`, `at_most_once`: as for `define()`.
+        - `retry`, `timeout`, `atomic`, `at_most_once`: as for `define()`.
 
         Raises `AttributeError` for a method that does not exist, and what `define()` raises.
         """
@@ -165,6 +169,7 @@ class Step(Groups):
         backoff: float = 1.0,
         max_interval: Duration | None = None,
         max_checks: int | None = None,
+        check_timeout: Duration | None = None,
         retry: RetryPolicy | int | None = None,
     ) -> Call[P, R]: ...
     @overload
@@ -179,6 +184,7 @@ class Step(Groups):
         backoff: float = 1.0,
         max_interval: Duration | None = None,
         max_checks: int | None = None,
+        check_timeout: Duration | None = None,
         retry: RetryPolicy | int | None = None,
     ) -> Call[P, R]: ...
     def poll(
@@ -192,6 +198,7 @@ class Step(Groups):
         backoff: float = 1.0,
         max_interval: Duration | None = None,
         max_checks: int | None = None,
+        check_timeout: Duration | None = None,
         retry: RetryPolicy | int | None = None,
     ) -> Any:
         """A step that checks until it finds something: `step.poll("shipped", find, every="10m", timeout="3d").run(7)`.
@@ -206,17 +213,17 @@ class Step(Groups):
         - `timeout`: a duration: how long to check, from when the poll is first reached. At its end comes the last check.
         - `until`: a function of what a check returned, which says whether that is what is waited for; it must be quick and
           have no effect. Default: whether it is true.
-        - `max_checks`: the most checks.
+        - `max_checks`: the most checks. `check_timeout`: a duration that each of them may take, as `timeout` for `define()`.
         - `retry`: what happens when a check raises, as for `define()`; counted anew for each check.
 
         `.run()` raises `PollTimedOut` where `timeout` or `max_checks` ends it, and what a check raised for which no further
         attempt is made. Raises `InvalidName`, `DuplicateStepName`, `TypeError`, `ValueError`.
         """
-        name = check_name(name, "step name", forbidden="#")
-        if not callable(check):
-            raise TypeError(f"Poll {name!r} takes a function, got {check!r}. Call it by .run(…), not in poll().")
-        rules = polling(
+        definition = making.poll(
             name,
+            check,
+            retry,
+            check_timeout,
             every=every,
             backoff=backoff,
             max_interval=max_interval,
@@ -224,18 +231,162 @@ class Step(Groups):
             max_checks=max_checks,
             until=until,
         )
-        return Call(self._performer, name, check, step_options(name, {"retry": retry}), rules)
+        return Call(self._performer, *definition)
 
     def sleep(self, name: str, duration: Duration) -> None:
         """Wait for a duration: `"100ms"`, `"5s"`, `"10m"`, `"2h"`, `"30d"`, `"1h30m"`, a timedelta, or seconds.
 
         Holds no thread and no connection while it waits. A name may be used again: that is a sleep of its own.
         """
-        name = check_name(name, "sleep name", forbidden="#")
-        self._performer.perform(Sleep(self._performer.path(name), duration_us=to_microseconds(duration)))
+        self._performer.perform(making.sleep(self._performer, name, duration))
 
     def sleep_until(self, name: str, moment: datetime) -> None:
         """Wait until a datetime, which must be aware where `USE_TZ` is on and naive where it is off."""
-        name = check_name(name, "sleep name", forbidden="#")
-        until_us = clock.to_microseconds(check_datetime(moment, "sleep_until()"))
-        self._performer.perform(Sleep(self._performer.path(name), until_us=until_us))
+        self._performer.perform(making.sleep_until(self._performer, name, moment))
+
+    @overload
+    def wait_for_event(
+        self, event: str, *, name: str | None = None, timeout: Duration | None = None, until: datetime | None = None
+    ) -> Any: ...
+    @overload
+    def wait_for_event(
+        self,
+        event: str,
+        *,
+        type: type[T],
+        name: str | None = None,
+        timeout: Duration | None = None,
+        until: datetime | None = None,
+    ) -> T: ...
+    @overload
+    def wait_for_event(
+        self,
+        event: str,
+        *,
+        type: type[T],
+        default: D,
+        name: str | None = None,
+        timeout: Duration | None = None,
+        until: datetime | None = None,
+    ) -> T | D: ...
+    @overload
+    def wait_for_event(
+        self,
+        event: str,
+        *,
+        default: Any,
+        name: str | None = None,
+        timeout: Duration | None = None,
+        until: datetime | None = None,
+    ) -> Any: ...
+    def wait_for_event(
+        self,
+        event: str,
+        *,
+        name: str | None = None,
+        timeout: Duration | None = None,
+        until: datetime | None = None,
+        default: Any = MISSING,
+        type: Any = None,
+    ) -> Any:
+        """Wait until somebody has sent an event of this name to the run, and return its payload.
+
+        What was sent before is there: events are taken in the order in which they were sent, each by one wait. Meanwhile the
+        run holds nothing.
+
+        - `event`: the name of the event, at most 255 characters without `#`.
+        - `name`: the name under which the wait is recorded; the event's by default. As that of a sleep it may be used again.
+        - `timeout`: a duration, or `until`: a datetime; None: without end. Counted from when the wait is first reached;
+          `timeout=0` only looks.
+        - `default`: what is returned if no event has come in time; without it `EventTimedOut` is raised.
+        - `type`: a dataclass, a pydantic model or another class: what the payload has to be. One that is not raises
+          `InvalidEvent`, and is not used up.
+
+        Raises also `InvalidName`, `TypeError`, `ValueError`.
+
+        >>> decision = step.wait_for_event("approval", timeout="7d", default=None)  # doctest: +SKIP
+        """
+        request = wait(self._performer, name, [event], timeout=timeout, until=until, default=default, type_=type)
+        return self._performer.perform(request)
+
+    @overload
+    def wait_for_any_event(
+        self, name: str, events: Sequence[str], *, timeout: Duration | None = None, until: datetime | None = None
+    ) -> Event[Any]: ...
+    @overload
+    def wait_for_any_event(
+        self,
+        name: str,
+        events: Sequence[str],
+        *,
+        default: D,
+        timeout: Duration | None = None,
+        until: datetime | None = None,
+    ) -> Event[Any] | D: ...
+    def wait_for_any_event(
+        self,
+        name: str,
+        events: Sequence[str],
+        *,
+        timeout: Duration | None = None,
+        until: datetime | None = None,
+        default: Any = MISSING,
+    ) -> Any:
+        """Wait for the first event of several names, and return it: an `Event` with `name`, `payload`, `id`, `by`, `sent_at`.
+
+        - `name`: the name under which the wait is recorded; `events`: the names of the events.
+        - `timeout`, `until`, `default`: as for `wait_for_event()`.
+
+        >>> event = step.wait_for_any_event("outcome", ["paid", "expired"], timeout="1h")  # doctest: +SKIP
+        """
+        request = wait(
+            self._performer,
+            name,
+            check_names(name, events),
+            timeout=timeout,
+            until=until,
+            default=default,
+            is_any=True,
+        )
+        return self._performer.perform(request)
+
+    def invoke(self, name: str, workflow: Workflow[T, S], *, timeout: Duration | None = None) -> InvokeCall[T, S]:
+        """A run of another workflow as a step: `step.invoke("receipt", make_receipt, timeout="1h").run(input)`.
+
+        `.run()` starts it, waits for its end and gives its result; meanwhile this run holds nothing. The run that is started
+        has the queue and the priority of its own workflow. `.bind()` lets it take part in a `gather()`.
+
+        - `name`: the name of the step, as for `define()`.
+        - `timeout`: a duration: how long to wait; then `ChildTimedOut` is raised, and the run is canceled.
+
+        Canceling this run cancels it too, and a retry of this run lets it go on from the step that failed. Raises
+        `InvalidName`, `DuplicateStepName`, `TypeError`, `ValueError`.
+        """
+        return InvokeCall(self._performer, *invoking.invoke(name, workflow, timeout))
+
+    def start(
+        self, name: str, workflow: Workflow[T, Any], **options: Unpack[StartOptionsWithKey]
+    ) -> InvokeCall[T, UUID]:
+        """Start a run of another workflow without waiting for it: `step.start("news", send_news).run(input)` gives its id.
+
+        The run is started exactly once, in the transaction of the step's record. It is independent: canceling or retrying
+        this run doesn't touch it. `options` are those of `Workflow.start()`.
+
+        Raises `InvalidName`, `DuplicateStepName`, `TypeError`, `ValueError`.
+        """
+        return InvokeCall(self._performer, *invoking.start(name, workflow, options))
+
+    # What the body returns, whatever that is.
+    def continue_as_new(self, input: Any = None) -> T:  # type: ignore[type-var]
+        """Let a new run of this workflow go on with another input: `return step.continue_as_new({"cursor": cursor})`.
+
+        What it returns has to be returned by the body. Then this run has succeeded, and the new one takes over, in the same
+        transaction: its key, the events that it has not taken, and whoever waits for its result. So a run that goes on for
+        years keeps a short history.
+
+        Raises `InvalidInput`; and `StepNotRun`, at the end of the body, if it is not returned.
+
+        >>> return step.continue_as_new({"cursor": 41})  # doctest: +SKIP
+        """
+        returned: T = self._performer.continue_as_new(input)
+        return returned

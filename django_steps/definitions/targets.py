@@ -13,6 +13,7 @@ from django.db.models import Manager, Model, QuerySet
 from django.db.models.manager import BaseManager
 
 from ..core.context import active_step
+from .kinds import is_async, is_async_inside
 
 Target = tuple[Callable[..., Any], str]
 
@@ -29,7 +30,7 @@ def resolve(target: Any, method: Any = None) -> Target:
     if not isinstance(method, str):
         raise TypeError(f"step.get() takes a model with a method, or one bound method; got {target!r}, {method!r}.")
     function = getattr(target, method)
-    return _callable(function, f"{_owner(target)}.{method}"), f"{_owner(target)}.{method}"
+    return _of_owner(target, _callable(function, f"{_owner(target)}.{method}")), f"{_owner(target)}.{method}"
 
 
 def _of_model(model: type[Model], method: Any) -> Target:
@@ -55,7 +56,9 @@ def _named(model: type[Model], name: str) -> Target:
         return resolve(manager, name)
     label = f"{model.__name__}.{name}"
     function = _callable(getattr(model, name), label)
-    return (_on_instance(model, name) if _is_instance_method(model, name) else function), label
+    if not _is_instance_method(model, name):
+        return function, label
+    return (_on_instance_async if is_async(function) else _on_instance)(model, name), label
 
 
 def _is_instance_method(model: type[Model], name: str) -> bool:
@@ -66,16 +69,33 @@ def _is_instance_method(model: type[Model], name: str) -> bool:
 
 def _on_instance(model: type[Model], name: str) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
-        if not args:
-            raise _no_instance(model, name, "no positional argument")
-        instance, *args_of_method = args
-        if instance is None:  # no row has it, and "does not exist" would send people looking for one
-            raise _no_instance(model, name, "None")
+        instance, *args_of_method = _with_instance(model, name, args)
         if not isinstance(instance, Model):
             instance = model._default_manager.get(pk=instance)
         return getattr(instance, name)(*args_of_method, **kwargs)
 
     return call
+
+
+def _on_instance_async(model: type[Model], name: str) -> Callable[..., Any]:
+    """As `_on_instance()`, for an `async def` method: in an `async def` body it takes no thread."""
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        instance, *args_of_method = _with_instance(model, name, args)
+        if not isinstance(instance, Model):
+            instance = await model._default_manager.aget(pk=instance)
+        return await getattr(instance, name)(*args_of_method, **kwargs)
+
+    return call
+
+
+def _with_instance(model: type[Model], name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments of a call of an instance method, of which the first is an instance or a primary key."""
+    if not args:
+        raise _no_instance(model, name, "no positional argument")
+    if args[0] is None:  # no row has it, and "does not exist" would send people looking for one
+        raise _no_instance(model, name, "None")
+    return args
 
 
 def _no_instance(model: type[Model], name: str, got: str) -> TypeError:
@@ -91,7 +111,7 @@ def _bound(target: Any) -> Target:
     owner = getattr(target, "__self__", None)
     name = getattr(target, "__name__", None)
     if owner is not None and name and callable(target) and not inspect.ismodule(owner):
-        return target, f"{_owner(owner)}.{name}"
+        return _of_owner(owner, target), f"{_owner(owner)}.{name}"
     if not inspect.isfunction(target):
         raise TypeError(f"step.get() takes a model with a method, or one bound method; got {target!r}.")
     *path, method = target.__qualname__.split(".")
@@ -100,6 +120,17 @@ def _bound(target: Any) -> Target:
             f"{target.__qualname__} is a plain function without its model: write step.get({path[-1]}, {path[-1]}.{method})."
         )
     raise TypeError(f"step.get() is for methods; write step.define({method!r}, {method}).")
+
+
+def _of_owner(owner: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The method; an async one of a queryset as `async def`, where a manager hands it on by a plain function."""
+    if not isinstance(owner, BaseManager) or is_async(function) or not is_async_inside(function):
+        return function
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        return await function(*args, **kwargs)
+
+    return call
 
 
 def _owner(owner: Any) -> str:

@@ -11,6 +11,7 @@ import json
 from typing import Any, NamedTuple
 
 from .. import values
+from ..core import clock
 from ..errors import StepsError
 
 
@@ -76,6 +77,11 @@ class OfAttempt:
         self._checkpoints, self._step = checkpoints, step
         self._max_bytes, self._is_atomic = max_bytes, is_atomic
         self._before = checkpoints.of(step)
+        self.is_over = False
+        self.deadline_us: int | None = None  # of a fake step
+
+    def remaining_us(self) -> int:
+        return max((self.deadline_us or 0) - clock.host_time(), 0)
 
     def save(self, value: Any) -> None:
         """Encode a value, and keep it."""

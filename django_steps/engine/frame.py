@@ -6,11 +6,12 @@ It calls no body and carries nothing out: the story of a pass is in `execution.p
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NoReturn, cast
 
 from .. import failures, values
-from ..core.context import active_pass
+from ..core.context import active_pass, step_around, thread_id
 from ..core.retries import RetryPolicy
 from ..errors import (
     DuplicateStepName,
@@ -25,18 +26,22 @@ from ..errors import (
     WrongThread,
 )
 from ..failures.attribution import Attribution
+from ..ledger import order
 from ..ledger.claims import Claim
 from ..ledger.histories import Recorded
 from ..ledger.records import Outcome, StepWrite
 from .checkpoints import Checkpoints
 from .connections import Connections
+from .details import Details, as_text, check_size, packed
 from .ending import Ended, Ending
 from .guard import Guard
 from .history import History, as_recorded
-from .host import Host, endless_body
+from .host import Host, ThreadedHost, endless_body
 from .interceptors import Interceptor
+from .loops import OfPass
 from .scopes import Scope
 from .units import Unit
+from .waits import Waits
 
 # Mistakes of the code: a body that catches one can't go on as if nothing had happened.
 MISTAKES = (DuplicateStepName, HistoryMismatch, NestedStep, OwnRunChanged, StepInTransaction, StepNotRun, WrongThread)
@@ -72,19 +77,54 @@ class PassState:
         self.progress: tuple[int, int] | None = None
         self.map_progress: tuple[int, int] | None = None
         self.checkpoints = Checkpoints(claim.checkpoint)
-        # After a crash each step is announced before it is executed, until one is recorded.
-        self.is_careful = claim.recoveries > 0
+        self.details = Details(claim.details)
+        # After a crash each step is announced before it is executed, and one at a time is, until one is recorded: for one
+        # lease at most, since it may wait for the others.
+        self.careful_until = claim.held_until if claim.recoveries else 0.0
         self.attribution = Attribution()
-        # When the database last said that the run is this pass's and not canceled, on the clock of this process.
+        # When the database last said that the run is this pass's and may go on, on the clock of this process.
         self.confirmed_on = time.monotonic()
+        # Where the calls of an async pass wait for their turn; None for a plain one.
+        self.desk: OfPass | None = None
+        # An async body has returned or raised, and what it has begun comes to its end.
+        self.is_closing = False
+        # What the body has called `continue_as_new()` for, until it returns it.
+        self.continuation: Any = None
+        # What it waits for others for.
+        self.waits = Waits()
+        # Told of each call of a plain function that has a timeout; None where nobody watches them.
+        self.watch: Callable[[Any], None] | None = None
         # The frames in which something is executed now, the body's first.
-        self.frames: list[Frame] = []
+        self.frames: dict[Frame, None] = {}
         self._waking: list[Callable[[], None]] = []
+
+    @property
+    def is_careful(self) -> bool:
+        """Whether the pass comes after a crash, and nothing is recorded in it yet."""
+        return self.careful_until > 0.0 and time.monotonic() < self.careful_until
 
     @property
     def is_ending(self) -> bool:
         """Whether no operation begins any more."""
-        return self.ending is not None or self.mistake is not None
+        return self.ending is not None or self.mistake is not None or self.is_closing
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether the timeout of the run is over."""
+        expires_at = self.claim.expires_at
+        return expires_at is not None and self.claim.now() >= expires_at
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether something outside has asked for the end of the pass, or the timeout of the run is over."""
+        if self.interrupt is None and self.is_expired:
+            self.interrupt = Ended.TIMED_OUT
+        return self.interrupt is not None
+
+    def no_longer_than(self, wait_us: int) -> int:
+        """So many microseconds, or those that the run has left."""
+        expires_at = self.claim.expires_at
+        return wait_us if expires_at is None else min(wait_us, max(expires_at - self.claim.now(), 0))
 
     def stop(self, reason: Ended) -> None:
         """Let the pass end at its next operation; may be called from any thread."""
@@ -95,6 +135,11 @@ class PassState:
         """Let the groups of the pass look at what has changed; may be called from any thread."""
         for wake in tuple(self._waking):
             wake()
+
+    def has_news(self) -> None:
+        """There may be something new for what waits for others; may be called from any thread."""
+        self.waits.news += 1
+        self.wake()
 
     def woken_by(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Have `wake` called when something has changed, until what is returned is called."""
@@ -120,11 +165,24 @@ class Frame:
         self.claim, self.history, self.run_id = state.claim, state.history, state.claim.run_id
         self.default_retry, self.interceptors = state.default_retry, state.interceptors
         self.current_step = ""
+        self.thread_id = thread_id()
+        self.helps: Frame | None = None  # on a thread that helps: the frame that has called the group
+        # In an async body, on the thread of a step: gives its call up, with this error, so that the pass goes on without it.
+        self.give_up: Callable[[StepsError], None] | None = None
         # Since when the record of an atomic step, which is its own transaction's, waits for the database: monotonic.
         self.asked_on: float | None = None
         self.connections = Connections() if connections is None else connections
         self.guard = Guard(self.connections)
-        self._refusals = 0
+        # On the thread of a step: whether an awaitable that its function returns is awaited elsewhere.
+        self.leaves_awaitables = False
+        # What the interceptors of an async pass are told before the operation goes on.
+        self.untold: list[Callable[[], None]] = []
+        self.refusals = 0
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the body is `async def`: what waits stays where it is, until the whole pass is suspended."""
+        return self.state.desk is not None
 
     @property
     def group(self) -> str:
@@ -151,11 +209,13 @@ class Frame:
     def _refuse(self) -> NoReturn:
         """The pass is ending. A body that catches even this and calls again and again would never let it end."""
         state = self.state
-        self._refusals += 1
-        if self._refusals == MOST_REFUSALS and self.unit is not None and self.unit.abandon is not None:
+        self.refusals += 1
+        if self.is_async:  # whose driver sees to that
+            raise PassEnded(str(state.mistake or "ending"))
+        if self.refusals == MOST_REFUSALS and self.unit is not None and self.unit.abandon is not None:
             self.unit.abandon(endless_body(self.run_id))
-        elif self._refusals == MOST_REFUSALS:
-            self.host.has_endless_body(self.claim, state.ending or Ending(Ended.FAILED))
+        elif self.refusals == MOST_REFUSALS:
+            cast(ThreadedHost, self.host).has_endless_body(self.claim, state.ending or Ending(Ended.FAILED))
         raise PassEnded(state.ending.how.value if state.ending else str(state.mistake or "suspended"))
 
     # -- How the pass ends ------------------------------------------------------------------------
@@ -168,7 +228,8 @@ class Frame:
 
     def end_if_interrupted(self) -> None:
         """End the pass here if something outside has asked for it."""
-        if self.state.interrupt is not None:
+        if self.state.is_interrupted:
+            assert self.state.interrupt is not None
             self.end(Ending(self.state.interrupt))
 
     def ensure_held(self, outcome: Outcome) -> None:
@@ -180,22 +241,81 @@ class Frame:
         """Suspend this unit alone, by an exception that unwinds it."""
         assert self.unit is not None
         self.unit.suspended_until = until_us
+        self.unit.waits_for_others = self.state.waits.is_any_in(self.unit.path)
         raise PassEnded("suspended")
 
+    # -- What the body says of itself -------------------------------------------------------------
+
+    def update_details(self, given: Mapping[str, Any]) -> None:
+        """Say something of the run. In a body or branch that replays what it has said before, nothing is said again."""
+        max_bytes, step = self.host.limits.max_value_bytes, step_around()
+        nodes = packed(given, max_bytes)
+        if step is not None:
+            self.state.details.say(step.name, nodes, max_bytes)
+            return
+        if self.state.is_ending or self._is_left():
+            return  # nothing is recorded any more, and the next pass comes by here again
+        scope = self.scope
+        said = {**scope.details, **nodes}
+        check_size(as_text(said), max_bytes)
+        if not scope.is_behind():
+            self.state.details.say(scope.branch, nodes, max_bytes)
+        scope.details = said
+
+    def details_text(self) -> str | None:
+        """What the body or branch has said so far, as recorded text; None in a step, which reads what is written."""
+        return None if step_around() is not None else as_text(self.scope.details)
+
+    def _is_left(self) -> bool:
+        """Whether this unit, or one that it is in, is executed no further in this call."""
+        unit = self.unit
+        while unit is not None:
+            if unit.is_suspended or unit.is_left:
+                return True
+            unit = unit.outer
+        return False
+
     # -- Records ----------------------------------------------------------------------------------
+
+    def write_of(
+        self, name: str, kind: str, status: str, said: Mapping[str, Any] | None = None, **columns: Any
+    ) -> StepWrite:
+        """The record of something that is called here; `said`: what its context says beside its place."""
+        return StepWrite(
+            run_id=self.run_id,
+            token=self.claim.token,
+            name=name,
+            kind=kind,
+            branch=self.scope.branch,
+            status=status,
+            context=order.context_of(self.scope.levels, self.group, said),
+            details=self.scope.carried_by(name),
+            **columns,
+        )
 
     def add(self, write: StepWrite, error: BaseException | None = None) -> Recorded:
         """Take in what has just been committed."""
         state = self.state
-        state.is_careful = False
+        state.careful_until = 0.0
         state.confirmed_on = time.monotonic()
+        if write.details is not None:
+            write.details.is_written()
         recorded = as_recorded(write)
         self.history.add(recorded)
         if state.checkpoints.latest:
             state.checkpoints.recorded(write.name, is_final=recorded.is_final)
-        for interceptor in reversed(self.interceptors):  # from the inside out, as they are left
-            interceptor.recorded(self.claim, write, error)
+        if self.interceptors:
+            self._tell(write, error)
         return recorded
+
+    def _tell(self, write: StepWrite, error: BaseException | None) -> None:
+        """Let the interceptors know of a record, from the inside out, as they are left."""
+        told = [partial(interceptor.recorded, self.claim, write, error) for interceptor in reversed(self.interceptors)]
+        if self.state.desk is not None:  # on its own thread nothing may wait
+            self.untold += told
+            return
+        for tell in told:
+            tell()
 
     def outcome(self, recorded: Recorded) -> Any:
         """The recorded result, decoded anew, or the recorded exception: on the first pass as on every later one."""
@@ -222,5 +342,5 @@ class Frame:
 
 
 def ended_by(outcome: Outcome) -> Ended:
-    """How a pass ends whose write came to nothing."""
+    """How a pass ends whose write came to nothing. Of one that is to be paused its release says so."""
     return Ended.CANCELED if outcome is Outcome.NOT_RUNNING else Ended.LOST

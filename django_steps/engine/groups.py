@@ -119,6 +119,17 @@ class Group:
             else:
                 unit.status = UnitStatus.LEFT
 
+    def let_look(self, now_us: int) -> None:
+        """Let the suspended units that wait for others be taken: there may be something new for them."""
+        with self._lock:
+            for entry in self._suspended:
+                if entry[2].waits_for_others:
+                    entry[2].suspended_until = now_us
+            units = [entry[2] for entry in self._suspended]
+            self._suspended.clear()
+            for unit in units:
+                self._suspend(unit)
+
     def next_due(self) -> int | None:
         """When the first of the suspended units is due, by machine time; None where the group waits for none."""
         with self._lock:

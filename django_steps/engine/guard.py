@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..core.context import active_step, thread_id
+from ..core.context import step_around, thread_id
 from ..errors import NestedStep, StepInTransaction, StepsError, WrongThread
 from .connections import Connections
 
@@ -19,7 +19,7 @@ class Guard:
 
     def check(self, name: str) -> None:
         """Raise `NestedStep` or `WrongThread` if step `name` is called inside a step or on another thread."""
-        inside = active_step.get()
+        inside = step_around()
         if inside is not None:
             self._misuse = called_inside(name, inside.name)
             raise self._misuse

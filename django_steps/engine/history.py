@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from itertools import takewhile
 
+from ..core.names import is_gather
+from ..core.states import WITH_CHILDREN, StepStatus
 from ..errors import FailureWasHandled, HistoryMismatch
 from ..ledger import database, order
 from ..ledger.histories import Recorded
@@ -24,7 +26,9 @@ class History:
     `load_long` fetches an output that is too long to be kept in memory for every run.
     """
 
-    __slots__ = ("_begun", "_in_branch", "_load_long", "_lock", "_next_position", "_records")
+    __slots__ = (
+        "_begun", "_calls", "_in_branch", "_load_long", "_lock", "_next_position", "_records", "pending", "uncalled"
+    )  # fmt: skip
 
     def __init__(self, records: Iterable[Recorded] = (), load_long: Callable[[str], str | None] | None = None) -> None:
         self._records = {record.name: record for record in records}
@@ -34,6 +38,29 @@ class History:
         # Made when they are first asked for: most runs have no branches.
         self._in_branch: dict[str, set[str]] | None = None
         self._begun: set[str] | None = None
+        self._calls: dict[str, dict[str, int]] | None = None
+        # Positions that were handed out and are not settled, where somebody asks for them: an async pass.
+        self.pending: set[int] | None = None
+        # What earlier passes have called and this one hasn't, where somebody asks for it: `to_be_called()`.
+        self.uncalled: dict[str, int] = {}
+
+    @property
+    def has_any(self) -> bool:
+        """Whether anything is recorded."""
+        return bool(self._records)
+
+    def to_be_called(self) -> dict[str, int]:
+        """What a pass calls again that goes as the ones before: the names of what is recorded, and after which position each
+        was called. What is in a branch or map that is over isn't called any more."""
+        records = list(self._records.values())
+        over = {record.name for record in records if record.is_final}
+        places = [_place(record) for record in records]
+        return {
+            place.name: place.after
+            for place in places
+            if place.group not in over
+            and not any(level.branch in over or level.group in over for level in place.levels)
+        }
 
     def names_in(self, branch: str) -> set[str]:
         """The names that are recorded in a branch, or (an empty text) in the body itself; a set of the caller's own."""
@@ -55,6 +82,29 @@ class History:
                     self._begun.update(level.branch for level in _place(record).levels)
         return branch in self._begun
 
+    def calls_in(self, branch: str) -> dict[str, int]:
+        """What was called in a branch, or (an empty text) in the body itself, and after which position: the paths of steps,
+        sleeps, branches and maps that are recorded, or of which something within is."""
+        with self._lock:
+            if self._calls is None:
+                self._calls = {}
+                for record in list(self._records.values()):
+                    self._note_calls(_place(record))
+            return dict(self._calls.get(branch, ()))
+
+    def _note_calls(self, place: Place) -> None:
+        branch = ""
+        for level in place.levels:
+            self._note_call(branch, level.branch, level.group, level.entry)
+            branch = level.branch
+        self._note_call(branch, place.name, place.group, place.after)
+
+    def _note_call(self, branch: str, path: str, group: str, after: int) -> None:
+        assert self._calls is not None
+        calls = self._calls.setdefault(branch, {})
+        called = group if group and not is_gather(group) else path  # a map calls its items
+        calls[called] = max(calls.get(called, -1), after)
+
     def look_up(self, name: str, kind: str) -> Recorded | None:
         """What is recorded under a name; `HistoryMismatch` if it is of another kind."""
         record = self._records.get(name)
@@ -64,6 +114,10 @@ class History:
                 f"Give the new {kind} another name, or register the changed workflow under a new version."
             )
         return record
+
+    def find(self, name: str) -> Recorded | None:
+        """What is recorded under a name, of whatever kind."""
+        return self._records.get(name)
 
     def recorded(self, name: str) -> Recorded:
         """What is recorded under a name that this pass has reached."""
@@ -80,12 +134,30 @@ class History:
         with self._lock:
             position = self._next_position
             self._next_position += 1
+            if self.pending is not None:
+                self.pending.add(position)
         return position
+
+    def expect(self, position: int) -> None:
+        """Something is about to be recorded at a position."""
+        with self._lock:
+            if self.pending is not None:
+                self.pending.add(position)
+
+    def settle(self, position: int) -> None:
+        """What was to be recorded at a position is committed, or comes to nothing."""
+        with self._lock:
+            if self.pending is not None:
+                self.pending.discard(position)
 
     def final_position(self, position: int) -> int:
         """The position of the outcome of a step whose earlier record is at `position`: a new one, unless that is the
         highest."""
-        return position if position == self._next_position - 1 else self.next_position()
+        if position == self._next_position - 1:
+            self.expect(position)
+            return position
+        self.settle(position)
+        return self.next_position()
 
     def pass_over(self, record: Recorded) -> None:
         """What the record waits for is over, which is not written."""
@@ -106,6 +178,11 @@ class History:
             record = replace(record, output=None, is_long=True)
         self._put(record)
 
+    def waiting_for_children(self) -> list[Recorded]:
+        """The steps and maps that wait for runs which they have started."""
+        records = list(self._records.values())
+        return [one for one in records if one.status == StepStatus.WAITING and one.kind in WITH_CHILDREN]
+
     def records(self) -> list[Recorded]:
         """What is final, in order, up to the first record that is not: what a later pass needs not load again.
 
@@ -122,10 +199,19 @@ class History:
         if self._in_branch is not None:
             with self._lock:
                 self._in_branch.setdefault(record.branch, set()).add(record.name)
+        if self._calls is not None:
+            with self._lock:
+                self._note_calls(_place(record))
 
 
 def _place(record: Recorded) -> Place:
     return Place.read(record.name, record.position, record.after, record.context)
+
+
+def is_in_any(record: Recorded, paths: Collection[str]) -> bool:
+    """Whether a record is that of one of these steps or branches, or within one."""
+    place = _place(record)
+    return any(place.is_in(path) for path in paths)
 
 
 def as_recorded(write: StepWrite) -> Recorded:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Generator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from .operations.attempts import Attempt, Executed
 
 logger = logging.getLogger("django_steps")
 
+_AT_ONCE = 200  # runs that are loaded at a time
 _WITH_FUNCTIONS = ("step", "poll")
 _OF_ENDING = {
     Ended.SUCCEEDED: signals.run_succeeded,
@@ -51,25 +52,37 @@ def run_instance(claim: Claim, alias: str, **known: Any) -> WorkflowRun:
     return WorkflowRun.from_db(alias, names, [fields[name] for name in names])
 
 
+def _send_suspended(claim: Claim, ending: Ending, until_us: int) -> None:
+    suspension = ending.suspension
+    if suspension is None or not suspension.is_waiting:
+        _send(signals.run_suspended, claim, {"status": "sleeping"}, until=clock.to_datetime(until_us))
+        return
+    until = None if suspension.until_us is None else clock.to_datetime(suspension.until_us)
+    known = {"status": "waiting", "waits_for": suspension.waits_for, "waits_until_us": suspension.until_us}
+    _send(signals.run_suspended, claim, known, until=until)
+
+
 class Signals(Interceptor):
     """Sends the signals of passes, attempts and runs."""
 
-    def around_pass(self, claim: Claim, proceed: Callable[[], Ending]) -> Ending:
+    def around_pass(self, claim: Claim) -> Generator[None, Ending, Ending]:
         if claim.is_first:
             _send(signals.run_first_claimed, claim)
         _send(signals.pass_started, claim)
-        ending = proceed()
+        ending = yield
         if ending.how is Ended.SUSPENDED and ending.wakes_at_us is not None:
-            _send(signals.run_suspended, claim, {"status": "sleeping"}, until=clock.to_datetime(ending.wakes_at_us))
+            _send_suspended(claim, ending, ending.wakes_at_us)
         _send(signals.pass_ended, claim, how=ending.how.value)
         run_left(claim, ending)
         return ending
 
-    def around_attempt(self, attempt: Attempt, proceed: Callable[[], Executed]) -> Executed:
+    def around_attempt(self, attempt: Attempt) -> Generator[None, Executed, Executed]:
         _send(signals.step_started, attempt.claim, step=attempt.request.name, attempt=attempt.number)
-        return proceed()
+        return (yield)
 
     def recorded(self, claim: Claim, write: StepWrite, error: BaseException | None) -> None:
+        if write.status == StepStatus.CANCELED:  # neither
+            return
         if write.kind in _WITH_FUNCTIONS and not (write.status == StepStatus.WAITING and error is None):
             _send(signals.step_succeeded if error is None else signals.step_failed, claim, step=write.name)
 
@@ -94,8 +107,14 @@ def run_left(claim: Claim, ending: Ending) -> None:
             "output_text": ending.finish.output,
             "error_text": ending.finish.error,
             "finished_at": clock.to_datetime(ending.finish.finished_at),
+            "continued_as_id": ending.successor,
         }
     _send(signal, claim, known)
+
+
+def step_overdue(claim: Claim, step: str, attempt: int, stack: str) -> None:
+    """A step goes on although its time is over."""
+    _send(signals.step_overdue, claim, step=step, attempt=attempt, stack=stack)
 
 
 def run_ended(run_id: UUID) -> None:
@@ -106,6 +125,17 @@ def run_ended(run_id: UUID) -> None:
         if run.status == WorkflowRun.Status.FAILED:
             log_failure(run.pk, run.workflow, run.error_text)
         _tell(signals.run_canceled if run.status == WorkflowRun.Status.CANCELED else signals.run_failed, run)
+
+
+def children_canceled(run_ids: Collection[UUID]) -> None:
+    """Runs ended without a pass, since whoever had begun them wants nothing of them any more."""
+    if not signals.run_canceled.has_listeners(WorkflowRun):
+        return
+    runs = WorkflowRun.objects.using(router.db_for_write(WorkflowRun))
+    ids = list(run_ids)
+    for start in range(0, len(ids), _AT_ONCE):
+        for run in runs.filter(pk__in=ids[start : start + _AT_ONCE], status=WorkflowRun.Status.CANCELED).order_by("pk"):
+            _tell(signals.run_canceled, run)
 
 
 def log_failure(run_id: UUID, workflow: str, text: str | None, error: BaseException | None = None) -> None:

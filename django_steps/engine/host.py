@@ -19,7 +19,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from .. import failures
 from ..conf import conf
 from ..errors import EndlessBody
-from ..ledger import database, records, transitions
+from ..ledger import cascades, database, records, transitions
 from ..ledger.claims import Claim
 from ..ledger.records import Outcome, StepWrite
 from ..ledger.transitions import Finish
@@ -37,10 +37,12 @@ class Limits:
 
     inline_wait_us: int  # up to how many microseconds are waited out in place
     max_value_bytes: int
+    step_grace_us: int = 30_000_000  # for how long after its timeout a plain function may still end
 
     @classmethod
     def from_settings(cls) -> Limits:
-        return cls(conf.inline_wait // timedelta(microseconds=1), conf.max_value_bytes)
+        microsecond = timedelta(microseconds=1)
+        return cls(conf.inline_wait // microsecond, conf.max_value_bytes, conf.step_grace // microsecond)
 
 
 class Handed(Protocol):
@@ -60,7 +62,7 @@ class Helpable(Protocol):
 
 
 class Host(Protocol):
-    """Where a pass runs: who writes for it, and who can wait."""
+    """Where a pass runs: who writes for it, and who can wait. All of it may block."""
 
     def connection(self) -> BaseDatabaseWrapper:
         """The connection to the database of the runs: in a statement of `write`, the one to carry it out on; else the
@@ -79,6 +81,11 @@ class Host(Protocol):
         """Carry out another write, through an outage of the database if need be."""
         ...
 
+    def tell_parent(self, parent: UUID, step: str, status: str) -> list[UUID]:
+        """Let a run know that a child of this step has ended so, which is committed. Returns the runs that ended because of
+        it."""
+        ...
+
     def connect(self) -> None:
         """Connect the calling thread to the database of the runs, unless it is; through an outage if need be."""
         ...
@@ -87,7 +94,34 @@ class Host(Protocol):
         """Wait; less when there is a reason to look up."""
         ...
 
-    # What is executed side by side.
+    def arrange(self, begun: Sequence[U], others: Sequence[U], concurrency: int | None) -> Sequence[U]:
+        """The order in which units of a group are executed: those that had begun in an earlier pass, which keep their places
+        among the `concurrency` (None: all) that may have begun, and the others."""
+        ...
+
+    @property
+    def suspends_always(self) -> bool:
+        """Whether the run is released after every step that was executed, so that the body is replayed each time."""
+        ...
+
+    @property
+    def lets_through(self) -> tuple[type[BaseException], ...]:
+        """What a body raises that is no failure of the run but goes to whoever called."""
+        ...
+
+    @property
+    def logs_failures(self) -> bool:
+        """Whether a run that has failed is written to the log."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """What the settings allow here."""
+        ...
+
+
+class ThreadedHost(Host, Protocol):
+    """Where the pass of a plain body runs: on a thread of its own, which others may help with what is side by side."""
 
     def hand_over(self, write: StepWrite) -> Handed:
         """Let a new record be committed soon, together with others."""
@@ -117,23 +151,8 @@ class Host(Protocol):
         """Keep this thread, which helps and whose work never ends, waiting for good; another one takes its place."""
         ...
 
-    def for_helper(self) -> Host:
+    def for_helper(self) -> ThreadedHost:
         """The same place for a thread that helps: a host is used by one thread at a time."""
-        ...
-
-    def arrange(self, begun: Sequence[U], others: Sequence[U], concurrency: int | None) -> Sequence[U]:
-        """The order in which units of a group are executed: those that had begun in an earlier pass, which keep their places
-        among the `concurrency` (None: all) that may have begun, and the others."""
-        ...
-
-    @property
-    def suspends_always(self) -> bool:
-        """Whether the run is released after every step that was executed, so that the body is replayed each time."""
-        ...
-
-    @property
-    def lets_through(self) -> tuple[type[BaseException], ...]:
-        """What a body raises that is no failure of the run but goes to whoever called."""
         ...
 
     def has_endless_body(self, claim: Claim, ending: Ending) -> None:
@@ -141,16 +160,6 @@ class Host(Protocol):
 
         A host that has other threads need not return: that keeps the body from using up the processor.
         """
-        ...
-
-    @property
-    def logs_failures(self) -> bool:
-        """Whether a run that has failed is written to the log."""
-        ...
-
-    @property
-    def limits(self) -> Limits:
-        """What the settings allow here."""
         ...
 
 
@@ -176,6 +185,9 @@ class Direct:
 
     def write(self, statement: Callable[[], T]) -> T:
         return statement()
+
+    def tell_parent(self, parent: UUID, step: str, status: str) -> list[UUID]:
+        return cascades.tell_parents(self.connection(), {(parent, step): [status]})
 
     def connect(self) -> None:
         self.connection().ensure_connection()

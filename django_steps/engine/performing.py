@@ -7,11 +7,13 @@ from typing import Any, NoReturn
 from ..core.names import MAX_LENGTH
 from ..definitions.requests import Gather, Request
 from ..errors import ClaimLost, StepsError
+from .continuing import continuation
 from .drivers import threads
 from .ending import Ended, Ending
 from .frame import MISTAKES, Frame
 from .operations import gather
 from .operations.table import OPERATIONS
+from .units import Unit
 
 
 class Performing:
@@ -35,6 +37,10 @@ class Performing:
         except MISTAKES as mistake:
             self.frame.state.mistake = mistake
             raise
+
+    def continue_as_new(self, input: Any) -> Any:
+        """What a body returns to go on as a new run with this input."""
+        return continuation(self.frame, input)
 
     def refuse(self, mistake: StepsError) -> NoReturn:
         """Raise a mistake of the code, which fails the run even if the body catches it."""
@@ -69,5 +75,6 @@ class Performing:
     def _gather(self, request: Gather) -> tuple[Any, ...]:
         frame = self.frame
         frame.check(request.members[0].name if request.members else "gather()")
-        units = threads.drive(gather.gather(frame, request, OPERATIONS), frame)
+        units: list[Unit] = []
+        threads.drive(gather.gather(frame, request, OPERATIONS, units), frame)
         return gather.results(frame, request, units)

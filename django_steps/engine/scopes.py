@@ -5,34 +5,75 @@ A branch that is called again in the same pass, because its sleep is over, gets 
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Callable, Coroutine, Sequence
+from heapq import heapify, heappop
+from inspect import CORO_CLOSED, getcoroutinestate
+from typing import Any, NoReturn
 
 from ..core.names import MAX_LENGTH
 from ..errors import DuplicateStepName, InvalidName, StepNotRun
 from ..ledger.histories import Recorded
 from ..ledger.order import Level
+from .details import NOTHING, Carried, Details, Nodes
 from .history import History
+
+AnyCoroutine = Coroutine[Any, Any, Any]
 
 
 class Scope:
     """Where steps are called. `branch` is the path of the branch, empty for the body; `levels` are the branches around a
     record that is made here."""
 
-    __slots__ = ("_ahead", "_history", "_reserved", "_sleeps", "_unrun", "branch", "delivered", "levels")
+    __slots__ = (
+        "_ahead",
+        "_called",
+        "_called_so_far",
+        "_details",
+        "_history",
+        "_later",
+        "_reserved",
+        "_sleeps",
+        "_unawaited",
+        "_unrun",
+        "branch",
+        "delivered",
+        "details",
+        "levels",
+    )
 
-    def __init__(self, history: History, branch: str = "", levels: tuple[Level, ...] = (), delivered: int = -1) -> None:
+    def __init__(
+        self,
+        history: History,
+        branch: str = "",
+        levels: tuple[Level, ...] = (),
+        delivered: int = -1,
+        details: Details | None = None,
+    ) -> None:
         self.branch, self.levels = branch, levels
+        # What was said by `update_details()` in this call, replayed or not, and before it in the calls around it.
+        self.details: Nodes = NOTHING
+        self._details = details
+        # A heap of what is recorded here, by what was delivered last when it was called, highest first; made when it is
+        # first asked for.
+        self._later: list[tuple[int, str]] | None = None
         # The highest position whose outcome has been given to this body or branch.
         self.delivered = delivered
         self._history = history
         self._ahead = history.names_in(branch)
+        self._called: dict[str, int] = {}
         self._reserved: set[str] = set()
         self._sleeps: dict[str, int] = {}
         self._unrun: dict[str, None] = {}
+        # In an async body: what was called and has not begun, by its number.
+        self._unawaited: dict[int, tuple[Sequence[str], AnyCoroutine]] = {}
+        self._called_so_far = 0
 
     def inner(self, path: str, group: str) -> Scope:
         """The scope of a branch that is called here, as a member of a group or (an empty text) of none."""
-        return Scope(self._history, path, (*self.levels, Level(path, group, self.delivered)), self.delivered)
+        levels = (*self.levels, Level(path, group, self.delivered))
+        scope = Scope(self._history, path, levels, self.delivered, self._details)
+        scope.details = self.details
+        return scope
 
     # -- Names ----------------------------------------------------------------------------------
 
@@ -69,8 +110,28 @@ class Scope:
         else:
             self.reserve(path)
 
+    def expect_awaited(self, names: Sequence[str], begin: Callable[[int], AnyCoroutine]) -> AnyCoroutine:
+        """Something of these names is called that has to be awaited: what `begin` makes, which is given a number."""
+        self._called_so_far += 1
+        coroutine = begin(self._called_so_far)
+        self._unawaited[self._called_so_far] = names, coroutine
+        return coroutine
+
+    def is_awaited(self, number: int) -> None:
+        """What has this number is awaited."""
+        del self._unawaited[number]
+
     def mistake_at_the_end(self) -> StepNotRun | None:
         """What is wrong if the body or branch ends here: steps that were defined and not run."""
+        never: list[str] = []
+        for names, coroutine in self._unawaited.values():
+            if getcoroutinestate(coroutine) == CORO_CLOSED:  # the body has canceled it before it began
+                for name in names:
+                    self._unrun.pop(name, None)
+            else:
+                never += [repr(name) for name in names] or ["gather()"]
+        if never:
+            return StepNotRun(f"Called and never awaited: {', '.join(never)}. Write await before it.")
         if not self._unrun:
             return None
         names = ", ".join(map(repr, self._unrun))
@@ -86,20 +147,52 @@ class Scope:
         """Whether there are recorded steps that this call has not reached yet."""
         return bool(self._ahead)
 
+    def is_behind(self) -> bool:
+        """Whether an earlier pass has gone on from here: something is recorded that it called after what was done here."""
+        if self._later is None:
+            self._later = [(-after, path) for path, after in self._history.calls_in(self.branch).items()]
+            heapify(self._later)
+        while self._later and self._is_called(self._later[0][1]):
+            heappop(self._later)
+        return bool(self._later) and -self._later[0][0] >= self.delivered
+
+    def _is_called(self, path: str) -> bool:
+        return path in self._reserved and path not in self._unrun
+
     def look_up(self, path: str, kind: str) -> Recorded | None:
         """What is recorded under a name; `HistoryMismatch` if it is of another kind."""
         recorded = self._history.look_up(path, kind)
+        self._history.uncalled.pop(path, None)
         if recorded is None:
             self._ahead.clear()  # what this call has not come by until now, the code has left out
         else:
             self._ahead.discard(path)
         return recorded
 
+    def called(self, path: str) -> int:
+        """Something is called that may have to wait for its turn; what had been delivered by now."""
+        self._called[path] = self.delivered
+        return self.delivered
+
+    def after(self, path: str) -> int:
+        """What had been delivered when this was called."""
+        return self._called.get(path, self.delivered)
+
     def deliver(self, record: Recorded) -> None:
         """The outcome of a step is given to the body or branch, or it goes on after a sleep."""
         self.delivered = max(self.delivered, record.position)
         if record.status == "waiting":
             self._history.pass_over(record)
+
+    # -- What a record made here carries ----------------------------------------------------------
+
+    def carried_by(self, name: str) -> Carried | None:
+        """What was said by `update_details()` and goes with the record of this name: in the step or branch itself, here, or in
+        the branches around."""
+        details = self._details
+        if details is None or not details.are_pending:
+            return None
+        return details.carried_by({name, "", *(level.branch for level in self.levels)})
 
 
 def _too_long(path: str) -> NoReturn:

@@ -31,16 +31,23 @@ class Unit:
     """
 
     __slots__ = (
-        "abandon", "group", "key", "path", "recorded", "request", "scope", "status", "suspended_until"
+        "abandon", "give_up", "group", "is_left", "key", "outer", "path", "recorded", "request", "scope", "status",
+        "suspended_until", "waits_for_others",
     )  # fmt: skip
 
     def __init__(self, key: str, path: str, request: Any, scope: Scope, group: str) -> None:
         self.key, self.path, self.request, self.scope, self.group = key, path, request, scope, group
         self.status = UnitStatus.NEW
         self.suspended_until: int | None = None  # machine time, in microseconds
+        self.waits_for_others = False  # while it is suspended: not only time can let it go on
         self.recorded: Recorded | None = None
         # Called on a thread that helps, for a unit that never ends; doesn't return.
         self.abandon: Callable[[StepsError], None] | None = None
+        # Lets its group go on without it, on another thread than the one that executes it, and never comes back.
+        self.give_up: Callable[[], None] | None = None
+        # In an async body: the unit that its group is in, and whether it waits for a time while the group has ended.
+        self.outer: Unit | None = None
+        self.is_left = False
 
     @property
     def is_suspended(self) -> bool:

@@ -10,10 +10,13 @@ from typing import Any
 from ...core.context import active_pass
 from ...definitions.requests import CallBranch
 from ...errors import PassEnded
+from ...ledger import leases
+from ...ledger.leases import Holding
+from .. import hooks
 from ..frame import MISTAKES, Frame
-from ..interceptors import around_attempt
+from ..interceptors import around_attempt, within
 from ..operations.attempts import Executed
-from ..operations.base import Effect, Enter, Execute, Record, Wait
+from ..operations.base import Announce, Call, Commit, Confirm, Effect, End, Enter, Execute, Record, Wait
 from .execute import execute
 
 
@@ -28,7 +31,20 @@ def carry_out(effect: Effect, frame: Frame) -> Any:
         return frame.host.wait(effect.seconds)  # type: ignore[union-attr]
     if kind is Enter:
         return _enter(effect.request, frame)  # type: ignore[union-attr]
+    if kind is Confirm:
+        return confirm(frame)
+    if kind is End:
+        return frame.host.finish(effect.finish)  # type: ignore[union-attr]
+    if kind is Announce:
+        return hooks.children_canceled(effect.run_ids)  # type: ignore[union-attr]
+    assert kind is Call or kind is Commit
     return frame.host.write(effect.statement)  # type: ignore[union-attr]
+
+
+def confirm(frame: Frame) -> leases.Renewal:
+    """Ask whether the run was canceled or lost, through an outage of the database if need be."""
+    claim, host = frame.claim, frame.host
+    return host.write(lambda: leases.check(host.connection(), {claim.run_id: Holding(claim.token)}))
 
 
 def _call(request: CallBranch, frame: Frame) -> Any:
@@ -40,9 +56,13 @@ def _call(request: CallBranch, frame: Frame) -> Any:
 
 def _execute(effect: Execute, frame: Frame) -> Executed:
     attempt = effect.attempt
-    if not frame.interceptors:
-        return execute(attempt, frame)
-    return around_attempt(frame.interceptors, attempt, partial(execute, attempt, frame))
+    frame.current_step = attempt.request.name
+    try:
+        if not frame.interceptors:
+            return execute(attempt, frame)
+        return within(around_attempt(frame.interceptors, attempt), partial(execute, attempt, frame))
+    finally:
+        frame.current_step = ""
 
 
 def _enter(request: CallBranch, outer: Frame) -> tuple[Any, BaseException | None]:
@@ -51,7 +71,7 @@ def _enter(request: CallBranch, outer: Frame) -> tuple[Any, BaseException | None
     frame = Frame(state, outer.host, outer.scope.inner(request.name, outer.group), outer.unit, outer.connections)
     for interceptor in frame.interceptors:
         interceptor.entered(frame.claim, request)
-    state.frames.append(frame)
+    state.frames[frame] = None
     value, error = None, None
     try:
         with frame.connections.tidied(f"Branch {request.name!r}"):
@@ -61,7 +81,7 @@ def _enter(request: CallBranch, outer: Frame) -> tuple[Any, BaseException | None
             raise
         error = raised
     finally:
-        state.frames.remove(frame)
+        del state.frames[frame]
     if state.is_ending or (frame.unit is not None and frame.unit.is_suspended):
         raise PassEnded(request.name)  # whatever the function made of it
     error = frame.guard.take_misuse() or error

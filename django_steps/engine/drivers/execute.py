@@ -10,7 +10,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
 
@@ -26,11 +26,22 @@ from ...ledger.leases import Holding
 from ...ledger.records import Outcome, StepWrite
 from ..frame import Frame
 from ..operations.attempts import Attempt, Executed
+from ..overdue import TimedCall
+from .limits import awaited_in_time, statements_in_time
 
 logger = logging.getLogger("django_steps")
 repeated = Repeated(logger)
 
-_PASS_THROUGH = (PassEnded, KeyboardInterrupt, GeneratorExit)
+
+class LeftAwaitable(BaseException):
+    """A plain function has returned an awaitable, and it is not this thread that awaits it. Unwinds the execution."""
+
+    def __init__(self, awaitable: Any, context: Context) -> None:
+        super().__init__()
+        self.awaitable, self.context = awaitable, context
+
+
+PASS_THROUGH = (PassEnded, KeyboardInterrupt, GeneratorExit, LeftAwaitable)
 # How often an atomic step is executed again because the database ended its transaction, and the waits in between.
 _DATABASE_ATTEMPTS, _FIRST_DATABASE_PAUSE, _LAST_DATABASE_PAUSE = 60, 0.02, 0.5
 # MySQL and MariaDB wait for a lock at least so long, in seconds, unless the statement says NOWAIT.
@@ -45,7 +56,7 @@ def execute(attempt: Attempt, frame: Frame) -> Executed:
     """
     attempt.started_at = frame.claim.now()
     context = copy_context()
-    context.run(_enter, StepContext(frame.run_id, attempt.request.name, attempt.number, attempt))
+    context.run(enter_step, StepContext(frame.run_id, attempt.request.name, attempt.number, attempt))
     try:
         with frame.connections.tidied(f"Step {attempt.request.name!r}"):
             if attempt.request.options.atomic:
@@ -54,13 +65,14 @@ def execute(attempt: Attempt, frame: Frame) -> Executed:
                 finally:
                     frame.asked_on = None
             return attempt.succeeded(context.run(_call, attempt, frame)), None
-    except _PASS_THROUGH:
+    except PASS_THROUGH:
         raise
     except BaseException as error:
         return attempt.failed(error), error
 
 
-def _enter(step: StepContext) -> None:
+def enter_step(step: StepContext) -> None:
+    """Let the present context be that of a step."""
     active_step.set(step)
     decimal.setcontext(decimal.getcontext().copy())  # the copied context refers to the body's
 
@@ -69,20 +81,32 @@ def _call(attempt: Attempt, frame: Frame) -> Any:
     request = attempt.request
     if time.monotonic() > frame.claim.held_until:  # this process was stopped or cut off: another may have done the step
         _ensure_held(frame)
+    timed = None if request.options.timeout_us is None else TimedCall(attempt, frame)
     try:
         value = request.function(*request.args, **request.kwargs)
         if inspect.isawaitable(value):
-            value = async_to_sync(_awaited)(value)
+            value = _result_of(value, attempt, frame)
         attempt.examine(value)
     finally:
         misuse = frame.guard.take_misuse()
+        if timed is not None:
+            timed.ended()
     if misuse is not None:  # and the function made nothing of it
         raise misuse
     return value
 
 
-async def _awaited(awaitable: Any) -> Any:
-    return await awaitable
+def _result_of(awaitable: Any, attempt: Attempt, frame: Frame) -> Any:
+    if not frame.leaves_awaitables:
+        return async_to_sync(awaited_in_time)(awaitable, attempt)
+    if attempt.request.options.atomic:
+        close = getattr(awaitable, "close", lambda: None)
+        close()
+        raise TypeError(
+            f"Step {attempt.request.name!r} is atomic and its function is async. A transaction needs a plain function, which "
+            "is executed on a thread: make it a plain def, or leave out atomic=True."
+        )
+    raise LeftAwaitable(awaitable, copy_context())
 
 
 # -- Atomic steps ------------------------------------------------------------------------------------
@@ -140,7 +164,7 @@ def _execute_atomic(attempt: Attempt, frame: Frame) -> StepWrite:
                 if not is_nested:
                     _guard_callbacks(connection, callbacks, write.name)
             return write
-        except _PASS_THROUGH:
+        except PASS_THROUGH:
             raise
         except _RunVanished:
             # Rolled back, the run is there again if it was the step itself that took it away. Otherwise the claim is lost.
@@ -183,10 +207,11 @@ def _call_in_transaction(attempt: Attempt, frame: Frame, connection: Any) -> Any
     cause: BaseException | None = None
     ended = frame.connections.ended(connection.alias)
     try:
-        value = _call(attempt, frame)
+        with statements_in_time(attempt, connection):
+            value = _call(attempt, frame)
     except BaseException as error:
         is_mistake = connection.closed_in_transaction or frame.connections.ended(connection.alias) != ended
-        if not is_mistake or isinstance(error, _PASS_THROUGH):
+        if not is_mistake or isinstance(error, PASS_THROUGH):
             raise
         cause = error
     if connection.closed_in_transaction:

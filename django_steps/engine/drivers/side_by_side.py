@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from ...errors import ClaimLost, PassEnded, StepsError
 from ...ledger.records import StepWrite
@@ -23,7 +23,7 @@ from ..connections import Connections
 from ..ending import Ended, Ending
 from ..frame import MISTAKES, Frame
 from ..groups import Group
-from ..host import Handed, Host
+from ..host import Handed, ThreadedHost
 from ..operations.base import Record
 from ..operations.table import OPERATIONS
 from ..units import Unit
@@ -35,7 +35,7 @@ _QUICK = 0.002
 _LOOK_AGAIN = 0.003  # seconds after which a thread that would help looks again whether units are quick
 _WEIGHT = 0.2  # of the last unit in the average
 _MOST_HANDED_OVER = 64  # records of one thread that are on their way at a time
-_LONGEST_WAIT = 1.0  # seconds after which the owner looks again without having been woken
+_LONGEST_WAIT_US = 1_000_000  # microseconds after which the owner looks again without having been woken
 
 
 def go_on(group: Group, frame: Frame) -> int | None:
@@ -43,16 +43,17 @@ def go_on(group: Group, frame: Frame) -> int | None:
 
     Raises what ends the pass.
     """
-    execution = Execution(group, frame)
+    host = cast(ThreadedHost, frame.host)
+    execution = Execution(group, frame, host)
     state = frame.state
     stop_waking = state.woken_by(execution.wake)
     group.open()
-    frame.host.offer(execution)
+    host.offer(execution)
     try:
-        _Hand(execution, frame.host, frame.connections).work()
+        _Hand(execution, host, frame.connections).work()
     finally:
         execution.is_over = True
-        frame.host.withdraw(execution)
+        host.withdraw(execution)
         stop_waking()
     if execution.crash is not None:
         raise execution.crash
@@ -67,8 +68,8 @@ def go_on(group: Group, frame: Frame) -> int | None:
 class Execution:
     """One call of a group. Threads that are idle call `help()`."""
 
-    def __init__(self, group: Group, frame: Frame) -> None:
-        self.group, self.owner, self.state = group, frame, frame.state
+    def __init__(self, group: Group, frame: Frame, host: ThreadedHost) -> None:
+        self.group, self.owner, self.state, self._host = group, frame, frame.state, host
         self.crash: BaseException | None = None  # what neither a record nor the end of the pass stands for
         # A thread that was about to help finds nothing, also when the same group goes on in another execution.
         self.is_over = False
@@ -76,11 +77,19 @@ class Execution:
         self._changed = threading.Condition()
         self._pace = 0.0  # seconds that a unit takes, on average
         self.began_on: float | None = None  # when the owner's unit began
+        self._news = self.state.waits.news
 
     def wake(self) -> None:
         """Look at what has changed; may be called from any thread."""
         with self._changed:
+            self._let_look()
             self._changed.notify_all()
+
+    def _let_look(self) -> None:
+        """Where there is news let the units look that wait for others: threads that help take them, if the owner is busy."""
+        if self.state.waits.news != self._news:
+            self._news = self.state.waits.news
+            self.group.let_look(self._now())
 
     def wants_help(self) -> bool:
         """Whether there is a unit that another thread could execute."""
@@ -92,7 +101,7 @@ class Execution:
             if gives_way() or not self.wants_help():
                 return
             time.sleep(_LOOK_AGAIN)
-        host = self.owner.host
+        host = self._host
         host.call_for_help()
         connections = Connections()
         hand = _Hand(self, host.for_helper(), connections, lambda: gives_way() or not self._are_slow())
@@ -119,19 +128,20 @@ class Execution:
     def is_ending(self) -> bool:
         """Whether no further unit begins."""
         state = self.state
-        return self.is_over or state.is_ending or state.interrupt is not None or self.crash is not None
+        return self.is_over or state.is_ending or state.is_interrupted or self.crash is not None
 
     def wait(self) -> bool:
         """Wait until something has changed; False if nothing will without time passing, or the group is over."""
         with self._changed:
+            self._let_look()
             has_work = not self.is_ending() and self.group.has_work(self._now())
             if has_work and not (self.state.is_careful and self.group.is_executing):
                 return True
             if self.group.close():
                 return False
             due = self.group.next_due()
-            wait = _LONGEST_WAIT if due is None else (due - self._now()) / 1_000_000
-            self._changed.wait(min(max(wait, 0.001), _LONGEST_WAIT))
+            wait_us = _LONGEST_WAIT_US if due is None else min(due - self._now(), _LONGEST_WAIT_US)
+            self._changed.wait(max(self.state.no_longer_than(wait_us) / 1_000_000, 0.001))
         return True
 
     def _now(self) -> int:
@@ -154,20 +164,26 @@ class _Hand:
     """A thread that executes units of a group: the owner's, or one that helps and `gives_way()` between two units."""
 
     def __init__(
-        self, execution: Execution, host: Host, connections: Connections, gives_way: Callable[[], bool] | None = None
+        self,
+        execution: Execution,
+        host: ThreadedHost,
+        connections: Connections,
+        gives_way: Callable[[], bool] | None = None,
     ) -> None:
         self._execution, self._state, self._host, self._gives_way = execution, execution.state, host, gives_way
         self._frame = Frame(self._state, host, execution.owner.scope, None, connections)
+        if gives_way is not None:
+            self._frame.helps = execution.owner
         self._paused: deque[_Paused] = deque()
 
     def work(self) -> None:
         """Execute units. The owner returns when nothing goes on without time passing, others when they are not needed."""
-        self._state.frames.append(self._frame)
+        self._state.frames[self._frame] = None
         try:
             while self._go_on():
                 pass
         finally:
-            self._state.frames.remove(self._frame)
+            del self._state.frames[self._frame]
 
     def _go_on(self) -> bool:
         """Do one thing; False if there is nothing to do any more."""
@@ -192,6 +208,7 @@ class _Hand:
             unit.abandon = None if outer is None else outer.abandon
         else:
             unit.abandon = partial(self._abandon, unit)
+        unit.give_up = partial(self._give_up, unit)
         operation = OPERATIONS[type(unit.request)]
         recorded = self._frame.history.look_up(unit.path, operation.kind)
         self._frame.unit = unit
@@ -251,15 +268,26 @@ class _Hand:
 
     def _may_wait(self, write: StepWrite) -> bool:
         """Whether a record may be on its way while the next unit begins: not one that may decide that none does."""
-        if write.replaces or self._state.is_careful:
+        if write.is_alone or self._state.is_careful:
             return False
         return write.status == "succeeded" and self._execution.group.tolerance.min_successes is None
 
     def _abandon(self, unit: Unit, error: StepsError) -> None:
         """Give up a unit that doesn't let its pass end, and this thread with it, which helps: the owner ends the pass."""
         self._state.mistake = self._state.mistake or error
+        self._leave(unit)
+        self._state.wake()
+        self._host.park()
+
+    def _give_up(self, unit: Unit) -> None:
+        """Let the groups that this thread takes part in go on without it: of the last one it is no more than a helper."""
+        self._leave(unit)
+        outer = self._execution.owner.unit
+        if self._gives_way is None and outer is not None and outer.give_up is not None:
+            outer.give_up()
+
+    def _leave(self, unit: Unit) -> None:
+        """Let the group go on without a unit that doesn't end, in place of the thread that executes it."""
         while self._paused:  # the owner waits for these, too
             self._settle()
         self._execution.put_back(unit)
-        self._state.wake()
-        self._host.park()

@@ -15,6 +15,7 @@ from ...errors import (
     RetryAfter,
     StepInterrupted,
     StepInTransaction,
+    StepTimedOut,
     UnserializableValue,
     ValueTooLarge,
     WrongThread,
@@ -29,7 +30,6 @@ from ..scopes import Scope
 
 # How often in succession a step may ask by `RetryAfter` to be executed later: more is an endless loop.
 _MOST_POSTPONEMENTS = 1000
-_NOWHERE: dict[str, Any] = {}  # the place of most records has nothing to say
 # Mistakes in the code: trying again would only make the same one again.
 _MISTAKES = (NestedStep, OwnRunChanged, StepInTransaction, WrongThread, UnserializableValue, ValueTooLarge)
 
@@ -61,7 +61,6 @@ class Attempt:
         self.request, self.claim, self.policy = request, claim, policy
         self.max_value_bytes, self._history = max_value_bytes, history
         self._scope, self._group = scope, group
-        self._place = order.details(scope.levels, group) if group or scope.levels else _NOWHERE
         self.number = recorded.attempts + 1 if recorded else 1
         self.was_interrupted = recorded is not None and recorded.status == StepStatus.BEGUN
         if self.was_interrupted:
@@ -69,7 +68,7 @@ class Attempt:
         self.log = recorded.attempt_log if recorded else ""
         self.replaces = recorded is not None
         self.position = recorded.position if recorded else None
-        self.after = scope.delivered
+        self.after = scope.after(request.name)
         self.started_at = 0
         self.postponements = failures.count_postponements(self.log) if self.log else 0  # in succession, up to now
         self.checkpoints = checkpoints
@@ -79,6 +78,9 @@ class Attempt:
             details = contexts.read(recorded.context)
             checkpoints.adopt(request.name, details.get("checkpoint"))
             self._since_us = contexts.number(details, "since_us")
+        # Whether the function has ended: in an async body what it has begun may go on, and is then no part of the step.
+        self.is_over = False
+        self.returned: str | None = None  # what the function has returned at last, encoded
         self.outcome: Outcome | None = None  # of the record that an atomic step has committed itself
 
     def count(self, write: StepWrite) -> None:
@@ -91,6 +93,20 @@ class Attempt:
     def since_us(self) -> int:
         """When the first attempt began."""
         return self.started_at if self._since_us is None else self._since_us
+
+    @property
+    def deadline_us(self) -> int | None:
+        """When the time of the present attempt is over, machine time; None: never."""
+        timeout_us = self.request.options.timeout_us
+        return None if timeout_us is None else self.started_at + timeout_us
+
+    def remaining_us(self) -> int:
+        """How many microseconds the present attempt has left, at least 0."""
+        return max((self.deadline_us or 0) - self.claim.now(), 0)
+
+    def timeout_error(self) -> StepTimedOut:
+        """The error of the present attempt if it has lasted too long."""
+        return StepTimedOut(self.request.name, timedelta(microseconds=self.request.options.timeout_us or 0))
 
     def save(self, value: Any) -> None:
         """Keep a checkpoint of the present attempt."""
@@ -179,7 +195,14 @@ class Attempt:
 
     def _said(self, status: str, **more: Any) -> str | None:
         """The text of the context."""
-        return contexts.write({**more, **self._details(status), **self._place})
+        place = order.details(self._scope.levels, self._group)
+        return contexts.write({**more, **self._details(status), **place})
+
+    def _context(self, status: str) -> str | None:
+        """The same of a record whose details say it all; most that have succeeded say nothing but their place."""
+        if status == StepStatus.SUCCEEDED and not self.says_more:
+            return order.place_text(self._scope.levels, self._group)
+        return self._said(status)
 
     def _write(self, status: str, output: str | None = None, error: str | None = None) -> StepWrite:
         claim = self.claim
@@ -187,6 +210,7 @@ class Attempt:
             self.position = self._history.next_position()
         elif status in FINAL:
             self.position = self._history.final_position(self.position)
+        self.returned = output if status == StepStatus.SUCCEEDED else None
         return StepWrite(
             run_id=claim.run_id,
             token=claim.token,
@@ -200,8 +224,9 @@ class Attempt:
             output=output,
             error=error,
             attempt_log=self.log,
-            context=self._said(status) if self.says_more or status != StepStatus.SUCCEEDED or self._place else None,
+            context=self._context(status),
             started_at=self.started_at,
             finished_at=claim.now(),
             replaces=self.replaces,
+            details=self._scope.carried_by(self.request.name),
         )

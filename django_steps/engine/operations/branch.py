@@ -7,7 +7,6 @@ from typing import Any
 from ... import failures, values
 from ...definitions.requests import CallBranch
 from ...errors import UnserializableValue, ValueTooLarge
-from ...ledger import order
 from ...ledger.histories import Recorded
 from ...ledger.records import StepWrite
 from ..ending import Ended, Ending
@@ -28,7 +27,7 @@ class BranchOperation(Operation[CallBranch]):
         return recorded.is_final
 
     def core(self, frame: Frame, request: CallBranch, name: str, recorded: Recorded | None) -> Core:
-        started_at, after = frame.claim.now(), frame.scope.delivered
+        started_at, after = frame.claim.now(), frame.scope.after(name)
         value, error = yield Enter(request)
         output, text = None, None
         if error is None:
@@ -63,21 +62,16 @@ def _write(
     error: str | None,
     position: int | None = None,
 ) -> StepWrite:
-    claim = frame.claim
-    return StepWrite(
-        run_id=claim.run_id,
-        token=claim.token,
-        name=name,
-        kind=BranchOperation.kind,
-        branch=frame.scope.branch,
+    return frame.write_of(
+        name,
+        BranchOperation.kind,
+        "succeeded" if error is None else "failed",
         position=frame.history.next_position() if position is None else position,
         after=after,
-        status="succeeded" if error is None else "failed",
         output=output,
         error=error,
         started_at=started_at,
-        finished_at=claim.now(),
-        context=order.context_of(frame.scope.levels, frame.group),
+        finished_at=frame.claim.now(),
     )
 
 

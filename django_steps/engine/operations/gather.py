@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from ...core.names import gathered_with, inside
+from ...core.states import Cause
 from ...definitions.requests import CallBranch, Gather
 from ...errors import GroupFailed, RecordedInstanceGone, StepFailed, UnreadableValue
 from ...failures import FailureRecord
+from ...ledger import children
+from ...ledger.waits import Waiting
+from .. import stopping
 from ..frame import MISTAKES, Frame
 from ..groups import Group, Tolerance
+from ..history import is_in_any
 from ..units import Unit, UnitStatus
-from .base import Effect, Operation, Part, SideBySide, wait_until
+from .base import Call, Operation, Part, SideBySide, wait_for_others, wait_until
 
 Operations = Mapping[type, Operation[Any]]
 
 
-def gather(frame: Frame, request: Gather, operations: Operations) -> Generator[Effect, Any, list[Unit]]:
-    """Execute the members of a `Gather`; returns them, as far as they have come."""
+def gather(frame: Frame, request: Gather, operations: Operations, units: list[Unit]) -> Part:
+    """Execute the members of a `Gather`; puts them into `units`, where they are as far as they have come."""
     scope = frame.scope
     for member in request.members:
         scope.use_defined(member.name)
     group = gathered_with(request.members[0].name) if request.members else ""
     keys = member_keys([member.name for member in request.members], scope.branch)
-    units = [Unit(key, member.name, member, scope, group) for key, member in zip(keys, request.members, strict=True)]
+    units += [Unit(key, member.name, member, scope, group) for key, member in zip(keys, request.members, strict=True)]
     tolerance = Tolerance(len(units), tolerates_all=request.return_exceptions)
     yield from side_by_side(frame, units, operations, None, tolerance)
-    return units
 
 
 def side_by_side(
@@ -43,11 +47,27 @@ def side_by_side(
     over = [unit for unit in units if unit.status is UnitStatus.OVER]
     others = [unit for unit in units if unit.status is UnitStatus.NEW and id(unit) not in first]
     group = Group([*over, *frame.host.arrange(begun, others, concurrency)], concurrency, tolerance)
-    if tolerance.is_decided or all(unit.status is UnitStatus.OVER for unit in units):
-        return
-    frame.guard.check_transaction(units[0].path)
-    while (until_us := (yield SideBySide(group))) is not None:
-        yield from wait_until(frame, until_us)
+    if not tolerance.is_decided and any(unit.status is not UnitStatus.OVER for unit in units):
+        frame.guard.check_transaction(units[0].path)
+        while (until_us := (yield SideBySide(group))) is not None:
+            yield from wait_until(frame, until_us)
+    if tolerance.is_decided:
+        yield from _stop_children(frame, units)
+
+
+def _stop_children(frame: Frame, units: Sequence[Unit]) -> Part:
+    """The group is decided: cancel the runs that its members have invoked and that have not ended, and wait for their ends."""
+    left = [unit.path for unit in units if unit.status is not UnitStatus.OVER]
+    names = [record.name for record in frame.history.waiting_for_children() if is_in_any(record, left)]
+    host, run_id = frame.host, frame.run_id
+    for name in names:
+        frame.state.waits.over(name)
+    while names:
+        yield from stopping.cancel_children(host, run_id, Cause.MAP_STOPPED, names)
+        is_open = yield Call(lambda: children.first_open(host.connection(), run_id, names))
+        if is_open is None:
+            return
+        yield from wait_for_others(frame, is_open, Waiting(step=is_open))
 
 
 def _look_up(frame: Frame, unit: Unit, operation: Operation[Any]) -> bool:
@@ -58,7 +78,7 @@ def _look_up(frame: Frame, unit: Unit, operation: Operation[Any]) -> bool:
     if operation.is_over(frame, recorded):
         unit.recorded, unit.status = recorded, UnitStatus.OVER
         return False
-    if recorded.wakes_at_us and recorded.wakes_at_us > frame.claim.now():
+    if not frame.is_async and recorded.wakes_at_us and recorded.wakes_at_us > frame.claim.now():
         unit.suspended_until, unit.status = recorded.wakes_at_us, UnitStatus.SUSPENDED
     return True
 

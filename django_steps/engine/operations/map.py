@@ -13,8 +13,7 @@ from typing import Any
 from ... import failures, values
 from ...core.unfinished import UNFINISHED
 from ...definitions.keys import item_segment
-from ...definitions.requests import CallBranch, Map, RunStep
-from ...ledger import order
+from ...definitions.requests import CallBranch, Invoke, Map, RunStep
 from ...ledger.histories import Recorded
 from ...ledger.records import StepWrite
 from ..ending import Ended, Ending
@@ -29,6 +28,7 @@ from .step import StepOperation
 logger = logging.getLogger("django_steps")
 
 _MEMBERS: Operations = {RunStep: StepOperation(), CallBranch: BranchOperation()}
+_KINDS: dict[type, str] = {CallBranch: "branch", Invoke: "invoke"}  # of the records of members
 _SHOWN = 5  # keys, in a warning
 
 
@@ -46,13 +46,13 @@ class MapOperation(Operation[Map]):
 
     def core(self, frame: Frame, request: Map, name: str, recorded: Recorded | None) -> Core:
         request.check_successes()
-        started_at, after = frame.claim.now(), frame.scope.delivered
+        started_at, after = frame.claim.now(), frame.scope.after(name)
         units = [Unit(key, member.name, member, frame.scope, name) for key, member in request.members.items()]
         tolerance = Tolerance(
             len(units), request.max_failures, request.min_successes, tolerates_all=request.return_exceptions
         )
         yield from side_by_side(frame, units, _MEMBERS, request.concurrency, tolerance)
-        write, error = _decision(frame, name, units, tolerance)
+        write, error = decision(frame, name, units, tolerance)
         write.started_at, write.after = started_at, after
         frame.ensure_held((yield Record(write)))
         final = frame.add(write, error)
@@ -70,7 +70,7 @@ class MapOperation(Operation[Map]):
         return [member_outcome(frame, unit, recorded.name, lambda: UNFINISHED) for unit in units]
 
 
-def _decision(
+def decision(
     frame: Frame, name: str, units: Sequence[Unit], tolerance: Tolerance
 ) -> tuple[StepWrite, Exception | None]:
     """The record of a map that is decided, and its exception if it has failed."""
@@ -82,22 +82,17 @@ def _decision(
     else:
         error = group_failed(frame, name, units)
         text = failures.with_steps(failures.record(error), frame.state.attribution.steps_it_is(error))
-    kind = "branch" if units and isinstance(units[0].request, CallBranch) else "step"
-    decision = {"kind": kind, "keys": [unit.key for unit in units], "states": "".join(map(_letter, units))}
-    claim = frame.claim
-    write = StepWrite(
-        run_id=claim.run_id,
-        token=claim.token,
-        name=name,
-        kind=MapOperation.kind,
-        branch=frame.scope.branch,
+    kind = _KINDS.get(type(units[0].request), "step") if units else "step"
+    said = {"kind": kind, "keys": [unit.key for unit in units], "states": "".join(map(_letter, units))}
+    write = frame.write_of(
+        name,
+        MapOperation.kind,
+        "succeeded" if error is None else "failed",
         position=frame.history.next_position(),
-        status="succeeded" if error is None else "failed",
-        output=values.encode(decision),
+        output=values.encode(said),
         error=text,
         started_at=0,
-        finished_at=claim.now(),
-        context=order.context_of(frame.scope.levels, frame.group),
+        finished_at=frame.claim.now(),
     )
     return write, error
 

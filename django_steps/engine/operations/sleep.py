@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from ...core.states import StepStatus
 from ...definitions.requests import Sleep
-from ...ledger import order
+from ...ledger import contexts
 from ...ledger.histories import Recorded
 from ...ledger.records import StepWrite
 from ..frame import Frame
-from .base import Core, Operation, record_and_wait, wait_until
+from .base import Core, Operation, Record, record_and_wait, wait_until
 
 
 class SleepOperation(Operation[Sleep]):
@@ -24,25 +25,41 @@ class SleepOperation(Operation[Sleep]):
     def core(self, frame: Frame, request: Sleep, name: str, recorded: Recorded | None) -> Core:
         if recorded is not None:
             yield from wait_until(frame, recorded.wakes_at_us or 0)
-            return recorded
+            return (yield from _ended(frame, recorded))
         claim = frame.claim
         now = claim.now()
         until_us = request.until_us if request.until_us is not None else now + (request.duration_us or 0)
-        write = StepWrite(
-            run_id=claim.run_id,
-            token=claim.token,
-            name=name,
-            kind=self.kind,
-            branch=frame.scope.branch,
-            position=frame.history.next_position(),
-            after=frame.scope.delivered,
-            status="waiting",
-            started_at=now,
-            wakes_at_us=until_us,
-            context=order.context_of(frame.scope.levels, ""),
-        )
+        write = _write(frame, name, frame.history.next_position(), now, until_us, frame.scope.after(name))
         yield from record_and_wait(frame, write, until_us)
-        return frame.history.recorded(name)
+        return (yield from _ended(frame, frame.history.recorded(name)))
 
     def outcome(self, frame: Frame, request: Sleep, recorded: Recorded) -> None:
         return None
+
+
+def _ended(frame: Frame, recorded: Recorded) -> Core:
+    """The record of a sleep that is over. In an async body that waits for more than this, the end has a place in the order of
+    what came first, so that it is recorded; elsewhere nobody can ask for it."""
+    desk = frame.state.desk
+    if desk is None or desk.is_alone():
+        return recorded
+    since_us = contexts.number(contexts.read(recorded.context), "since_us") or recorded.wakes_at_us or 0
+    position = frame.history.final_position(recorded.position)
+    write = _write(frame, recorded.name, position, since_us, recorded.wakes_at_us or 0, recorded.after)
+    write.status, write.finished_at, write.replaces = StepStatus.SUCCEEDED, frame.claim.now(), True
+    frame.ensure_held((yield Record(write)))
+    return frame.add(write)
+
+
+def _write(frame: Frame, name: str, position: int, started_at: int, until_us: int, after: int) -> StepWrite:
+    """The record of a sleep that was reached."""
+    return frame.write_of(
+        name,
+        SleepOperation.kind,
+        StepStatus.WAITING,
+        {"since_us": started_at if frame.is_async else None},
+        position=position,
+        after=after,
+        started_at=started_at,
+        wakes_at_us=until_us,
+    )

@@ -12,12 +12,11 @@ from ...definitions.requests import RunStep
 from ...errors import UnserializableValue, ValueTooLarge
 from ...ledger import histories, leases
 from ...ledger.histories import Recorded
-from ...ledger.leases import Holding
 from ...ledger.records import Outcome, StepWrite
 from ..ending import Ended, Ending
 from ..frame import Frame
 from .attempts import Attempt, Executed
-from .base import Call, Core, Effect, Execute, Operation, Part, Record, record_and_wait, wait_until
+from .base import Call, Confirm, Core, Effect, Execute, Operation, Part, Record, record_and_wait, wait_until
 
 # For so many seconds after a write of the pass its run counts as not canceled.
 _TRUSTED = 0.01
@@ -52,7 +51,6 @@ class StepOperation(Operation[RunStep]):
 
 def conclude(frame: Frame, attempt: Attempt, write: StepWrite, error: BaseException | None) -> Core:
     """Record the outcome of a step."""
-    frame.current_step = ""
     try:
         frame.ensure_held(attempt.outcome or (yield Record(write)))
     except (UnserializableValue, ValueTooLarge) as refused:  # by the database, which takes the failure instead
@@ -65,9 +63,8 @@ def conclude(frame: Frame, attempt: Attempt, write: StepWrite, error: BaseExcept
 
 
 def execute_once(frame: Frame, attempt: Attempt) -> Generator[Effect, Any, Executed]:
-    """Execute the next attempt, unless the run was canceled or lost meanwhile."""
+    """Execute the next attempt, unless the run was canceled, paused or lost meanwhile."""
     name = attempt.request.name
-    frame.current_step = name
     if frame.state.is_careful:
         yield from _announce(frame, name)
     if attempt.request.options.at_most_once:
@@ -90,10 +87,13 @@ def _executed(frame: Frame, attempt: Attempt) -> Generator[Effect, Any, Executed
 
 def _begin(frame: Frame, attempt: Attempt) -> Part:
     """Record that an `at_most_once` step begins. Whoever finds this record, and no outcome, does not execute the step."""
-    outcome = yield Record(attempt.begun())
-    if outcome is Outcome.NOT_RUNNING:  # it was canceled, and begins no more
+    begun = attempt.begun()
+    outcome = yield Record(begun)
+    if outcome is Outcome.NOT_RUNNING:  # it was canceled or paused, and begins no more
         outcome = yield Record(attempt.not_begun())
     frame.ensure_held(outcome)
+    if begun.details is not None:
+        begun.details.is_written()
     frame.state.confirmed_on = time.monotonic()
 
 
@@ -105,15 +105,13 @@ def _interrupted(frame: Frame, attempt: Attempt) -> Generator[Effect, Any, Execu
 
 
 def _confirm(frame: Frame) -> Part:
-    """Ask whether the run was canceled or lost: no step is to begin after a cancel has returned.
+    """Ask whether the run was canceled, paused or lost: no step is to begin after a cancel or a pause has returned.
 
     The record before this step said that it was not. That was a moment ago where steps follow one another, so that they pay
     nothing; a body that has computed or waited asks.
     """
-    host, run_id = frame.host, frame.claim.run_id
-    holding = {run_id: Holding(frame.claim.token)}
-    found = yield Call(lambda: leases.check(host.connection(), holding))
-    if found.lost or found.canceled:
+    found = yield Confirm()
+    if found.lost or found.halted:
         frame.end(Ending(Ended.LOST if found.lost else Ended.CANCELED))
     frame.state.confirmed_on = time.monotonic()
 
@@ -122,4 +120,5 @@ def _announce(frame: Frame, name: str) -> Part:
     """After a crash, say which step comes next before executing it: if it kills the worker, it can be named."""
     host, run_id, token = frame.host, frame.claim.run_id, frame.claim.token
     if not (yield Call(lambda: leases.enter_step(host.connection(), run_id, token, name))):
+        yield from _confirm(frame)
         frame.end(Ending(Ended.LOST))

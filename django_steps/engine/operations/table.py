@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...definitions.requests import CallBranch, Map, Poll, RunStep, Sleep
+from ...definitions.requests import CallBranch, Invoke, Map, MapRuns, Poll, RunStep, Sleep, StartRun, WaitForEvent
 from .base import Operation
 from .branch import BranchOperation
+from .event import EventOperation
+from .invoke import InvokeOperation
 from .map import MapOperation
+from .map_runs import MapRunsOperation
 from .poll import PollOperation
 from .sleep import SleepOperation
+from .start import StartOperation
 from .step import StepOperation
 
 OPERATIONS: dict[type, Operation[Any]] = {
     RunStep: StepOperation(),
     Poll: PollOperation(),
     Sleep: SleepOperation(),
+    WaitForEvent: EventOperation(),
     CallBranch: BranchOperation(),
     Map: MapOperation(),
+    MapRuns: MapRunsOperation(),
+    Invoke: InvokeOperation(),
+    StartRun: StartOperation(),
 }

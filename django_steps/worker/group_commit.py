@@ -14,6 +14,7 @@ import logging
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -23,13 +24,16 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ..engine.connections import cut, is_changed, socket_of
 from ..ledger import batches, database
 from ..ledger.batches import Write
+from .committers import Committers
 from .flusher import Flusher
+from .tellings import Tellings
 from .writers import Writer
 
 logger = logging.getLogger("django_steps")
 
 # So many rows cost little more than one; more would make the first of them wait.
 _AT_MOST = 64
+_AT_MOST_SUBMITTED = 256  # where no thread waits for the first of them
 # Writers that are all held for so many seconds wait for something, the lock of a run for example: there is a spare one
 # then, so that the other runs don't wait as well.
 _LONG_HELD = 0.5
@@ -38,18 +42,25 @@ _LONG_HELD = 0.5
 class Entry:
     """Somebody who waits: with a `write` that others may take along, or without one, for a connection."""
 
-    __slots__ = ("error", "is_answered", "is_written", "since", "turn", "write", "writer")
+    __slots__ = ("answered", "error", "is_answered", "is_written", "since", "turn", "write", "writer")
 
-    def __init__(self, write: Write | None) -> None:
+    def __init__(self, write: Write | None, answered: Answered | None = None) -> None:
         self.write = write
+        # Called by whoever receives answers, where no thread waits for one.
+        self.answered = answered
         self.since = 0.0  # when it was handed over, where nobody waits for it yet
         self.is_answered = False
         self.is_written = False
         self.writer: Writer | None = None  # what this one holds, and has to hand on
         self.error: Exception | None = None
-        # Held until another thread has written for this one, or hands a writer to it.
-        self.turn = threading.Lock()
-        self.turn.acquire()
+        if answered is None:
+            # Held until another thread has written for this one, or hands a writer to it.
+            self.turn = threading.Lock()
+            self.turn.acquire()
+
+
+Answered = Callable[[Entry], None]
+Receive = Callable[[Sequence[Entry]], None]
 
 
 class _Asked:
@@ -72,6 +83,7 @@ class GroupCommit:
         self.alias = alias
         self._lock = threading.Lock()
         self._waiting: list[Entry] = []
+        self._submitted: deque[Entry] = deque()  # what no thread waits for
         self._writers = [Writer(alias) for _ in range(writers)]
         self._idle = list(self._writers)
         self._is_closed = False
@@ -80,6 +92,10 @@ class GroupCommit:
         # One that writes waits for the file there, and so would another one.
         self._is_sqlite = connections[alias].vendor == "sqlite"
         self._flusher = Flusher(self.flush)
+        self.tellings = Tellings()
+        self._committers = Committers(self._commit_submitted, writers)
+        # Takes the entries that were submitted and are answered; may be called from any thread.
+        self.receive: Receive = lambda entries: None
 
     def commit(self, write: Write) -> bool:
         """Write together with others; whether it is committed. If it isn't, it has to be written on its own.
@@ -111,6 +127,21 @@ class GroupCommit:
         if entry.error is not None:
             raise entry.error
         return entry.is_written
+
+    def submit(self, write: Write, answered: Answered) -> None:
+        """Let this be written together with others, by a thread that is there for that; `receive` gets it with `answered`."""
+        self._submitted.append(Entry(write, answered))
+        self._committers.notice()
+
+    def _commit_submitted(self) -> bool:
+        """Write what was submitted, and what else waits; whether there was anything."""
+        if not self._submitted:
+            return False
+        leader = Entry(None)
+        self._wait_for_turn(leader)
+        if leader.writer is not None:
+            self._write_waiting(leader, leader.writer)
+        return True
 
     def flush(self, older_than: float) -> bool:
         """Write what was handed over so many seconds ago and is not settled; whether there is anything left of it."""
@@ -190,6 +221,7 @@ class GroupCommit:
         """Close all connections: those that are held now, when they come back."""
         self._is_closed = True
         self._flusher.stop()
+        self._committers.stop()
         self.close_unused(0)
 
     # -- Taking turns ---------------------------------------------------------------------------
@@ -261,9 +293,13 @@ class GroupCommit:
                 self._idle.append(writer)
         if successor is not None:
             successor.turn.release()
+        submitted = [entry for entry in written if entry.answered]
         for entry in written:
-            entry.is_answered = True
-            entry.turn.release()
+            if entry.answered is None:
+                entry.is_answered = True
+                entry.turn.release()
+        if submitted:
+            self.receive(submitted)
         if is_surplus:
             writer.close()
 
@@ -287,7 +323,8 @@ class GroupCommit:
         try:
             connection = self._own_connection() or writer.connection()
             with self.asking(connection):
-                written = batches.write_many(connection, [entry.write for entry in batch if entry.write is not None])
+                writes = [entry.write for entry in batch if entry.write is not None]
+                written = batches.write_many(connection, writes) if writes else set()
             for entry in batch:
                 entry.is_written = entry.write is not None and batches.identity(entry.write) in written
         except BaseException as error:
@@ -308,4 +345,7 @@ class GroupCommit:
             for entry in self._waiting:
                 (others if entry.write is None or len(batch) == _AT_MOST else batch).append(entry)
             self._waiting = others
+            most = _AT_MOST if leader.write is not None else _AT_MOST_SUBMITTED
+            while self._submitted and len(batch) < most:
+                batch.append(self._submitted.popleft())
         return batch

@@ -1,4 +1,4 @@
-"""The thread that keeps what a worker holds: renews the leases, learns of cancels and lost runs, says that it is alive.
+"""The thread that keeps what a worker holds: renews the leases, learns of cancels, pauses and lost runs, says that it is alive.
 
 It does nothing else: whatever takes long or waits for a lock here costs leases.
 """
@@ -19,11 +19,11 @@ from ..engine.ending import Ended
 from ..ledger import database, leases
 from ..ledger.leases import Holding, Renewal
 from ..ledger.recovery import RENEWALS_PER_LEASE
-from .task import Task
+from .held import Held
 
 logger = logging.getLogger("django_steps")
 
-_CHECK_INTERVAL = 1.0  # how long a cancel may go unnoticed between two steps
+_CHECK_INTERVAL = 1.0  # how long a cancel or a pause may go unnoticed between two steps
 # Renewals for which a run may wait for the answer to its own write: a lease, and one more. A run whose connection has gone
 # silent would be held for good, since this thread's is well.
 _SILENT = RENEWALS_PER_LEASE + 1
@@ -45,7 +45,7 @@ class Heartbeat:
         alias: str,
         worker_id: int,
         lease: float,
-        jobs: Callable[[], Mapping[UUID, Task]],
+        jobs: Callable[[], Mapping[UUID, Held]],
         look_after: Callable[[float], None] = lambda lease: None,
     ) -> None:
         self._alias, self._worker_id, self._jobs = alias, worker_id, jobs
@@ -106,7 +106,7 @@ class Heartbeat:
     def _renew_locked(
         self,
         connection: BaseDatabaseWrapper,
-        jobs: Mapping[UUID, Task],
+        jobs: Mapping[UUID, Held],
         holdings: Mapping[UUID, Holding],
         found: Renewal,
     ) -> None:
@@ -125,10 +125,11 @@ class Heartbeat:
     def _check(self, connection: BaseDatabaseWrapper) -> None:
         jobs = self._jobs()
         if jobs:
-            _interrupt(jobs, leases.check(connection, {run_id: job.holding() for run_id, job in jobs.items()}))
+            tokens = {run_id: Holding(job.claim.token) for run_id, job in jobs.items()}
+            _interrupt(jobs, leases.check(connection, tokens))
         self._write_steps(connection, jobs)
 
-    def _write_steps(self, connection: BaseDatabaseWrapper, jobs: Mapping[UUID, Task]) -> None:
+    def _write_steps(self, connection: BaseDatabaseWrapper, jobs: Mapping[UUID, Held]) -> None:
         """Renew early where a run has been in a step since the last look, or is out of one that was written: so people see
         what a run does after a second or two, and if the step kills the worker, it can be named. Short steps cost nothing.
         """
@@ -139,11 +140,11 @@ class Heartbeat:
         renewed = self._extend(connection, jobs, {run_id: holdings[run_id] for run_id in changed}).renewed
         self._written = {step for step in lasting if step in self._written or step[0] in renewed}
 
-    def _renewable(self, jobs: Mapping[UUID, Task]) -> dict[UUID, Holding]:
+    def _renewable(self, jobs: Mapping[UUID, Held]) -> dict[UUID, Holding]:
         return {run_id: job.holding() for run_id, job in jobs.items() if job.silent_for() <= self._interval * _SILENT}
 
     def _extend(
-        self, connection: BaseDatabaseWrapper, jobs: Mapping[UUID, Task], holdings: Mapping[UUID, Holding]
+        self, connection: BaseDatabaseWrapper, jobs: Mapping[UUID, Held], holdings: Mapping[UUID, Holding]
     ) -> Renewal:
         holdings = _with_some_checkpoints(jobs, holdings, _MOST_CHECKPOINTS if self._carries_checkpoints else None)
         asked_on = time.monotonic()
@@ -153,7 +154,7 @@ class Heartbeat:
         return found
 
     def _take_in(
-        self, jobs: Mapping[UUID, Task], holdings: Mapping[UUID, Holding], found: Renewal, asked_on: float
+        self, jobs: Mapping[UUID, Held], holdings: Mapping[UUID, Holding], found: Renewal, asked_on: float
     ) -> None:
         for run_id in found.renewed:
             jobs[run_id].claim.held_until = asked_on + self._lease / 1_000_000
@@ -168,7 +169,7 @@ def _steps_of(holdings: Mapping[UUID, Holding]) -> set[_Step]:
 
 
 def _with_some_checkpoints(
-    jobs: Mapping[UUID, Task], holdings: Mapping[UUID, Holding], most: int | None
+    jobs: Mapping[UUID, Held], holdings: Mapping[UUID, Holding], most: int | None
 ) -> dict[UUID, Holding]:
     """Leave out checkpoints that are too many for one renewal, or all of them (None): they come with a later one.
 
@@ -186,8 +187,8 @@ def _with_some_checkpoints(
     return holdings
 
 
-def _interrupt(jobs: Mapping[UUID, Task], found: Renewal) -> None:
+def _interrupt(jobs: Mapping[UUID, Held], found: Renewal) -> None:
     for run_id in found.lost:
         jobs[run_id].stop(Ended.LOST)
-    for run_id in found.canceled:
+    for run_id in found.halted:
         jobs[run_id].stop(Ended.CANCELED)

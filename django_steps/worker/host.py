@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
+from uuid import UUID
 
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -20,7 +21,7 @@ from ..core.repeated import Repeated
 from ..engine.ending import Ending
 from ..engine.host import Handed, Helpable, Limits
 from ..errors import ClaimLost, UnserializableResult
-from ..ledger import database, records, transitions
+from ..ledger import cascades, database, records, transitions
 from ..ledger.claims import Claim
 from ..ledger.records import Outcome, StepWrite
 from ..ledger.transitions import Finish
@@ -56,7 +57,12 @@ class WorkerHost:
     logs_failures = True
 
     def __init__(
-        self, commits: GroupCommit, limits: Limits, repeated: Repeated | None = None, crew: Crew | None = None
+        self,
+        commits: GroupCommit,
+        limits: Limits,
+        repeated: Repeated | None = None,
+        crew: Crew | None = None,
+        interrupted: threading.Event | None = None,
     ) -> None:
         self.limits = limits
         self._crew = crew or Crew()
@@ -64,7 +70,7 @@ class WorkerHost:
         self._repeated = repeated or Repeated(logger)
         self._lent: BaseDatabaseWrapper | None = None
         # Set when waits are to end at once; those who help have the same.
-        self._interrupted = threading.Event()
+        self._interrupted = interrupted or threading.Event()
         # Called with the claim and the ending of a pass whose body doesn't let it end; need not return.
         self.on_endless_body: Callable[[Claim, Ending], None] = lambda claim, ending: None
         self._was_cut = False  # the connection of the last statement, by this worker itself
@@ -79,7 +85,7 @@ class WorkerHost:
         return self._lent if self._lent is not None else database.connection_for(self._commits.alias)
 
     def record(self, write: StepWrite) -> Outcome:
-        if not write.replaces and self._commit(write):
+        if not write.is_alone and self._commit(write):
             return Outcome.WRITTEN
         return self._persist(lambda: records.record(self.connection(), write), _size(write))
 
@@ -115,20 +121,23 @@ class WorkerHost:
         self._crew.park()
 
     def for_helper(self) -> WorkerHost:
-        helper = WorkerHost(self._commits, self.limits, self._repeated, self._crew)
-        helper._interrupted = self._interrupted
-        return helper
+        return WorkerHost(self._commits, self.limits, self._repeated, self._crew, self._interrupted)
 
     def arrange(self, begun: Sequence[U], others: Sequence[U], concurrency: int | None) -> Sequence[U]:
         return [*begun, *others]
 
     def finish(self, end: Finish) -> Outcome:
-        if self._commit(end):
+        if end.details is None and self._commit(end):
             return Outcome.WRITTEN
         return self._persist(lambda: transitions.finish(self.connection(), end), _size(end))
 
     def write(self, statement: Callable[[], T]) -> T:
         return self._persist(statement, 0)
+
+    def tell_parent(self, parent: UUID, step: str, status: str) -> list[UUID]:
+        return self._commits.tellings.tell(
+            parent, step, status, lambda ends: self.write(lambda: cascades.tell_parents(self.connection(), ends))
+        )
 
     def connect(self) -> None:
         own = database.connection_for(self._commits.alias)
@@ -206,5 +215,8 @@ def _is_good(connection: BaseDatabaseWrapper) -> bool:
 
 
 def _size(write: StepWrite | Finish) -> int:
-    more = write.attempt_log + (write.context or "") if isinstance(write, StepWrite) else ""
-    return len(write.output or "") + len(write.error or "") + len(more)
+    size = len(write.output or "") + len(write.error or "")
+    if isinstance(write, Finish):
+        return size + len(write.details or "")
+    size += len(write.attempt_log) + len(write.context or "")
+    return size if write.details is None else size + write.details.size

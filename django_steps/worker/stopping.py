@@ -23,13 +23,16 @@ from typing import Any
 # The exit code of a process that ended with steps still running. They are picked up when their leases run out.
 ENDED_AT_ONCE = 1
 
+# The exit code of a worker with a step that can't be interrupted, which others have taken over: it is to be started again.
+STUCK = 75
+
 HANG_UP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
 _SAME_MOMENT = 0.2  # seconds; who repeats a signal in less than that is a program
 
 
-def end_at_once() -> None:
+def end_at_once(code: int = ENDED_AT_ONCE) -> None:
     """End this process without waiting for anything, not even for somebody to read what it printed."""
-    os._exit(ENDED_AT_ONCE)
+    os._exit(code)
 
 
 def stop_signals(*, is_supervised: bool = False) -> list[int]:

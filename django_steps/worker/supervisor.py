@@ -21,7 +21,7 @@ from django.apps import apps
 from django.utils.autoreload import StatReloader
 from django.utils.translation import gettext as _
 
-from .stopping import Repetition, stop_signals
+from .stopping import STUCK, Repetition, stop_signals
 
 # Set in the environment of a worker that has a supervisor; its stdin is a pipe that closes when the supervisor is gone.
 SUPERVISED = "DJANGO_STEPS_SUPERVISED"
@@ -31,7 +31,7 @@ _FIRST_BACK_OFF, _LAST_BACK_OFF = 1.0, 30.0
 _LIVED_WELL = 60.0  # seconds after which a death counts as the first one
 _LOOK_AT_FILES = 1.0
 # With a signal: it had not got as far as handling it.
-_ENDED_WELL = {0, *(-signum for signum in stop_signals(is_supervised=True))}
+_ENDED_WELL = {0, STUCK, *(-signum for signum in stop_signals(is_supervised=True))}
 _GRACE = 5.0  # seconds that workers have beyond their own shutdown timeout
 
 
@@ -149,6 +149,10 @@ class Supervisor:
                 self._exit_code = self._exit_code if code in _ENDED_WELL else 1
             elif slot.is_reloading:
                 slot.is_reloading, slot.deaths, slot.start_at = False, 0, 0.0
+            elif code == STUCK:
+                slot.deaths, slot.start_at = 0, 0.0
+                text = _("Worker %(pid)d had a step that can't be interrupted. Another one is started.")
+                self._say(text % {"pid": pid})
             elif code == 0 and self._ends_by_itself:
                 slot.is_done = True
             else:

@@ -7,28 +7,32 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from django.db.backends.base.base import BaseDatabaseWrapper
-
-from ..engine import hooks
+from ..core.context import thread_id
+from ..engine import afterwards, async_execution, conclusion, hooks
 from ..engine.ending import Ended, Ending
-from ..engine.execution import Pass, fail_endless, run_claim
+from ..engine.execution import Pass, run_claim
 from ..engine.frame import Frame
 from ..engine.host import endless_body
 from ..engine.interceptors import Interceptor
+from ..engine.loops import PassLoop
+from ..engine.overdue import TimedCall
 from ..errors import ClaimLost
-from ..ledger import leases, transitions
+from ..ledger import leases
 from ..ledger.claims import Claim
 from ..ledger.histories import Recorded
 from ..ledger.leases import Holding
+from ..ledger.waits import Waiting
+from .async_host import WorkerAsyncHost
+from .held import Held
 from .host import WorkerHost
 
 logger = logging.getLogger("django_steps")
 
-# A run that has waited for a thread for so many seconds may have been canceled or lost meanwhile.
+# A run that has waited for a thread for so many seconds may have been canceled, paused or lost meanwhile.
 _LONG_WAIT = 0.2
 
 
-class Task:
+class Task(Held):
     """A claimed run on its way through a worker."""
 
     def __init__(
@@ -38,21 +42,22 @@ class Task:
         host: WorkerHost,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
-        self.claim = claim
-        self.claimed_on = time.monotonic()
-        self.interrupt: Ended | None = None
-        self.has_begun = False
+        super().__init__(claim)
         self._records, self._host, self._interceptors = records, host, interceptors
         self._frame: Frame | None = None
-        # The checkpoints that the row of the run holds, and since when.
-        self._checkpoint, self.checkpoint_written_on = claim.checkpoint, self.claimed_on
+        self._checkpoint = claim.checkpoint  # as the row of the run has it
         host.on_endless_body = self._has_endless_body
         # Called on the thread of a pass whose body doesn't let it end; never returns.
         self.abandon: Callable[[Task, Ending], NoReturn] | None = None
+        # Told of each call of a plain function that has a timeout.
+        self.watch: Callable[[TimedCall], None] | None = None
+        self.thread_id = 0  # of the pass of a plain body
+        # Called when nothing in this process holds the run any longer, if somebody waits for that.
+        self.on_left: Callable[[], None] | None = None
 
     def run(self) -> Ending:
         """Execute the run once. What goes wrong here is the run's failure, or the next claim's."""
-        self.has_begun = True
+        self.has_begun, self.thread_id = True, thread_id()
         try:
             if self._is_unwanted():
                 return self._released()
@@ -66,11 +71,6 @@ class Task:
         if self._frame is not None:
             self._frame.state.stop(self.interrupt)
         self._host.interrupt()
-
-    def release(self, connection: BaseDatabaseWrapper) -> None:
-        """Release a run that has found no thread. Raises what the database raises."""
-        if self._release(connection):
-            hooks.run_left(self.claim, Ending(Ended.CANCELED))
 
     def holding(self) -> Holding:
         """What the renewal of the lease writes about the run."""
@@ -91,6 +91,15 @@ class Task:
         """Whether several things are executed side by side, so that writes of its own may lock the run all the time."""
         return self._frame is not None and len(self._frame.state.frames) > 1
 
+    def waits_for(self) -> Sequence[Waiting]:
+        """What calls of the pass wait for others for, if it does so in memory."""
+        return () if self._frame is None else self._frame.state.waits.calls()
+
+    def has_news(self) -> None:
+        """There is something for one of these calls; may be called from any thread."""
+        if self._frame is not None:
+            self._frame.state.has_news()
+
     def silent_for(self) -> float:
         """For how many seconds the database has not answered to a write of the pass."""
         frames = () if self._frame is None else tuple(self._frame.state.frames)
@@ -105,34 +114,77 @@ class Task:
     def _has_endless_body(self, claim: Claim, ending: Ending) -> None:
         error = endless_body(claim.run_id)
         logger.error("%s", error)
-        ending = fail_endless(claim, self._host, ending, error)
+        failed = conclusion.failed_as_endless(claim, self._host, ending, error)
+        ending = conclusion.carried_out(failed, self._host)
         hooks.run_left(claim, ending)
         if self.abandon is not None:
             self.abandon(self, ending)
 
     def _begun(self, current: Pass) -> None:
         self._frame = current.frame
+        current.state.watch = self.watch
         if self.interrupt is not None:  # `stop` may have come first
             current.state.stop(self.interrupt)
 
     def _is_unwanted(self) -> bool:
-        """Whether the run was canceled or lost, or the worker stopped, while it waited for a thread."""
+        """Whether the run was canceled, paused or lost, or the worker stopped, while it waited for a thread."""
         if self.interrupt is None and time.monotonic() - self.claimed_on > _LONG_WAIT:
             claim = self.claim
             holding = {claim.run_id: Holding(claim.token)}
             found = self._host.write(lambda: leases.check(self._host.connection(), holding))
             if found.lost:
                 self.stop(Ended.LOST)
-            elif found.canceled:
+            elif found.halted:
                 self.stop(Ended.CANCELED)
         return self.interrupt is not None
 
     def _released(self) -> Ending:
-        has_ended = self._host.write(lambda: self._release(self._host.connection()))
-        ending = Ending(Ended.CANCELED if has_ended else self.interrupt or Ended.RELEASED)
+        host = self._host
+        has_ended = host.write(lambda: self._release(host.connection()))
+        how = self.interrupt or Ended.RELEASED
+        if has_ended:
+            how = Ended.CANCELED
+            host.write(lambda: afterwards.run_canceled(host.connection(), self.claim))
+        elif how is Ended.CANCELED:  # it is paused, or canceling until its children have ended
+            how = Ended.RELEASED
+        ending = Ending(how)
         hooks.run_left(self.claim, ending)
         return ending
 
-    def _release(self, connection: BaseDatabaseWrapper) -> bool:
-        claim = self.claim
-        return transitions.release(connection, claim.run_id, claim.token, is_untouched=claim.is_first)
+
+class AsyncTask(Task):
+    """A claimed run of an async workflow. It is executed on the event loop."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        records: Sequence[Recorded] | None,
+        host: WorkerHost,
+        async_host: WorkerAsyncHost,
+        interceptors: Sequence[Interceptor] = (),
+    ) -> None:
+        super().__init__(claim, records, host, interceptors)
+        self.async_host = async_host
+
+    async def run_async(self, loop: PassLoop) -> Ending:
+        """Execute the run once, as `run()`."""
+        self.has_begun = True
+        if self.interrupt is not None:
+            ending: Ending = await self.async_host.call(self._released_on_thread)
+            return ending
+        return await async_execution.run_claim(
+            self.claim, self.async_host, loop, self._records, interceptors=self._interceptors, begun=self._begun
+        )
+
+    def silent_for(self) -> float:
+        asked_on = self.async_host.asked_on
+        return max(0.0 if asked_on is None else time.monotonic() - asked_on, super().silent_for())
+
+    def writes_in_succession(self) -> bool:
+        return True
+
+    def _released_on_thread(self) -> Ending:
+        try:
+            return self._released()
+        except ClaimLost:
+            return Ending(Ended.LOST)

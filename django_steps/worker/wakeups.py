@@ -34,13 +34,14 @@ _PINGS, _PING_TIMEOUT = 3, 1.0  # one may come while a statement is executed, wh
 class Wakeups:
     """How a worker's loop waits for work: until a thread of this process wakes it, or somebody elsewhere is heard of.
 
-    `is_notified`: somebody elsewhere was heard of since the loop last set it to False. `is_reliable`: whether the database
-    tells of news at present; where it doesn't, the loop has to look often. The loop begins by `clear()`, looks for work,
-    and then waits. Only `wake()` is for other threads.
+    `is_notified`: somebody elsewhere was heard of since the loop last set it to False; `notifications`: how often that has
+    been. `is_reliable`: whether the database tells of news at present; where it doesn't, the loop has to look often. The loop
+    begins by `clear()`, looks for work, and then waits. Only `wake()` is for other threads.
     """
 
     def __init__(self, alias: str) -> None:
         self.is_notified = self.is_reliable = False
+        self.notifications = 0
         self._alias = alias
         self._event = threading.Event()
 
@@ -59,6 +60,10 @@ class Wakeups:
     def close(self) -> None:
         """Wait no more."""
 
+    def _hear(self) -> None:
+        self.is_notified = True
+        self.notifications += 1
+
 
 class _FileWakeups(Wakeups):
     """The version of a SQLite file changes when another connection commits; asking costs microseconds."""
@@ -76,7 +81,7 @@ class _FileWakeups(Wakeups):
                 return True
             seen, self._seen = self._seen, self._version()
             if self._is_newer(seen):
-                self.is_notified = True
+                self._hear()
                 return True
         return False
 
@@ -191,7 +196,8 @@ class _NotifiedWakeups(Wakeups):
             # What came right behind the answer to a statement is read already, and has to be looked at.
             raw.pgconn.consume_input()
             while raw.pgconn.notifies() is not None:
-                self.is_reliable = self.is_notified = True
+                self.is_reliable = True
+                self._hear()
                 self._event.set()
         except Exception as error:  # the database is away, and whoever claims next says so
             logger.debug("Wake-ups are interrupted: %s", error)
@@ -227,7 +233,7 @@ class _NotifiedWakeups(Wakeups):
         relied on: a pooler may pass them on during a statement, and drop them while nothing is asked."""
         # A connection that was dropped may have gone back to a pool, still listening, and serve another thread.
         if raw is self._listening and thread == threading.get_ident():
-            self.is_notified = True
+            self._hear()
             self._event.set()
 
 

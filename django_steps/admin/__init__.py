@@ -6,9 +6,10 @@ made to be subclassed, and to be registered on any admin site.
 Imports go one way:
 
 - `base`: what every page needs of the ModelAdmin; the pages are typed against it
-- `html`, `csp`, `own_keys`: small things that several pages share
-- `list`, then `actions`, then `run`; beside them `start` and `overview`: the pages, a package each
-- `site`: `WorkflowRunAdmin`, which puts them together
+- `html`, `csp`, `fields`: small things that several pages share
+- `list`, then `actions`, then `sending`, then `run`; beside them `start` and `overview`: the pages, a package each
+- `schedules`: the pages of the schedules, and `WorkflowScheduleAdmin`
+- `site`: `WorkflowRunAdmin`, which puts those of the runs together
 
 Not here: how runs, steps and values read (`presentation`), and what a control does to the rows (`models`, `ledger`).
 """
@@ -17,9 +18,11 @@ from __future__ import annotations
 
 from django.contrib import admin
 
-from ..models import WorkflowRun
+from ..models import WorkflowRun, WorkflowSchedule
+from .schedules.site import WorkflowScheduleAdmin
 from .site import WorkflowRunAdmin
 
-__all__ = ["WorkflowRunAdmin"]
+__all__ = ["WorkflowRunAdmin", "WorkflowScheduleAdmin"]
 
 admin.site.register(WorkflowRun, WorkflowRunAdmin)
+admin.site.register(WorkflowSchedule, WorkflowScheduleAdmin)

@@ -5,7 +5,7 @@ As on Django's own page, by its collector, but without loading the steps of a ru
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -20,7 +20,7 @@ from django.utils.html import format_html
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
-from ..models import StepRecord, WorkflowRun
+from ..models import StepRecord, WorkflowEvent, WorkflowRun
 from ..models.deleting import relations
 
 _LISTED = 100  # runs
@@ -51,8 +51,15 @@ def deletion_of(site: AdminSite, request: HttpRequest, runs: Sequence[WorkflowRu
         str(WorkflowRun._meta.verbose_name_plural): len(runs),
         str(StepRecord._meta.verbose_name_plural): StepRecord.objects.filter(run__in=runs).count(),
     }
+    if events := WorkflowEvent.objects.filter(run__in=runs).count():
+        counts[str(WorkflowEvent._meta.verbose_name_plural)] = events
+    parents = WorkflowRun.objects.filter(pk__in=[run.parent_id for run in children_kept(runs)])
+    protected = [
+        format_html("{} ({})", _link(site, parent), _("its parent, which has to be deleted first"))
+        for parent in parents.only("pk", "workflow")
+    ]
     if not any(relations()):
-        return Deletion([str(run) for run in runs[:_LISTED]], counts, set(), [])
+        return Deletion([str(run) for run in runs[:_LISTED]], counts, set(), protected)
     collector = _collected(runs)
     perms_needed = set[str]()
 
@@ -63,18 +70,39 @@ def deletion_of(site: AdminSite, request: HttpRequest, runs: Sequence[WorkflowRu
 
     listed = collector.nested(described)
     counts.update(_counts_of_others(collector))
-    return Deletion(listed, counts, perms_needed, [_link(site, found) for found in collector.protected])
+    protected += [_link(site, found) for found in collector.protected]
+    return Deletion(listed, counts, perms_needed, protected)
+
+
+def children_kept(runs: Collection[WorkflowRun]) -> list[WorkflowRun]:
+    """Those of the runs that can't be deleted before their parent, which is there and is not deleted along.
+
+    A query if any of them is a child, else none. Only `pk` and `parent_id` of them are read.
+    """
+    children = [run for run in runs if run.parent_id is not None]
+    if not children:
+        return []
+    there = set(WorkflowRun.objects.filter(pk__in={run.parent_id for run in children}).values_list("pk", flat=True))
+    staying = there - {run.pk for run in runs}
+    kept: list[WorkflowRun] = []
+    while found := [run for run in children if run.parent_id in staying]:
+        kept += found
+        staying |= {run.pk for run in found}
+        children = [run for run in children if run.pk not in staying]
+    return kept
 
 
 def forecast(site: AdminSite, request: HttpRequest, ids: Iterable[UUID]) -> Forecast:
     """What deleting a selection would mean."""
     found = Forecast()
+    runs = list(WorkflowRun.objects.filter(pk__in=list(ids)).only("pk", "workflow", "phase", "parent"))
+    found.kept = {run.pk: _("its parent has to be deleted first") for run in children_kept(runs)}
     if not any(relations()):
         return found
-    runs = list(WorkflowRun.objects.filter(pk__in=list(ids)).only("pk", "workflow", "phase"))
+    runs = [run for run in runs if run.pk not in found.kept]
     if runs and _reason(site, request, _collected(runs)):
         reasons = {run.pk: _reason(site, request, _collected([run])) for run in runs}
-        found.kept = {pk: reason for pk, reason in reasons.items() if reason}
+        found.kept |= {pk: reason for pk, reason in reasons.items() if reason}
         runs = [run for run in runs if run.pk not in found.kept]
     counts = _counts_of_others(_collected(runs)) if runs else {}
     if counts:
@@ -84,13 +112,12 @@ def forecast(site: AdminSite, request: HttpRequest, ids: Iterable[UUID]) -> Fore
 
 
 class _Collector(NestedObjects):
-    """Leaves out the steps, unless something points at them, and the restarts, which only forget where they are from."""
+    """Leaves out steps and events, unless something points at them, and the restarts, which only forget where they are from."""
 
     def __init__(self, using: str) -> None:
         super().__init__(using=using, origin=None)
-        self._leaves_out = {WorkflowRun}
-        if not any(relation.model is StepRecord for relation in relations()):
-            self._leaves_out.add(StepRecord)  # type: ignore[arg-type]
+        pointed_at = {relation.model for relation in relations()}
+        self._leaves_out: set[Any] = {WorkflowRun, *({StepRecord, WorkflowEvent} - pointed_at)}
 
     def related_objects(self, related_model: Any, related_fields: Any, objs: Any) -> QuerySet[Any]:
         found: QuerySet[Any] = super().related_objects(related_model, related_fields, objs)
@@ -108,7 +135,7 @@ def _counts_of_others(collector: _Collector) -> dict[str, int]:
     return {
         str(model._meta.verbose_name_plural): len(rows)
         for model, rows in found.items()
-        if model not in (WorkflowRun, StepRecord)
+        if model not in (WorkflowRun, StepRecord, WorkflowEvent)
     }
 
 

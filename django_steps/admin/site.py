@@ -15,30 +15,40 @@ from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import URLPattern, path
+from django.urls import URLPattern
 from django.utils.translation import gettext_lazy as _
 
 from . import csp
-from .actions import bulk, single
+from .actions import bulk, discarding, single
 from .base import RunAdminBase
-from .damaged import reading_damaged
 from .list import search
 from .list.changelist import CappedPaginator, RunChangeList
 from .list.columns import RunColumns
 from .list.filters import QueueFilter, StatusFilter, WorkflowFilter, has_date_range, with_date_ranges
+from .list.relatives import ParentFilter, WaitsFilter
 from .overview import page as overview
+from .overview import pausing
 from .run import page as run
+from .sending import page as sending
 from .start import page as start
 
-_FILTERED = {"status", "workflow", "version", "queue", "phase", "created_at", "finished_at"}
+_FILTERED = {"status", "workflow", "version", "queue", "phase", "created_at", "finished_at", "parent", "waits_for"}
 _COMPARISONS = {"", "exact", "isnull", "gte", "gt", "lte", "lt", "range__gte", "range__lte"}
 
 
 class WorkflowRunAdmin(RunColumns, RunAdminBase):
-    """The pages of the runs. Nothing is edited here: runs change through retry, cancel, restart and delete."""
+    """The pages of the runs. Nothing is edited here: runs change through retry, cancel, pause, restart and delete."""
 
     list_display: Any = ["run_name", "status_word", "progress", "started"]
-    list_filter: ClassVar[Any] = [StatusFilter, WorkflowFilter, QueueFilter, "created_at", "finished_at"]
+    list_filter: ClassVar[Any] = [
+        StatusFilter,
+        WaitsFilter,
+        WorkflowFilter,
+        QueueFilter,
+        ParentFilter,
+        "created_at",
+        "finished_at",
+    ]
     search_fields = ["id", "key"]
     search_help_text = _(
         "An id, a key, or a part of a key in the newest 10,000 runs. "
@@ -51,27 +61,25 @@ class WorkflowRunAdmin(RunColumns, RunAdminBase):
     paginator = CappedPaginator
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
-    actions = [bulk.retry, bulk.cancel, bulk.restart, bulk.delete]
+    actions = [bulk.retry, bulk.pause, bulk.resume, bulk.cancel, bulk.restart, bulk.delete]
 
     # -- Pages ------------------------------------------------------------------------------------
 
     def get_urls(self) -> list[URLPattern]:
-        def page_at(route: str, view: Any, name: str) -> URLPattern:
-            full_name = f"{self.opts.app_label}_{self.opts.model_name}_{name}"
-            pattern: URLPattern = path(route, self.admin_site.admin_view(view), name=full_name)
-            return pattern
-
         pages = [
-            page_at("overview/", self.overview_view, "overview"),
-            page_at("start/", self.start_view, "start"),
-            page_at("<path:object_id>/retry/", self.retry_view, "retry"),
-            page_at("<path:object_id>/cancel/", self.cancel_view, "cancel"),
-            page_at("<path:object_id>/restart/", self.restart_view, "restart"),
-            *super().get_urls(),
+            ("overview/", self.overview_view, "overview"),
+            ("start/", self.start_view, "start"),
+            ("<path:object_id>/retry/", self.retry_view, "retry"),
+            ("<path:object_id>/cancel/", self.cancel_view, "cancel"),
+            ("pauses/new/", self.pause_more_view, "pause_more"),
+            ("pauses/<int:number>/resume/", self.resume_more_view, "resume_more"),
+            ("<path:object_id>/pause/", self.pause_view, "pause"),
+            ("<path:object_id>/resume/", self.resume_view, "resume"),
+            ("<path:object_id>/restart/", self.restart_view, "restart"),
+            ("<path:object_id>/send-event/", self.send_event_view, "send_event"),
+            ("<path:object_id>/events/<int:number>/discard/", self.discard_event_view, "discard_event"),
         ]
-        for page in pages:
-            page.callback = reading_damaged(page.callback)
-        return pages
+        return self.with_pages(pages, super().get_urls())
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         csp.lend_nonce(request)
@@ -101,8 +109,26 @@ class WorkflowRunAdmin(RunColumns, RunAdminBase):
     def cancel_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return single.cancel_page(self, request, object_id)
 
+    def pause_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return single.pause_page(self, request, object_id)
+
+    def resume_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return single.resume_page(self, request, object_id)
+
+    def pause_more_view(self, request: HttpRequest) -> HttpResponse:
+        return pausing.pause_page(self, request)
+
+    def resume_more_view(self, request: HttpRequest, number: int) -> HttpResponse:
+        return pausing.resume_page(self, request, number)
+
     def restart_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return single.restart_page(self, request, object_id)
+
+    def send_event_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return sending.send_event_page(self, request, object_id)
+
+    def discard_event_view(self, request: HttpRequest, object_id: str, number: int) -> HttpResponse:
+        return discarding.discard_page(self, request, object_id, number)
 
     # -- What the list shows ------------------------------------------------------------------------
 

@@ -166,7 +166,10 @@ def _reason(run_id: UUID, reason: str) -> str:
 
 def _described(report: Report) -> list[str]:
     """The first of the runs that a rehearsal would change, as they are now."""
-    runs = {run.pk: run for run in all_runs().filter(pk__in=report.examples).defer("input_text", "output_text")}
+    runs = {
+        run.pk: run
+        for run in all_runs().filter(pk__in=report.examples).defer("input_text", "output_text", "details_text")
+    }
     shown = [runs[pk] for pk in report.examples if pk in runs]
     if not shown:
         return []

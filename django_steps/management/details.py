@@ -11,10 +11,27 @@ from typing import Any, NamedTuple
 from django.core.management.color import Style
 from django.utils.translation import gettext as _
 
+from ..ledger.relatives import Around
 from ..models import StepRecord, WorkflowRun
-from ..presentation import durations, errors, output, runs, steps, tree, values
+from ..presentation import (
+    children,
+    durations,
+    errors,
+    events,
+    limits,
+    output,
+    pauses,
+    runs,
+    steps,
+    timing,
+    tree,
+    values,
+    waits,
+)
+from . import family
 
-_SHOWN = 20  # members of a branch or group
+_SHOWN = 20  # members of a branch or group, and events
+_LONGEST_PAYLOAD = 200  # characters of an event's payload that are shown
 
 
 class _Row(NamedTuple):
@@ -33,24 +50,38 @@ def paint(style: Style) -> dict[str, output.Paint]:
         Status.FAILED: style.ERROR,
         Status.CANCELED: style.WARNING,
         Status.CANCELING: style.WARNING,
+        Status.PAUSED: style.WARNING,
         Status.RUNNING: style.MIGRATE_HEADING,
     }
 
 
 def describe(run: WorkflowRun, width: int | None, style: Style) -> list[str]:
     """The lines that show one run."""
-    records = run.steps.order_by("position").defer("output_text", "error_text")
+    records = list(run.steps.order_by("position", "pk").defer("output_text", "error_text"))
+    around = events.around(run)
     shown = list(_shown(tree.tree(run, records)))
     inner = None if width is None else width - 2
     heading = style.MIGRATE_HEADING
     title = f"{output.one_line(runs.kind_of(run))}  {run.pk}"
-    lines = [heading(title), "", *_indent(_summary(run, inner))]
+    lines = [heading(title), "", *_indent(_summary(run, records, around, inner))]
+    if said := values.entries(run.details_text, values.Mask.of(run)):
+        lines += [
+            "",
+            heading(_("Details")),
+            *_indent(output.pairs([(name, value or '""') for name, value in said], inner)),
+        ]
     lines += ["", heading(_("Steps")), *_indent(_steps(run, shown, inner, style))]
     if run.error:
         lines += ["", heading(_("Error") if run.status == run.Status.FAILED else _("Error of the last attempt"))]
         lines += _indent(_error(run.error))
+    if overdue := timing.overdue(run):
+        lines += ["", heading(_("Overdue step")), *_indent([overdue, *timing.stack(run).splitlines()])]
     if polls := _polls(run, inner):
         lines += ["", heading(_("Polls")), *_indent(polls)]
+    if its_children := family.children(run, around, inner, paint(style)):
+        lines += ["", heading(_("Child runs")), *_indent(its_children)]
+    if sent := _events(run, around, inner):
+        lines += ["", heading(_("Events")), *_indent(sent)]
     earlier = [line for row in shown if row.node and row.node.record for line in _earlier(row.node.record)]
     if earlier:
         lines += ["", heading(_("Earlier attempts")), *_indent(earlier)]
@@ -59,10 +90,12 @@ def describe(run: WorkflowRun, width: int | None, style: Style) -> list[str]:
     return lines
 
 
-def _summary(run: WorkflowRun, width: int | None) -> list[str]:
+def _summary(run: WorkflowRun, records: list[StepRecord], around: Around, width: int | None) -> list[str]:
     mask = values.Mask.of(run)
     status = steps.label_of(run.status)
-    detail = "" if run.status == run.Status.FAILED else runs.detail(run, runs.retrying_steps([run]).get(run.pk))
+    waiting = waits.of_records(run, around.open_children, records)
+    retrying = runs.retrying_steps([run]).get(run.pk)
+    detail = "" if run.status == run.Status.FAILED else runs.detail(run, retrying, waiting, pauses.held(run))
     return output.pairs(
         [
             (_("status"), f"{status}, {detail}" if detail else status),
@@ -70,19 +103,36 @@ def _summary(run: WorkflowRun, width: int | None) -> list[str]:
             (_("started"), durations.full_moment(run.started_at)),
             (_("finished"), durations.full_moment(run.finished_at)),
             (_("duration"), durations.duration(runs.took(run))),
+            (_("timeout"), timing.timeout(run)),
+            (_("start within"), timing.start_within(run)),
             (_("queue"), run.queue),
             (_("priority"), str(run.priority or "")),
             (_("key"), run.key or ""),
+            (_("active key"), run.active_key or ""),
+            (_("limits"), ", ".join(limits.names_of(run))),
+            (_("waits for"), "" if (standing := limits.standing_of(run)) is None else limits.line(standing)),
             (_("worker"), str(run.worker) if run.phase == run.Phase.TIMED and run.worker else ""),
             (_("canceled"), runs.canceled(run) if run.status == run.Status.CANCELING else ""),
+            (_("paused"), durations.full_moment(run.paused_at)),
             (_("attempts"), str(run.attempts) if run.attempts > 1 else ""),
             (_("recoveries"), runs.recoveries(run)),
             (_("restart of"), str(run.restart_of_id or "")),
+            (_("parent"), _parent(run)),
+            (_("child runs"), children.counted(around.children)),
+            (_("continued as"), str(run.continued_as_id or "")),
+            (_("continues"), str(around.continues or "")),
+            (_("events"), events.counted(around.events, around.untaken)),
             (_("input"), values.readable(run.input_text, mask, indent=None)),
             (_("output"), values.readable(run.output_text, mask, indent=None)),
         ],
         width,
     )
+
+
+def _parent(run: WorkflowRun) -> str:
+    if run.parent_id is None:
+        return ""
+    return _("%(parent)s, step “%(step)s”") % {"parent": run.parent_id, "step": children.path_of(run)}
 
 
 def _shown(node: tree.Node, level: int = 0) -> Iterator[_Row]:
@@ -104,7 +154,7 @@ def _steps(run: WorkflowRun, shown: Sequence[_Row], width: int | None, style: St
     levels = [row.level for row in shown]
     lines = output.table(header, rows, width, shrink=0, paint=paint(style), levels=levels)
     planned = _maps(run, shown)
-    return output.with_notes(lines, [_counts(row.node, planned) for row in shown], width)
+    return output.with_notes(lines, [_note(row.node, planned) for row in shown], width)
 
 
 def _cells(run: WorkflowRun, node: tree.Node) -> list[str]:
@@ -115,7 +165,7 @@ def _cells(run: WorkflowRun, node: tree.Node) -> list[str]:
         "" if record is None else steps.attempts(record),
         durations.short_moment(tree.started_at(node)),
         durations.duration(tree.took(run, node)),
-        "" if record is None else durations.short_moment(record.wakes_at),
+        "" if record is None else durations.short_moment(steps.wakes_at(record)),
     ]
 
 
@@ -125,8 +175,13 @@ def _maps(run: WorkflowRun, shown: Sequence[_Row]) -> dict[str, str | None]:
     return dict(run.steps.filter(name__in=maps).values_list("name", "output_text")) if maps else {}
 
 
-def _counts(node: tree.Node | None, planned: Mapping[str, str | None]) -> str:
-    """`12 succeeded, 2 failed, 3 never began of 17`: how the members of a group stand; empty for others."""
+def _note(node: tree.Node | None, planned: Mapping[str, str | None]) -> str:
+    """`12 succeeded, 2 failed, 3 never began of 17`: how the members of a group stand, or what else is waited for; or empty."""
+    if node is not None and node.record is not None and not node.is_group:
+        record = node.record
+        child = steps.child_id(record)
+        waiting = steps.until(record) if record.kind == StepRecord.Kind.EVENT else ""
+        return str(child) if child is not None else waiting or steps.taken(record)
     if node is None or not node.is_group:
         return ""
     return str(tree.Counts(node, tree.never_began(node, planned.get(node.path))))
@@ -147,6 +202,27 @@ def _poll(run: WorkflowRun, record: StepRecord, mask: values.Mask) -> str:
     if not run.is_finished:
         parts.append(steps.until(record))
     return ", ".join(filter(None, parts))
+
+
+def _events(run: WorkflowRun, around: Around, width: int | None) -> list[str]:
+    """A table of the events of a run: those first that no wait has taken."""
+    if not around.events:
+        return []
+    mask = values.Mask.of(run)
+    header = [_("EVENT"), _("PAYLOAD"), _("SENT"), _("BY"), _("ID"), _("TAKEN")]
+    rows = [_event(event, mask) for event in events.of_run(run, 0, _SHOWN, _LONGEST_PAYLOAD)]
+    lines = output.table(header, rows, width, shrink=1)
+    return [*lines, tree.and_more(around.events - len(rows))] if around.events > len(rows) else lines
+
+
+def _event(event: Any, mask: values.Mask) -> list[str]:
+    payload = _("%(size)d characters") % {"size": event.size}
+    if event.shown_payload is not None:
+        payload = values.readable(event.shown_payload, mask, indent=None)
+    sent = durations.short_moment(event.sent_at)
+    if event.run_id is None:
+        sent = _("%(moment)s by key") % {"moment": sent}
+    return [event.name, payload, sent, event.by, event.event_id or "", events.state_of(event)]
 
 
 def _earlier(record: StepRecord) -> list[str]:

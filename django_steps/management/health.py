@@ -6,6 +6,7 @@ It only looks. What a worker does about such runs is in `ledger/timers.py` and `
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
+from datetime import timedelta
 from typing import Any
 
 from django.db.models import Count, Min, QuerySet
@@ -15,13 +16,15 @@ from django.utils.translation import ngettext
 from ..core import clock
 from ..ledger import database
 from ..ledger.terms import Kind
-from ..models import Worker, WorkflowRun
+from ..models import Worker, WorkflowPause, WorkflowRun
 from ..models.diagnosis import is_served, kind_text, known_kinds, live_workers, no_worker, version_text, versions_known
+from ..presentation import pauses
 from ..presentation.durations import short_moment
 from ..presentation.runs import OVERDUE_AFTER
 from . import arguments, base
 
 _GROUPS_SHOWN = 10
+_OLD_PAUSE = timedelta(days=1)
 
 
 def problems() -> list[str]:
@@ -31,17 +34,19 @@ def problems() -> list[str]:
     connection = base.connection()
     workers = live_workers(connection)
     now = database.read_clock(connection)
-    found = list(_overdue(workers, now))
+    paused = pauses.all_pauses(connection.alias)
+    found = [*_overdue(workers, paused, now), *_old_pauses(paused, now)]
     if not workers:
         return [no_worker().text(base.manage()), *found]
     return [*found, *unknown_lines(_runs(), known_kinds(workers))]
 
 
-def _overdue(workers: list[Worker], now: int) -> Iterator[str]:
+def _overdue(workers: list[Worker], paused: list[WorkflowPause], now: int) -> Iterator[str]:
     """Runs that have been ready for too long, or due and not even made ready."""
     limit = now - arguments.microseconds(OVERDUE_AFTER)
     Phase = WorkflowRun.Phase
     ready = _runs().filter(phase=Phase.READY, created_at__lt=clock.to_datetime(limit), available_at_us__lt=limit)
+    ready = _not_held(ready, paused)
     for group in _grouped(ready, "queue"):
         text = ngettext(
             "%(count)d run in queue %(queue)r has been ready for more than %(limit)d s, since %(oldest)s.",
@@ -70,6 +75,26 @@ def _overdue(workers: list[Worker], now: int) -> Iterator[str]:
             held["count"],
         )
         yield _filled(text, held)
+
+
+def _not_held(runs: QuerySet[WorkflowRun], paused: list[WorkflowPause]) -> QuerySet[WorkflowRun]:
+    """Those of the runs that no pause of a queue or workflow holds: where no worker is, nobody has parked the others."""
+    for pause in paused:
+        field = "queue" if pause.kind == pause.Kind.QUEUE else "workflow"
+        runs = runs.exclude(**{field: pause.name}, pause_exempt=False)
+    return runs
+
+
+def _old_pauses(paused: list[WorkflowPause], now: int) -> Iterator[str]:
+    """Queues and workflows that have been paused for long: somebody may have forgotten it."""
+    limit = clock.to_datetime(now - arguments.microseconds(_OLD_PAUSE))
+    for pause in paused:
+        if pause.since < limit:
+            text = _("%(what)s for more than %(hours)d hours: %(why)s.")
+            hours = _OLD_PAUSE.total_seconds() // 3600
+            said = pauses.said(pause)
+            what = said[:1].upper() + said[1:]
+            yield text % {"what": what, "hours": hours, "why": pauses.why(pause)}
 
 
 def _filled(text: str, found: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What `runworkflows --until-idle` leaves behind: runs whose time has not come, and runs that no worker knows.
+"""What `runworkflows --until-idle` leaves behind: runs whose time has not come, paused ones, and runs that no worker knows.
 
 It only looks.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from ..core import clock
 from ..definitions import registered_kinds
@@ -27,7 +28,15 @@ def lines(queues: Sequence[str]) -> list[str]:
     if queues:
         runs = runs.filter(queue__in=queues)
     known = known_kinds(live_workers(base.connection())) | registered_kinds()
-    return [*_later(runs), *health.unknown_lines(runs, known)]
+    return [*_later(runs), *_paused(runs), *health.unknown_lines(runs, known)]
+
+
+def _paused(runs: QuerySet[WorkflowRun]) -> Iterator[str]:
+    """The runs that are paused, or held by the pause of a queue or workflow."""
+    parked = runs.filter(phase=WorkflowRun.Phase.PARKED)
+    if count := parked.order_by()[: _COUNTED + 1].count():
+        number = f"{_COUNTED}+" if count > _COUNTED else str(count)
+        yield ngettext("Left paused: %(count)s run.", "Left paused: %(count)s runs.", count) % {"count": number}
 
 
 def _later(runs: QuerySet[WorkflowRun]) -> Iterator[str]:

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,9 +26,11 @@ from .. import signals
 from ..definitions import registered
 from ..models import WorkflowRun
 from ..presentation import durations, errors, output, text
+from ..worker import Worker
 from .streams import discard
 
 _LONGEST_NAME = 30  # columns for the name of a workflow
+_ENGINES = {"celery": "Celery", "tasks": "django.tasks"}  # as people call them
 _LINE = 100  # columns of the greeting, where the terminal isn't narrower
 
 
@@ -54,28 +56,20 @@ class WorkerOutput:
                 self._verbosity = 0
                 discard()
 
-    def greet(
-        self, database: BaseDatabaseWrapper, queues: Sequence[str], concurrency: int, processes: int | None = None
-    ) -> None:
-        """Say what is served, and how to stop; `processes` is how many workers this is the supervisor of."""
-        if processes is None:
-            title = _("django_steps worker, process %(pid)d") % {"pid": os.getpid()}
-        else:
-            title = ngettext(
-                "django_steps: %(count)d worker process", "django_steps: %(count)d worker processes", processes
-            )
-            title %= {"count": processes}
+    def greet(self, database: BaseDatabaseWrapper, worker: Worker, processes: int | None = None) -> None:
+        """Say what is served, and how to stop; `processes` is how many such workers this is the supervisor of."""
+        engine = _ENGINES.get(worker.executor)
+        title = _title(engine, processes)
         workflows = [item.name + (f" ({item.version})" if item.version else "") for item in registered()]
-        if processes is None:
-            at_a_time = ngettext("%(count)d run at a time", "%(count)d runs at a time", concurrency)
+        if engine is None:
+            at_a_time = _at_a_time(worker, processes)
         else:
-            at_a_time = ngettext(
-                "%(count)d run at a time in each process", "%(count)d runs at a time in each process", concurrency
-            )
+            at_a_time = _("up to %(count)d claimed runs wait for %(engine)s")
+            at_a_time %= {"count": worker.concurrency, "engine": engine}
         values = [
             (_("database"), f"{database.display_name}, {database.alias!r}: {database.settings_dict['NAME']}"),
-            (_("queues"), ", ".join(queues) or _("all")),
-            (_("concurrency"), at_a_time % {"count": concurrency}),
+            (_("queues"), ", ".join(worker.queues) or _("all")),
+            (_("concurrency"), at_a_time),
             (_("workflows"), f"{len(workflows)}: {', '.join(workflows)}" if workflows else "0"),
         ]
         width = min(output.width_of(self._stdout) or _LINE, _LINE)
@@ -83,6 +77,8 @@ class WorkerOutput:
         if not workflows:
             lines.append(self._style.WARNING(_no_workflows()))
         stop = _("Ctrl-C or SIGTERM ends it when its running steps have ended; a second one ends it at once.")
+        if engine is not None:
+            stop = _("Ctrl-C or SIGTERM ends it; runs that no process executes yet are released.")
         self.say(self._style.MIGRATE_HEADING(title), *lines, stop, "")
 
     @contextmanager
@@ -119,6 +115,8 @@ class WorkerOutput:
         ended = timezone.now() if "finished_at" in unknown else run.finished_at
         took = "" if "started_at" in unknown else durations.duration(durations.between(run.started_at, ended))
         detail = output.one_line(errors.line(run.error)) if run.status == WorkflowRun.Status.FAILED else ""
+        if "continued_as_id" not in unknown and run.continued_as_id is not None:
+            detail = _("continued as %(run)s") % {"run": run.continued_as_id}
         self._line(run, run.status, f"{took:>8}{output.GAP}{detail}")
 
     def _step_succeeded(self, run: WorkflowRun, step: str, **_kwargs: Any) -> None:
@@ -139,6 +137,31 @@ class WorkerOutput:
             rest,
         ]
         self.say(output.GAP.join(cells).rstrip())
+
+
+def _title(engine: str | None, processes: int | None) -> str:
+    if engine is not None and processes is None:
+        return _("django_steps dispatcher to %(engine)s, process %(pid)d") % {"engine": engine, "pid": os.getpid()}
+    if engine is not None:
+        return _("django_steps: %(count)d dispatchers to %(engine)s") % {"engine": engine, "count": processes}
+    if processes is None:
+        return _("django_steps worker, process %(pid)d") % {"pid": os.getpid()}
+    text = ngettext("django_steps: %(count)d worker process", "django_steps: %(count)d worker processes", processes)
+    return text % {"count": processes}
+
+
+def _at_a_time(worker: Worker, processes: int | None) -> str:
+    count = worker.concurrency
+    if processes is None:
+        at_a_time = ngettext("%(count)d run at a time", "%(count)d runs at a time", count)
+    else:
+        at_a_time = ngettext(
+            "%(count)d run at a time in each process", "%(count)d runs at a time in each process", count
+        )
+    at_a_time %= {"count": count}
+    if any(item.is_async for item in registered()):
+        at_a_time += _(", and %(count)d of async workflows") % {"count": worker.async_concurrency}
+    return at_a_time
 
 
 def _no_workflows() -> str:

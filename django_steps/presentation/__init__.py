@@ -8,6 +8,7 @@ Each module makes plain text or plain JSON types of one kind of thing:
 - `steps`, `runs`: how a step or a run stands; every status is interpreted here
 - `tree`: what a run has recorded, with its branches, maps and gathers
 - `json`: runs for `--json`
+- `own_keys`: the keys that the admin's pages give to runs, which say nothing
 - `text`: clipping, and what every stream can carry
 - `output`: tables and progress in a terminal; it knows nothing of runs
 

@@ -10,14 +10,18 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from ..core.limit import shown
 from ..ledger.order import Place
 from ..models import StepRecord, WorkflowRun
-from . import runs, steps
+from . import children, events, limits, runs, steps
 from .text import portable
 from .values import UNREADABLE, Mask, plain, unreadable
+from .waits import FOR_OTHERS
 
 # In place of what can't be read.
 _UNREADABLE_KEY = "unreadable"
+_EVENTS = 100
+_ANY_SIZE = 1 << 30
 
 
 def dumps(shown: Any, indent: int | None = 2, *, encoding: str | None = None) -> str:
@@ -35,6 +39,11 @@ def as_json(run: WorkflowRun) -> dict[str, Any]:
         "queue": run.queue,
         "priority": run.priority,
         "key": run.key,
+        "active_key": run.active_key,
+        "schedule": run.schedule,
+        "scheduled_for": _iso(run.scheduled_for),
+        "limits": limits.names_of(run),
+        "waits_for_limit": shown(run.line_key) if run.line_key else None,
         "status": run.status,
         "attempts": run.attempts,
         "recoveries": runs.recovery_count(run),
@@ -45,21 +54,51 @@ def as_json(run: WorkflowRun) -> dict[str, Any]:
         "started_at": _iso(run.started_at),
         "finished_at": _iso(run.finished_at),
         "wakes_at": _iso(run.wakes_at),
+        "timeout": None if run.timeout is None else run.timeout.total_seconds(),
+        "start_within": None if run.start_within is None else run.start_within.total_seconds(),
+        "expires_at": _iso(run.expires_at),
+        "waiting_for": run.waiting_for,
         "cancel_reason": run.cancel_reason or None,
         "canceled_by": run.canceled_by or None,
+        "pause_reason": run.pause_reason or None,
+        "paused_by": run.paused_by or None,
+        "paused_at": _iso(run.paused_at),
         "restart_of": str(run.restart_of_id) if run.restart_of_id else None,
+        "parent": str(run.parent_id) if run.parent_id else None,
+        "parent_step": children.path_of(run) or None,
+        "continued_as": str(run.continued_as_id) if run.continued_as_id else None,
         "error": run.error,
     }
 
 
 def as_detailed_json(run: WorkflowRun) -> dict[str, Any]:
-    """A run as `as_json`, with `input`, `output`, `recovery_log` and `steps`."""
+    """A run as `as_json`, with `input`, `output`, `details`, `recovery_log`, `steps`, its newest `events`, how many `children`
+    it has by status, and the run that it `continues`."""
     mask = Mask.of(run)
+    around = events.around(run)
+    sent = events.of_run(run, 0, _EVENTS, _ANY_SIZE) if around.events else []
     return as_json(run) | {
         "input": value(run.input_text, mask),
         "output": value(run.output_text, mask),
+        "details": value(run.details_text or "{}", mask),
+        "overdue": _overdue(run),
         "recovery_log": _guarded(lambda: [entry | {"at": _iso(entry["at"])} for entry in run.recovery_log]),
-        "steps": [_step_as_json(run, record, mask) for record in run.steps.order_by("position")],
+        "steps": [_step_as_json(run, record, mask) for record in run.steps.order_by("position", "pk")],
+        "events": [_event_as_json(event, mask) for event in sent],
+        "children": children.sorted_counts(around.children),
+        "continues": str(around.continues) if around.continues else None,
+    }
+
+
+def _event_as_json(event: Any, mask: Mask) -> dict[str, Any]:
+    return {
+        "name": event.name,
+        "payload": value(event.shown_payload, mask),
+        "id": event.event_id,
+        "by": event.by or None,
+        "sent_at": _iso(event.sent_at),
+        "taken_by": event.consumed_by,
+        "taken_at": _iso(event.consumed_at),
     }
 
 
@@ -83,9 +122,11 @@ def _step_as_json(run: WorkflowRun, record: StepRecord, mask: Mask) -> dict[str,
         "status": steps.status_of(run, record),
         "attempts": record.attempts,
         "checks": record.checks,
+        "timed_out": record.timed_out,
+        "child": str(child) if (child := steps.child_id(record)) else None,
         "started_at": _iso(record.started_at),
         "finished_at": _iso(steps.finished_at(run, record)),
-        "wakes_at": _iso(record.wakes_at),
+        "wakes_at": _iso(steps.wakes_at(record) if record.kind in FOR_OTHERS else record.wakes_at),
         "output": value(record.output_text, mask),
         "error": record.error,
         "earlier_attempts": _guarded(
@@ -99,6 +140,11 @@ def _step_as_json(run: WorkflowRun, record: StepRecord, mask: Mask) -> dict[str,
 
 def _iso(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
+
+
+def _overdue(run: WorkflowRun) -> dict[str, Any] | None:
+    said = run.overdue
+    return None if said is None else said | {"since": _iso(said["since"])}
 
 
 def _guarded(read: Callable[[], Any]) -> Any:

@@ -17,13 +17,13 @@ from django.utils.translation import ngettext
 from ..core import clock
 from ..ledger.recovery import KEPT
 from ..models import StepRecord, WorkflowRun
-from . import durations, errors, steps
+from . import durations, errors, limits, pauses, steps
 from .text import clipped
 from .values import UNREADABLE
+from .waits import Waits
 
 # What has been ready or due for longer than this is overdue: a worker should have taken it.
 OVERDUE_AFTER = timedelta(seconds=60)
-_LONGEST_REASON = 200  # characters of the reason of a cancel
 _LONGEST_NAME = 60  # characters of a step's name within a sentence
 
 
@@ -37,18 +37,33 @@ def is_unknown(run: WorkflowRun) -> bool:
     return bool(run.phase == WorkflowRun.Phase.UNKNOWN)
 
 
-def where_now(run: WorkflowRun, failing: str = "") -> str:
+def where_now(run: WorkflowRun, failing: str = "", waiting: Waits | None = None, held: str = "") -> str:
     """What an active run does: `now: charge`, `waits until 2026-03-01 03:00:05`; empty for others.
 
-    Of an unknown run it is why it does nothing, of one that is tried again what `failing` says of it, and when.
+    Of an unknown run it is why it does nothing, of one that is tried again what `failing` says of it, and when; of one that
+    waits for others what it waits for, as far as `waiting` knows more than the run. Before that, who has paused it, and what
+    else is `held`: `queue mail is paused`.
     """
+    parts = [held, paused(run), _what_now(run, failing, waiting)]
+    return "; ".join(filter(None, parts))
+
+
+def _what_now(run: WorkflowRun, failing: str, waiting: Waits | None) -> str:
     if is_unknown(run):
         return _("no worker knows this workflow and version")
+    if run.phase == WorkflowRun.Phase.HELD:
+        return _("waits until the run before it has ended, of schedule %(name)s") % {"name": run.schedule}
+    if limits.is_in_line(run):
+        return "; ".join(filter(None, [limits.waits_for(run), failing]))
     if run.status in (run.Status.RUNNING, run.Status.CANCELING) and run.current_step:
         now = _("now: %(step)s") % {"step": clipped(run.current_step, _LONGEST_NAME)}
         return f"{now}; {failing}" if failing else now
     if run.is_finished:
         return ""
+    if run.status == run.Status.CANCELING:
+        return str(waiting) if waiting is not None and waiting.children else ""
+    if run.status == run.Status.WAITING:
+        return "; ".join(filter(None, [str(waiting or Waits.of(run)), failing]))
     due = run.wakes_at
     if failing and due:
         return _("%(failing)s; next attempt at %(moment)s") % {"failing": failing, "moment": durations.moment(due)}
@@ -83,6 +98,9 @@ def _is_tried_now(run: WorkflowRun, record: StepRecord) -> bool:
         return False
     if run.status == run.Status.SLEEPING:
         return bool(record.wakes_at_us == run.available_at_us)
+    if run.status == run.Status.WAITING:  # in a branch beside the one that waits, and maybe not the first that is due
+        due = run.waits_until_us
+        return due is not None and record.wakes_at_us is not None and record.wakes_at_us >= due
     if run.status in (run.Status.RUNNING, run.Status.CANCELING):
         return bool(record.name == run.current_step)
     return True
@@ -110,8 +128,15 @@ def failing(run: WorkflowRun, record: StepRecord | None, error: str = "") -> str
 
 def canceled(run: WorkflowRun) -> str:
     """By whom a run was canceled, and why: `by eve: sent twice`; empty if neither was said."""
-    by = _("by %(author)s") % {"author": run.canceled_by} if run.canceled_by else ""
-    return clipped(": ".join(filter(None, [by, run.cancel_reason])), _LONGEST_REASON)
+    return pauses.by(run.canceled_by, run.cancel_reason)
+
+
+def paused(run: WorkflowRun) -> str:
+    """By whom a run was paused, and why; of one that is to be paused, that it is. Empty for the others."""
+    why = pauses.by(run.paused_by, run.pause_reason)
+    if run.is_pausing:
+        return " ".join(filter(None, [_("pausing"), why]))
+    return why if run.status == run.Status.PAUSED else ""
 
 
 def progress(run: WorkflowRun) -> str:
@@ -121,17 +146,17 @@ def progress(run: WorkflowRun) -> str:
     return _("%(done)d of %(total)d") % {"done": run.progress_done, "total": run.progress_total}
 
 
-def detail(run: WorkflowRun, retrying: StepRecord | None = None) -> str:
+def detail(run: WorkflowRun, retrying: StepRecord | None = None, waiting: Waits | None = None, held: str = "") -> str:
     """What one wants to know of a run in a list: why it failed, what it does now, how far it is.
 
-    `retrying` is what `retrying_steps` has of the run.
+    `retrying` is what `retrying_steps` has of the run, `waiting` what `waits.of_runs` has, `held` what `pauses.of_runs` has.
     """
     if run.status == run.Status.FAILED:
         return errors.line(run.error)
     if run.status == run.Status.CANCELED:
         return canceled(run)
     is_active = not run.is_finished
-    now = where_now(run, failing(run, retrying, errors.line(run.error))) if is_active else ""
+    now = where_now(run, failing(run, retrying, errors.line(run.error)), waiting, held) if is_active else ""
     parts = [now, "" if run.is_finished else progress(run)]
     return ", ".join(filter(None, parts))
 

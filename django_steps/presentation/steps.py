@@ -1,27 +1,34 @@
 """How a recorded step stands: its status, how long it took, how often it was attempted, and what failed before.
 
 A sleep is recorded as waiting when it is reached, with the time at which it ends; that it is over is not written, since
-that would be a statement more for each. So here the clock and the run decide. A poll is waiting until it has its outcome, or
-the run has ended. What is shown of a status is decided
-here and in `runs.py` only.
+that would be a statement more for each. So here the clock and the run decide. A poll, a wait for an event, a child and a map of
+children are waiting until they have their outcome, or the run has ended. What is shown of a status is decided here and in
+`runs.py` only.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from ..core import clock
 from ..failures.attempt_log import count_before_retry
+from ..ledger import contexts
 from ..models import StepRecord, WorkflowRun
 from . import durations, errors
+from .text import clipped
 from .values import UNREADABLE
+from .waits import FOR_OTHERS, Waits
 
-_NEVER_ATTEMPTED = (StepRecord.Kind.SLEEP, StepRecord.Kind.BRANCH, StepRecord.Kind.MAP)
+_LONGEST = 60  # characters of a name in a sentence
+_Kind = StepRecord.Kind
+_NEVER_ATTEMPTED = (_Kind.SLEEP, _Kind.BRANCH, _Kind.MAP, _Kind.EVENT, _Kind.INVOKE)
 # The status of a branch or group that has no record of its own when the run does nothing any more.
 UNFINISHED = "unfinished"
 
@@ -33,8 +40,12 @@ _LABELS: dict[str, Any] = {
 
 
 def is_cut_short(run: WorkflowRun, record: StepRecord) -> bool:
-    """Whether a sleep's time was not over when the run ended, or is not yet; and whether a poll has no outcome."""
-    if record.status != StepRecord.Status.WAITING or record.wakes_at is None:
+    """Whether a sleep's time was not over when the run ended, or is not yet; and whether what else waits has no outcome."""
+    if record.status != StepRecord.Status.WAITING:
+        return False
+    if record.kind in FOR_OTHERS:
+        return True
+    if record.wakes_at is None:
         return False
     if record.kind != StepRecord.Kind.SLEEP:
         return True
@@ -42,8 +53,8 @@ def is_cut_short(run: WorkflowRun, record: StepRecord) -> bool:
 
 
 def status_of(run: WorkflowRun, record: StepRecord) -> str:
-    """The status of a step. A sleep is waiting until its time is over, a poll until it has its outcome; both are canceled if
-    the run ended before that."""
+    """The status of a step. A sleep is waiting until its time is over, others until they have their outcome; they are canceled
+    if the run ended before that."""
     if record.status != StepRecord.Status.WAITING:
         return str(record.status)
     if not is_cut_short(run, record):
@@ -68,12 +79,57 @@ def took(run: WorkflowRun, record: StepRecord) -> timedelta | None:
     return durations.between(record.started_at, finished_at(run, record))
 
 
+def wakes_at(record: StepRecord) -> datetime | None:
+    """When a sleep ends or ended, when the next attempt or check is due, or when a wait for others times out; None for what the
+    body has canceled, too."""
+    if record.kind in FOR_OTHERS:
+        return deadline(record) if record.status == StepRecord.Status.WAITING else None
+    return None if record.status == StepRecord.Status.CANCELED else record.wakes_at
+
+
+def deadline(record: StepRecord) -> datetime | None:
+    """When a wait for an event or a child is over; None where it has no end."""
+    moment = contexts.number(record.context, "deadline_us")
+    return None if moment is None else clock.to_datetime(moment)
+
+
+def events(record: StepRecord) -> list[str]:
+    """The names of the events that a wait takes; none for other records."""
+    names = record.context.get("events") if record.kind == StepRecord.Kind.EVENT else None
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def child_id(record: StepRecord) -> UUID | None:
+    """The child run of an invoke; None for other records."""
+    try:
+        return UUID(record.context["child"]) if record.kind == StepRecord.Kind.INVOKE else None
+    except (LookupError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def run_started(output_text: str | None) -> UUID | None:
+    """The run that a step has started without waiting for it, by the recorded result; None where that can't be read."""
+    try:
+        return UUID(json.loads(output_text or "")["v"])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def planned(record: StepRecord) -> int:
+    """How many child runs a map that is not decided yet has; 0 for other records."""
+    is_map = record.kind == StepRecord.Kind.MAP and record.status == StepRecord.Status.WAITING
+    return (contexts.number(record.context, "children") or 0) if is_map else 0
+
+
 def until(record: StepRecord) -> str:
-    """When a sleep ends or ended, or when the next attempt or check is due; empty for other steps."""
-    if record.wakes_at is None:
+    """The same in words, and of a wait what it is for; empty for other steps."""
+    wakes = wakes_at(record)
+    if record.status == StepRecord.Status.WAITING and record.kind == StepRecord.Kind.EVENT:
+        return str(Waits(events(record), until=wakes))
+    if wakes is None:
         return ""
-    moment = durations.moment(record.wakes_at)
-    if record.kind == StepRecord.Kind.SLEEP:
+    moment = durations.moment(wakes)
+    if record.kind == StepRecord.Kind.SLEEP or record.kind in FOR_OTHERS:
         return _("until %(moment)s") % {"moment": moment}
     if record.status == StepRecord.Status.RETRYING:
         return _("next attempt at %(moment)s") % {"moment": moment}
@@ -90,9 +146,24 @@ def checks(record: StepRecord) -> str:
     return ngettext("%d check", "%d checks", count) % count
 
 
+def taken(record: StepRecord) -> str:
+    """Where the result of a wait is from: `event “approval” from eve`, or that nothing came in time; empty for others."""
+    if record.kind != StepRecord.Kind.EVENT or record.status != StepRecord.Status.SUCCEEDED:
+        return ""
+    if record.timed_out:
+        return _("timed out: the default was returned")
+    event = record.context.get("event")
+    if not isinstance(event, dict) or not event.get("name"):
+        return ""
+    named = _("event “%(name)s”") % {"name": clipped(str(event["name"]), _LONGEST)}
+    by = clipped(str(event.get("by") or ""), _LONGEST)
+    return _("%(event)s from %(sender)s") % {"event": named, "sender": by} if by else named
+
+
 def has_last_value(record: StepRecord) -> bool:
     """Whether the output of a record is what the last check of a poll returned, and not a result."""
-    return bool(record.kind == StepRecord.Kind.POLL and record.checks and record.status != StepRecord.Status.SUCCEEDED)
+    has_other = record.status in (StepRecord.Status.SUCCEEDED, StepRecord.Status.CANCELED)
+    return bool(record.kind == StepRecord.Kind.POLL and record.checks and not has_other)
 
 
 def counted(steps: int, sleeps: int) -> str:
@@ -123,8 +194,8 @@ class FailedAttempt(NamedTuple):
 
 
 def attempts(record: StepRecord) -> str:
-    """How often a step was attempted since the last retry of the run, and before: `1 (+6 earlier)`; sleeps, branches and maps
-    never are. Of a poll, whose checks are many: how many checks it has made."""
+    """How often a step was attempted since the last retry of the run, and before: `1 (+6 earlier)`; sleeps, waits, branches and
+    maps never are. Of a poll, whose checks are many: how many checks it has made."""
     if record.kind in _NEVER_ATTEMPTED:
         return ""
     if record.kind == StepRecord.Kind.POLL:

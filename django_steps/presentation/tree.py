@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from django.utils.translation import ngettext
 from ..core.names import first_gathered, inside, is_gather
 from ..ledger.order import Place
 from ..models import StepRecord, WorkflowRun
+from . import children as child_runs
 from . import durations, steps
 from .steps import UNFINISHED
 from .values import UNREADABLE
@@ -25,7 +26,7 @@ from .values import UNREADABLE
 BRANCH, MAP, GATHER = str(StepRecord.Kind.BRANCH), str(StepRecord.Kind.MAP), "gather"
 _KINDS: dict[str, Any] = dict(StepRecord.Kind.choices)
 _OPEN = (StepRecord.Status.RETRYING, StepRecord.Status.WAITING)
-_FIRST = {"failed": 0, "succeeded": 2}  # what comes first in a group; what is unfinished is between them
+_ORDER = {"failed": 0, "canceled": 2, "succeeded": 3}  # in a group; what is unfinished comes after what failed
 _NAMED = 3  # members in the name of a gather
 
 
@@ -75,7 +76,7 @@ class Node:
         """The members: those of a branch as they were recorded; of a group the failed ones first, then the unfinished."""
         if not self.is_group or self.is_smooth:
             return self.members
-        return sorted(self.members, key=lambda member: _FIRST.get(member.status, 1))
+        return sorted(self.members, key=lambda member: _ORDER.get(member.status, 1))
 
     def records(self) -> Iterator[StepRecord]:
         """Its own record and all that are in it."""
@@ -165,9 +166,8 @@ def _settle(run: WorkflowRun, node: Node) -> None:
 def _status(run: WorkflowRun, node: Node, *, is_last: bool) -> str:
     if node.record is not None:
         return steps.status_of(run, node.record)
-    ended = node.counts["failed"] + node.counts["succeeded"]
-    if node.kind == GATHER and ended == len(node.members) and not (is_last and not run.is_finished):
-        return "failed" if node.counts["failed"] else "succeeded"
+    if node.kind == GATHER and all(map(_is_over, node.members)) and not (is_last and not run.is_finished):
+        return min(node.counts, key=lambda status: _ORDER[status])
     if run.is_finished:
         return UNFINISHED
     waits = [status for status in _OPEN if node.counts[status]]
@@ -176,15 +176,30 @@ def _status(run: WorkflowRun, node: Node, *, is_last: bool) -> str:
     return str(waits[0]) if waits else UNFINISHED
 
 
+def _is_over(node: Node) -> bool:
+    """Whether it has ended by itself: what the end of the run cut short, which is shown as canceled, has not."""
+    was_cut_short = node.status == "canceled" and node.record is not None and node.record.finished_at is None
+    return node.status in _ORDER and not was_cut_short
+
+
 class Counts(NamedTuple):
-    """How the members of a branch or group stand, in a line; `never_began` are known of a finished map only."""
+    """How the members of a branch or group stand, in a line; `never_began` are known of a finished map only.
+
+    `children` are those of a map that is not decided yet, by status: then it has no other members.
+    """
 
     node: Node
     never_began: int = 0
+    children: Mapping[str, int] | None = None
 
     def __str__(self) -> str:
+        planned = 0 if self.node.record is None else steps.planned(self.node.record)
+        if self.children:
+            return child_runs.counted(self.children, planned)
+        if planned and not self.node.members:
+            return ngettext("%(count)s child run", "%(count)s child runs", planned) % {"count": f"{planned:,}"}
         counts = self.node.counts
-        first = [status for status in ("succeeded", "failed") if counts[status]]
+        first = [status for status in ("succeeded", "failed", "canceled") if counts[status]]
         rest = [status for status in counts if status not in first]
         parts = [(counts[status], steps.label_of(status)) for status in [*first, *rest]]
         if self.never_began:
@@ -193,7 +208,8 @@ class Counts(NamedTuple):
         if len(parts) < 2:
             return said or _("empty")
         total = len(self.node.members) + self.never_began
-        if self.node.kind == MAP and self.node.record is None:  # how many there will be is recorded at its end
+        # How many there will be is recorded at its end, and not where that was a cancel.
+        if self.node.kind == MAP and (self.node.record is None or self.node.status == "canceled"):
             return _("%(counts)s of %(total)d that began") % {"counts": said, "total": total}
         return _("%(counts)s of %(total)d") % {"counts": said, "total": total}
 
@@ -219,7 +235,7 @@ def took(run: WorkflowRun, node: Node) -> timedelta | None:
     """How long it took; None while that isn't known. A gather took as long as from its first beginning to its last end."""
     if node.record is not None:
         return steps.took(run, node.record)
-    if node.kind != GATHER or node.status not in _FIRST:
+    if node.kind != GATHER or node.status not in _ORDER:
         return None
     ends = [steps.finished_at(run, record) for record in node.records()]
     return durations.between(started_at(node), max((end for end in ends if end is not None), default=None))

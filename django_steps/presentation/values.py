@@ -81,6 +81,26 @@ def readable(text: str | None, mask: Mask, indent: int | None = 2) -> str:
         return unreadable(text, mask)
 
 
+def entries(text: str, mask: Mask) -> list[tuple[str, str]]:
+    """A recorded dict as pairs of a name and what it stands for, in a line each: text as it is, the rest as JSON. It never
+    raises: what can't be read has no name.
+
+    >>> entries('{"stage": "packed", "boxes": [1, 2]}', Mask(()))
+    [('stage', 'packed'), ('boxes', '[1, 2]')]
+    """
+    if not text:
+        return []
+    try:
+        found = plain(text, mask)
+        return [(portable(key), _in_a_line(item)) for key, item in found.items()]
+    except (*UNREADABLE, AttributeError):
+        return [("", unreadable(text, mask))]
+
+
+def _in_a_line(shown: Any) -> str:
+    return portable(shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False))
+
+
 def unreadable(text: str, mask: Mask) -> str:
     """What is shown of text that is no record: the text itself, unless it could hold something that is masked."""
     return _("This value can't be read.") if mask.hides_anything else portable(text)

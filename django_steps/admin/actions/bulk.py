@@ -1,4 +1,4 @@
-"""Retry, cancel, restart and delete for a selection: a page says what will happen to how many, then it happens.
+"""Retry, cancel, pause, resume, restart and delete for a selection: a page says what will happen to how many, then it happens.
 
 What can't be done is skipped and reported with the reason; so is what the user may not do with a run. At most `AT_MOST`
 runs at a time, the newest first.
@@ -24,16 +24,18 @@ from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
 from ...errors import StepsError
 from ...models import WorkflowRun
 from ...models.deleting import reason_of
+from ...presentation import pauses
 from ...presentation.steps import label_of
 from .. import deleting
 from ..base import RunAdminBase
 from ..list import subject
 from ..list.changelist import BIG_COLUMNS
 from ..list.search import parse_ids
-from . import forecasting, restarting, retrying
+from . import confirmation, forecasting, restarting, retrying
 
 AT_MOST = 1000
 _NAMED = 5  # runs without the permission
+_REFUSED = gettext_lazy("runs that it has invoked can't be retried: open it to see why")
 _HANDLED = gettext_lazy("its failure was handled: open it to choose a step")
 
 
@@ -69,6 +71,16 @@ def retry(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> Ht
 @admin.action(description=gettext_lazy("Cancel selected runs"), permissions=["cancel"])
 def cancel(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
     return _ask_or_do(model_admin, request, queryset, _CANCEL)
+
+
+@admin.action(description=gettext_lazy("Pause selected runs"), permissions=["pause"])
+def pause(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+    return _ask_or_do(model_admin, request, queryset, _PAUSE)
+
+
+@admin.action(description=gettext_lazy("Resume selected runs"), permissions=["pause"])
+def resume(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+    return _ask_or_do(model_admin, request, queryset, _RESUME)
 
 
 @admin.action(description=gettext_lazy("Restart selected runs"), permissions=["start"])
@@ -147,6 +159,7 @@ def _ask(
         details=details,
         button=control.button % {"count": count} if able else "",
         danger=control.name in ("cancel", "delete"),
+        asks_reason=control.name == "pause" and bool(able),
         fields={
             "action": control.name,
             "runs": ",".join(str(run.pk) for run in selected),
@@ -179,19 +192,48 @@ def _do(model_admin: RunAdminBase, request: HttpRequest, runs: list[WorkflowRun]
 def _apply_retry(model_admin: RunAdminBase, request: HttpRequest, runs: list[WorkflowRun]) -> Applied:
     ids = [run.pk for run in runs]
     forecast = forecasting.forecast(ids)  # before the failures that say so are reset
-    done = set(WorkflowRun.objects.filter(pk__in=ids).retry().done)
+    result = WorkflowRun.objects.filter(pk__in=ids).retry(by=str(request.user))
+    done = set(result.done)
+    kept = {
+        one.run_id: str(_REFUSED)
+        for one in result.skipped
+        if one.run_id not in forecast.handled and forecasting.is_refused(one.run_id)
+    }
     by_step: dict[str, list[UUID]] = defaultdict(list)
     for pk in done:
         by_step[forecast.step_of(pk)].append(pk)
     for step, some in by_step.items():
         _log(request, runs, some, CHANGE, retrying.retried_text([step] if step else []))
-    return Applied(list(done), forecast.note(done))
+    return Applied(list(done), forecast.note(done), kept)
 
 
 def _apply_cancel(model_admin: RunAdminBase, request: HttpRequest, runs: list[WorkflowRun]) -> Applied:
     done = WorkflowRun.objects.filter(pk__in=[run.pk for run in runs]).cancel(by=str(request.user)).done
     _log(request, runs, done, CHANGE, _("Canceled."))
     return Applied(done)
+
+
+def _apply_pause(model_admin: RunAdminBase, request: HttpRequest, runs: list[WorkflowRun]) -> Applied:
+    pausable = [run.pk for run in runs if not run.is_pausing]
+    reason = confirmation.reason_of(request)
+    done = WorkflowRun.objects.filter(pk__in=pausable).pause(reason=reason, by=str(request.user)).done
+    _log(request, runs, done, CHANGE, confirmation.with_reason(_("Paused."), reason))
+    return Applied(done, kept={run.pk: _("already pausing") for run in runs if run.is_pausing})
+
+
+def _apply_resume(model_admin: RunAdminBase, request: HttpRequest, runs: list[WorkflowRun]) -> Applied:
+    free = _not_paused(model_admin.admin_site, request, [run.pk for run in runs]).kept
+    held = [run.pk for run in runs if run.pk not in free]
+    done = WorkflowRun.objects.filter(pk__in=held).resume(by=str(request.user)).done
+    _log(request, runs, done, CHANGE, _("Resumed."))
+    return Applied(done, kept=free)
+
+
+def _not_paused(site: Any, request: HttpRequest, ids: Collection[UUID]) -> deleting.Forecast:
+    """Those of the runs that nothing holds: they are not resumed."""
+    runs = pauses.with_holds(WorkflowRun.objects.filter(pk__in=ids).defer(*BIG_COLUMNS))
+    free = [run.pk for run in runs if run.paused_at is None and not pauses.held(run)]
+    return deleting.Forecast(dict.fromkeys(free, _("not paused")))
 
 
 def _apply_restart(model_admin: RunAdminBase, request: HttpRequest, runs: list[WorkflowRun]) -> Applied:
@@ -277,6 +319,27 @@ _CANCEL = Control(
     _apply_cancel,
     ngettext_lazy("%(count)d run will be canceled.", "%(count)d runs will be canceled.", "count"),
     ngettext_lazy("%(count)d canceled", "%(count)d canceled", "count"),
+)
+_PAUSE = Control(
+    "pause",
+    gettext_lazy("Pause selected runs"),
+    ngettext_lazy("Pause %(count)d run", "Pause %(count)d runs", "count"),
+    frozenset(WorkflowRun.PAUSABLE),
+    "has_pause_permission",
+    _apply_pause,
+    ngettext_lazy("%(count)d run will be paused.", "%(count)d runs will be paused.", "count"),
+    ngettext_lazy("%(count)d paused", "%(count)d paused", "count"),
+)
+_RESUME = Control(
+    "resume",
+    gettext_lazy("Resume selected runs"),
+    ngettext_lazy("Resume %(count)d run", "Resume %(count)d runs", "count"),
+    frozenset((*WorkflowRun.PAUSABLE, WorkflowRun.Status.PAUSED)),
+    "has_pause_permission",
+    _apply_resume,
+    ngettext_lazy("%(count)d run will be resumed.", "%(count)d runs will be resumed.", "count"),
+    ngettext_lazy("%(count)d resumed", "%(count)d resumed", "count"),
+    along=_not_paused,
 )
 _RESTART = Control(
     "restart",

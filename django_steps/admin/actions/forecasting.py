@@ -7,7 +7,7 @@ groups, with more recorded after them, are looked at one by one.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -19,9 +19,9 @@ from django.utils.translation import ngettext
 
 from ... import failures
 from ...core.names import without_keys
-from ...errors import FailureWasHandled
+from ...errors import FailureWasHandled, InvalidState
 from ...ledger import controls as ledger
-from ...ledger import database
+from ...ledger import database, resets
 from ...models import StepRecord, WorkflowRun
 from ...presentation.text import clipped
 from .retrying import quoted
@@ -86,8 +86,23 @@ def forecast(runs: Collection[UUID]) -> Forecast:
         ended_at = [positions[pk][name] for name in steps if name in positions[pk]]
         if ended_at and last.get(pk, -1) >= max(ended_at) and (pk not in grouped or _was_handled(pk)):
             handled.add(pk)
+    for pk, name in _first_forgotten([pk for pk, (_workflow, step, _steps) in found.items() if not step], last):
+        found[pk] = found[pk][0], name, []
     continues = {pk: (workflow, step) for pk, (workflow, step, _steps) in found.items() if pk not in handled}
     return Forecast(continues, handled)
+
+
+def _first_forgotten(runs: Collection[UUID], last: dict[UUID, int]) -> Iterator[tuple[UUID, str]]:
+    """Of runs that no step's failure ended: the first step that the body had canceled and that is executed again."""
+    is_told: set[UUID] = set()
+    connection = database.connection_for(router.db_for_write(WorkflowRun))
+    canceled = StepRecord.objects.filter(run__in=runs, status=StepRecord.Status.CANCELED).order_by("position")
+    for pk, name, position in canceled.values_list("run", "name", "position"):
+        if pk in is_told:
+            continue
+        forgotten = [name] if position > last[pk] else resets.unnoticed(connection, pk)[:1]
+        is_told.add(pk)
+        yield from ((pk, name) for name in forgotten)
 
 
 def _failures_in(failed_step: str, end_of_error: str) -> tuple[str, list[str]]:
@@ -102,11 +117,21 @@ def _failures_in(failed_step: str, end_of_error: str) -> tuple[str, list[str]]:
 
 def _was_handled(run: UUID) -> bool:
     """The same as a retry would find: what was called later, but side by side with the failure, handled nothing."""
+    return isinstance(_refusal(run), FailureWasHandled)
+
+
+def is_refused(run: UUID) -> bool:
+    """Whether a retry is refused for another reason: runs that this one has invoked would be retried with it, and can't be."""
+    refusal = _refusal(run)
+    return refusal is not None and not isinstance(refusal, FailureWasHandled)
+
+
+def _refusal(run: UUID) -> InvalidState | None:
     try:
         ledger.failures_to_reset(database.connection_for(router.db_for_write(WorkflowRun)), run)
-    except FailureWasHandled:
-        return True
-    return False
+    except InvalidState as refusal:
+        return refusal
+    return None
 
 
 def _sentence(count: int, workflow: str, step: str) -> str:

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
 from ...models import WorkflowRun
-from .. import own_keys
+from ...presentation import own_keys
 from ..base import RunAdminBase
 
 

@@ -13,22 +13,28 @@ from django.db import router
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from ...errors import FailureWasHandled
+from ...errors import FailureWasHandled, InvalidState
 from ...ledger import controls as ledger
 from ...ledger import database, resets
 from ...ledger.order import Place
 from ...models import StepRecord, WorkflowRun
+from ...presentation import steps as step_texts
 from ...presentation import tree
 from ...presentation.steps import counted_kinds
 from ...presentation.text import clipped
 from ...presentation.tree import Node
 
 _NAMED = 10  # steps in a sentence
+_Kind = StepRecord.Kind
+_COUNTED = (_Kind.STEP, _Kind.POLL, _Kind.EVENT, _Kind.INVOKE, _Kind.START)
 
 
 @dataclass
 class RetryChoice:
-    """What a retry would do: in sentences, on the button, and when it is done; the steps to choose from if it takes that."""
+    """What a retry would do: in sentences, on the button, and when it is done; the steps to choose from if it takes that.
+
+    Without a button it would be refused, and the lines say why.
+    """
 
     button: str
     lines: list[str]
@@ -49,22 +55,31 @@ def retry_choice(run: WorkflowRun, from_step: str | None = None) -> RetryChoice:
         reset = ledger.failures_to_reset(connection, run.pk)
     except FailureWasHandled as handled:
         return _handled(handled)
-    records, names = _records(run), set(reset)
-    kept = _kept_lines(record for record in records if record.name not in names)
+    except InvalidState as refused:  # runs that it has invoked would be retried with it, and can't be
+        return RetryChoice("", [str(refused)])
+    forgotten = resets.unnoticed(connection, run.pk)
+    records, names = _records(run), {*reset, *forgotten}
+    kept = _kept_lines([record for record in records if record.name not in names])
+    if reset or (run.error or {}).get("step"):
+        kept = [*_canceled_lines(record for record in records if record.name in forgotten), *kept]
+    else:
+        reset = forgotten
     if not reset:
         return _from_the_body(run, kept)
-    steps, is_grouped = _causes(records, reset)
+    causes, is_grouped = _causes(records, reset)
     continues = ngettext(
-        "The run continues with step %(steps)s.", "The run continues with the steps %(steps)s.", len(steps)
+        "The run continues with step %(steps)s.", "The run continues with the steps %(steps)s.", len(causes)
     )
-    lines = [continues % {"steps": quoted(steps)}]
+    lines = [continues % {"steps": quoted(causes)}]
     if is_grouped:
         lines.append(_("What was left unfinished beside it goes on, too."))
-    return RetryChoice(_button(steps[0]), [*lines, *kept], retried_text(steps))
+    if any(record.kind == StepRecord.Kind.INVOKE for record in records if record.name in names):
+        lines.append(_("The child runs that failed are retried, too: each goes on from the step that failed."))
+    return RetryChoice(_button(causes[0]), [*lines, *kept], retried_text(causes))
 
 
 def _causes(records: Sequence[StepRecord], reset: Collection[str]) -> tuple[list[str], bool]:
-    """Those of the failures that are no outcome of others among them; whether any is of a group."""
+    """Those of what is executed again that are no outcome of others among them; whether any is of a group."""
     names = set(reset)
     failed = [record for record in records if record.name in names]
     around: set[str] = set()
@@ -133,7 +148,10 @@ def _from_path(run: WorkflowRun, path: str, deleted: Collection[str], reset: Col
     executed = [record for record in records if record.name in inside and record.kind not in (tree.BRANCH, tree.MAP)]
     counted = counted_kinds(executed) or _("nothing is recorded in it")
     lines = [_BEGINNINGS[node.kind if node is not None else ""] % {"name": clipped(name, 120), "counted": counted}]
-    lines += _later_lines([record for record in records if record.name in deleted and record.name not in inside])
+    beyond = [record for record in records if record.name in deleted and record.name not in inside]
+    lines += _later_lines(record for record in beyond if record.status != StepRecord.Status.CANCELED)
+    lines += _canceled_lines(beyond)
+    lines += _waits_lines([record for record in records if record.name in deleted or record.name == path])
     if beside := [record for record in records if record.name in reset and _counted([record])[0]]:
         text = ngettext(
             "So is the %d step beside it that failed.", "So are the %d steps beside it that failed.", len(beside)
@@ -147,6 +165,16 @@ def _from_path(run: WorkflowRun, path: str, deleted: Collection[str], reset: Col
     done = _("Retried from step “%(step)s”.") if node is None else _("Retried from “%(step)s”.")
     button = _button(name) if node is None else _("Retry from “%(step)s”") % {"step": clipped(name, 60)}
     return RetryChoice(button, lines, done % {"step": name})
+
+
+def _waits_lines(records: Sequence[StepRecord]) -> list[str]:
+    """What becomes of the events and the child runs of these, which are reset."""
+    lines = []
+    if any(record.kind == _Kind.EVENT and record.status == StepRecord.Status.SUCCEEDED for record in records):
+        lines.append(_("Events that were taken are taken again."))
+    if any(record.kind == _Kind.INVOKE or step_texts.planned(record) for record in records):
+        lines.append(_("Other child runs are started: those there are stay as they are, and count no more."))
+    return lines
 
 
 def _chain_to(root: Node, records: Iterable[StepRecord], path: str) -> list[Node]:
@@ -177,6 +205,25 @@ def _later_lines(later: Iterable[StepRecord]) -> list[str]:
     return lines
 
 
+def _canceled_lines(records: Iterable[StepRecord]) -> list[str]:
+    """That what was canceled among these, whose records are deleted, is executed again."""
+    counted = counted_kinds(_canceled(records))
+    return (
+        [_("What the body had canceled is executed again, too (%(counted)s).") % {"counted": counted}]
+        if counted
+        else []
+    )
+
+
+def _canceled(records: Iterable[StepRecord]) -> list[StepRecord]:
+    """The steps, sleeps and polls among these that the body had canceled."""
+    return [
+        record
+        for record in records
+        if record.status == StepRecord.Status.CANCELED and record.kind not in (tree.BRANCH, tree.MAP)
+    ]
+
+
 # -- Words -------------------------------------------------------------------------------------------
 
 
@@ -197,18 +244,19 @@ def quoted(names: Sequence[str]) -> str:
 
 def _records(run: WorkflowRun) -> list[StepRecord]:
     """All that is recorded, without values and errors."""
-    return list(run.steps.defer("output_text", "error_text", "attempt_log").order_by("position"))
+    return list(run.steps.defer("output_text", "error_text", "attempt_log").order_by("position", "pk"))
 
 
 def _counted(records: Iterable[StepRecord]) -> tuple[int, int]:
-    """How many steps there are, polls included, and how many sleeps."""
+    """How many steps there are, polls and waits included, and how many sleeps."""
     kinds = Counter(record.kind for record in records)
-    return kinds[StepRecord.Kind.STEP] + kinds[StepRecord.Kind.POLL], kinds[StepRecord.Kind.SLEEP]
+    return sum(kinds[kind] for kind in _COUNTED), kinds[StepRecord.Kind.SLEEP]
 
 
-def _kept_lines(kept: Iterable[StepRecord]) -> list[str]:
-    steps, sleeps = _counted(kept)
-    lines = [_("No other step is recorded.")]
+def _kept_lines(kept: Sequence[StepRecord]) -> list[str]:
+    steps, sleeps = _counted(record for record in kept if record.status != StepRecord.Status.CANCELED)
+    canceled = counted_kinds(_canceled(kept))
+    lines = [] if canceled else [_("No other step is recorded.")]
     if steps:
         text = ngettext(
             "The result of %d other step is kept: it is not executed again.",
@@ -218,4 +266,8 @@ def _kept_lines(kept: Iterable[StepRecord]) -> list[str]:
         lines = [text % steps]
     if sleeps:
         lines.append(ngettext("%d sleep does not begin again.", "%d sleeps do not begin again.", sleeps) % sleeps)
+    if canceled:
+        lines.append(
+            _("What the body had canceled before it went on stays canceled (%(counted)s).") % {"counted": canceled}
+        )
     return lines

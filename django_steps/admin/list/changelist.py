@@ -23,11 +23,19 @@ from django.utils.functional import cached_property
 
 from ...ledger import database
 from ...models import StepRecord, WorkflowRun
-from ...presentation import runs
+from ...presentation import pauses, runs, waits
 from . import search, subject
 from .filters import StatusFilter, has_date_range
 
-BIG_COLUMNS = ("input_text", "input_search", "output_text", "error_text", "checkpoint")
+BIG_COLUMNS = (
+    "input_text",
+    "input_search",
+    "output_text",
+    "error_text",
+    "checkpoint",
+    "details_text",
+    "overdue_text",
+)
 _ERROR_START = 1200  # characters of a recorded error that hold its type and the beginning of its message
 
 
@@ -77,7 +85,7 @@ class RunChangeList(ChangeList):
         return queryset.order_by("-finished_at", "-pk") if is_finished else queryset
 
     def get_results(self, request: HttpRequest) -> None:
-        self.queryset = self.queryset.defer(*BIG_COLUMNS)
+        self.queryset = pauses.with_holds(self.queryset.defer(*BIG_COLUMNS))
         super().get_results(request)
         self.is_capped = getattr(self.paginator, "is_capped", False)
         self.is_search_cut = getattr(request, "steps_search_is_cut", False)
@@ -99,9 +107,11 @@ class RunChangeList(ChangeList):
         for pk, kind, count in kinds:
             counts[pk, kind == StepRecord.Kind.SLEEP] += count
         retrying = runs.retrying_steps(self.result_list)
+        waiting = waits.of_runs(self.result_list)
         for run in self.result_list:
             row: Any = run
             row.retrying = retrying.get(run.pk)
+            row.waits = waiting.get(run.pk)
             row.input_start, row.error_start = texts.get(run.pk, (None, None))
             row.step_count = counts[run.pk, False]
             row.sleep_count = counts[run.pk, True]

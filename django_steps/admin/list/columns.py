@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.utils.html import format_html, format_html_join
@@ -11,7 +11,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from ...models import WorkflowRun
-from ...presentation import durations, errors, runs, steps
+from ...presentation import durations, errors, pauses, runs, steps
 from ...presentation.text import clipped
 from .. import html
 from . import subject
@@ -21,6 +21,10 @@ _USUAL_QUEUE = WorkflowRun._meta.get_field("queue").get_default()
 
 class RunColumns:
     """The columns of the list, as methods that `list_display` names."""
+
+    if TYPE_CHECKING:
+
+        def url_of(self, name: str, *args: Any) -> str: ...
 
     @admin.display(description=_("run"))
     def run_name(self, run: Any) -> SafeString:
@@ -41,11 +45,13 @@ class RunColumns:
 
     @admin.display(description=_("status"))
     def status_word(self, run: WorkflowRun) -> SafeString:
-        notes = []
+        notes: list[Any] = []
         if run.queue != _USUAL_QUEUE:
             notes.append(gettext("queue %(queue)s") % {"queue": clipped(run.queue, 40)})
         if tries := runs.tries(run):
             notes.append(tries)
+        if run.parent_id is not None:
+            notes.append(format_html('<a href="{}">{}</a>', self.url_of("change", run.parent_id), gettext("child run")))
         word = html.status_word(run.status)
         return format_html("{}{}", word, format_html_join("", "<br><small>{}</small>", ((note,) for note in notes)))
 
@@ -54,13 +60,16 @@ class RunColumns:
         """How far it is, what it does now, and the error of a failed run."""
         recorded = steps.counted(run.step_count, run.sleep_count)
         failing = runs.failing(run, run.retrying, errors.line_of_start(run.error_start))
-        where = runs.where_now(run, failing)
-        lines: list[Any] = [recorded if failing else ", ".join(filter(None, [recorded, where]))]
+        held = pauses.held(run)
+        where = runs.where_now(run, failing, run.waits, held)
+        is_waiting = run.status == run.Status.WAITING
+        now = runs.where_now(run, "", run.waits, held) if is_waiting else held if failing else where
+        lines: list[Any] = [", ".join(filter(None, [recorded, now]))]
         if failing:
             lines.append(
                 format_html('<span class="steps-error-line" title="{}">{}</span>', where, clipped(failing, 200))
             )
-            if run.wakes_at:
+            if run.wakes_at and not is_waiting:
                 text = gettext("next attempt at %(moment)s") % {"moment": durations.moment(run.wakes_at)}
                 lines.append(format_html('<small class="steps-quiet">{}</small>', text))
         if bar := html.progress_bar(run):

@@ -21,7 +21,14 @@ from ...presentation import runs
 
 UNKNOWN = "unknown"
 RETRYING = "retrying"
+_TIMED = (
+    WorkflowRun.Status.RUNNING,
+    WorkflowRun.Status.SLEEPING,
+    WorkflowRun.Status.WAITING,
+    WorkflowRun.Status.CANCELING,
+)
 _NEWEST = 1000  # runs whose queues are offered
+_READ = ("status", "phase", "attempts", "current_step", "available_at_us", "waits_until_us")
 _LOOKED_AT = 5000  # runs among which those that are tried again are looked for, those that are due first
 
 
@@ -43,8 +50,10 @@ class StatusFilter(admin.SimpleListFilter):
             return queryset.filter(pk__in=_retrying())
         if status in WorkflowRun.FINISHED:
             return queryset.filter(status=status, finished_at__isnull=False)
-        if status in (WorkflowRun.Status.RUNNING, WorkflowRun.Status.SLEEPING, WorkflowRun.Status.CANCELING):
+        if status in _TIMED:
             return queryset.filter(status=status, phase=phase.TIMED)
+        if status == WorkflowRun.Status.PAUSED:
+            return queryset.filter(status=status, phase=phase.PARKED)
         return queryset.filter(status=status) if status else queryset
 
 
@@ -53,11 +62,7 @@ def _retrying() -> list[UUID]:
     Phase = WorkflowRun.Phase
     timed = WorkflowRun.objects.filter(phase=Phase.TIMED).order_by("available_at_us")
     ready = WorkflowRun.objects.filter(phase=Phase.READY).order_by("-priority", "pk")
-    looked_at = [
-        run
-        for some in (timed, ready)
-        for run in some.only("status", "phase", "attempts", "current_step", "available_at_us")[:_LOOKED_AT]
-    ]
+    looked_at = [run for some in (timed, ready) for run in some.only(*_READ)[:_LOOKED_AT]]
     again = [run.pk for run in looked_at if run.status == run.Status.PENDING and run.attempts > 1]
     return [*again, *runs.retrying_steps(looked_at)]
 
@@ -91,9 +96,14 @@ class QueueFilter(_NameFilter):
     parameter_name = "queue"
 
     def names(self) -> Iterable[str]:
-        served = {queue for queues in Worker.objects.values_list("queues", flat=True)[:500] for queue in _texts(queues)}
-        used = set(WorkflowRun.objects.order_by("-pk").values_list("queue", flat=True)[:_NEWEST])
-        return served | used | {workflow.queue for workflow in registered()}
+        return queue_names()
+
+
+def queue_names() -> set[str]:
+    """The queues that workflows name, workers serve, and the newest runs are in."""
+    served = {queue for queues in Worker.objects.values_list("queues", flat=True)[:500] for queue in _texts(queues)}
+    used = set(WorkflowRun.objects.order_by("-pk").values_list("queue", flat=True)[:_NEWEST])
+    return served | used | {workflow.queue for workflow in registered()}
 
 
 def _texts(found: Any) -> set[str]:

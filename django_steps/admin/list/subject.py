@@ -13,11 +13,11 @@ from itertools import islice
 from typing import Any
 
 from ...models import WorkflowRun
+from ...presentation import own_keys
 from ...presentation.text import clipped, middle_cut, portable
 from ...presentation.values import UNREADABLE, WITH_MEMBERS, Mask, plain
 from ...values.search import MASK
 from ...values.types import TAG
-from .. import own_keys
 
 READ = 600  # characters of an input
 _LONGEST_KEY = 40

@@ -24,17 +24,20 @@ from django.utils.translation import ngettext
 
 from ...core import clock
 from ...ledger import database, reports
+from ...ledger import limits as ledger_limits
 from ...ledger.terms import Kind
 from ...models import WorkflowRun
 from ...models.diagnosis import known_kinds, no_worker, versions_known
-from ...presentation import runs
+from ...presentation import limits, runs
 from .. import html
 from ..base import RunAdminBase
 from ..list.changelist import BIG_COLUMNS
 from ..list.filters import UNKNOWN
-from . import chart, workers
+from ..list.relatives import waits_for
+from . import chart, pausing, workers
 
 COUNTED = 10_000  # runs of a status
+AWAITED = 20  # events that runs wait for
 _WARNED_FOR = 3600  # seconds for which a worker that stopped answering is warned of
 MEASURED = 5_000  # finished runs whose durations are looked at
 
@@ -103,17 +106,21 @@ def context(admin: RunAdminBase, request: HttpRequest) -> dict[str, Any]:
         "measured": list(_measured(admin)),
         "measured_runs": MEASURED,
         "oldest": oldest and (oldest.run, oldest.url, html.duration(oldest.time)),
+        "awaited": _awaited(admin, connection),
+        "limits": _limits(connection),
         "unknown": _unknown(admin, known_kinds(state.worker for state in top["workers"] if state.is_alive)),
         "workers": [
             (
                 state,
                 html.duration(state.silent_for),
+                html.duration(state.blocked_ago) if state.blocked_ago is not None else "",
                 [(run, admin.url_of("change", run.pk)) for run in state.runs],
             )
             for state in top["workers"]
         ],
         "no_worker": no_worker().text(),
         "changelist_url": admin.url_of("changelist"),
+        **pausing.context(admin, request),
     }
 
 
@@ -156,6 +163,13 @@ def _warnings(
         )
         names = ", ".join(str(state.worker) for state in silent[:5]) + ("…" if len(silent) > 5 else "")
         yield text % {"count": len(silent), "names": names}
+    for state in states:
+        if state.blocked_ago is not None and state.blocked_ago < _WARNED_FOR:
+            yield _("The event loop of worker %(worker)s was blocked %(age)s ago: %(place)s.") % {
+                "worker": state.worker,
+                "age": html.duration(state.blocked_ago),
+                "place": state.worker.blocked_by,
+            }
     if oldest is not None and oldest.time > runs.OVERDUE_AFTER:
         text = _("A run has been waiting for a worker for %(age)s.") % {"age": html.duration(oldest.time)}
         yield format_html('<a href="{}">{}</a>', oldest.url, text) if oldest.url else text
@@ -169,6 +183,20 @@ def _oldest(admin: RunAdminBase, request: HttpRequest, connection: BaseDatabaseW
         return None
     url = admin.url_of("change", run.pk) if admin.has_view_permission(request, run) else ""
     return Waiting(run, clock.to_datetime(now) - runs.ready_since(run), url)
+
+
+def _awaited(admin: RunAdminBase, connection: BaseDatabaseWrapper) -> list[tuple[str, int, str]]:
+    """The events that most runs wait for, how many do, and the list of these runs."""
+    found = reports.events_waited_for(connection)
+    names = sorted(filter(None, found), key=lambda name: (-found[name], name))[:AWAITED]
+    address = admin.url_of("changelist")
+    return [(name, found[name], f"{address}?{html.query(waits_for=waits_for(name))}") for name in names]
+
+
+def _limits(connection: BaseDatabaseWrapper) -> list[tuple[str, str, str, int]]:
+    """The limits: their names, how many slots are taken, the rate, and how many runs are in line."""
+    found = ledger_limits.longest_lines(connection)
+    return [(limits.name_of(limit), limits.taken(limit), limits.rate(limit), limit.in_line) for limit in found]
 
 
 def _up_to(count: int) -> str:

@@ -22,6 +22,7 @@ class WorkerState:
     worker: Worker
     is_alive: bool
     silent_for: float
+    blocked_ago: float | None  # seconds since something blocked its event loop
     runs: list[WorkflowRun]
 
 
@@ -37,6 +38,7 @@ def states(now: int, may_see: Callable[[WorkflowRun], bool]) -> list[WorkerState
             worker,
             is_alive(worker, now),
             max(0, now - worker.last_seen_us) / 1_000_000,
+            None if worker.blocked_us is None else max(0, now - worker.blocked_us) / 1_000_000,
             [run for run in runs[worker.pk] if may_see(run)],
         )
         for worker in workers

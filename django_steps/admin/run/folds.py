@@ -101,8 +101,8 @@ def mark(node: Node) -> str:
 
 
 def row_id(node: Node) -> str:
-    """The id of the row of a node."""
-    if node.is_container or node.record is None:
+    """The id of the row of a node. Items of a map of child runs are recorded at once, and share their position."""
+    if node.is_container or node.record is None or node.kind == StepRecord.Kind.INVOKE:
         return f"row-{mark(node)}"
     return f"step-{node.record.position}"
 

@@ -17,11 +17,12 @@ from ...presentation import steps as step_states
 from ...presentation.tree import Counts, Node
 from . import folds
 
-EXECUTING = ("step", "failed", "now")  # the kinds of spans in which something was executed
+_WAITS = (StepRecord.Kind.POLL, StepRecord.Kind.EVENT, StepRecord.Kind.INVOKE)
+EXECUTING = ("step", "failed", "canceled", "now")  # the kinds of spans in which something was executed
 
 
 class Span(NamedTuple):
-    """A stretch of time; `kind` is `step`, `failed`, `sleep`, `wait` or `now`."""
+    """A stretch of time; `kind` is `step`, `failed`, `canceled`, `sleep`, `wait` or `now`."""
 
     kind: str
     start: float
@@ -43,6 +44,7 @@ class Line:
     steps: int = 1
     sleeps: int = 0
     members: list[Line] = field(default_factory=list)
+    contents: str = ""  # of a map of child runs, which has no steps: how many there are
 
     @property
     def failures(self) -> int:
@@ -84,15 +86,19 @@ def lines_of(run: WorkflowRun, node: Node, failures: Mapping[int, list[Any]], en
 def _line(run: WorkflowRun, node: Node, around: Node | None, failures: Mapping[int, list[Any]], end: float) -> Line:
     if node.is_container:
         members = lines_of(run, node, failures, end)
+        spans, contents = [span for member in members for span in member.spans], ""
+        if node.record is not None and not members and step_states.planned(node.record):
+            spans, contents = list(_spans_of_wait(node.record, failures, end)), str(Counts(node))
         return Line(
             name=node.label,
             status=node.status,
-            spans=[span for member in members for span in member.spans],
+            spans=spans,
             node=node,
             around=around,
             steps=sum(member.steps for member in members),
             sleeps=sum(member.sleeps for member in members),
             members=members,
+            contents=contents,
         )
     assert node.record is not None
     is_sleep = node.kind == StepRecord.Kind.SLEEP
@@ -123,16 +129,17 @@ def _spans(step: StepRecord, failures: Mapping[int, list[Any]], end: float) -> I
         return
     started = step.started_at.timestamp()
     if step.kind == StepRecord.Kind.SLEEP:
-        wakes = step.wakes_at.timestamp() if step.wakes_at else started
+        wakes = step.wakes_at.timestamp() if step.wakes_at else end if step.finished_at else started
+        if step.finished_at:  # canceled before it was over
+            wakes = min(wakes, step.finished_at.timestamp())
         yield Span("sleep", min(started, end), min(wakes, end))
         return
-    if step.kind == StepRecord.Kind.POLL:
-        yield from _spans_of_poll(step, failures, end)
+    if step.kind in _WAITS:
+        yield from _spans_of_wait(step, failures, end)
         return
     attempts = _failed(step, failures)
     if step.status != StepRecord.Status.RETRYING and step.finished_at is not None:
-        kind = "failed" if step.status == StepRecord.Status.FAILED else "step"
-        attempts.append(Span(kind, started, step.finished_at.timestamp()))
+        attempts.append(Span(_kind_of(step), started, step.finished_at.timestamp()))
     yield from attempts
     for earlier, later in pairwise(attempts):
         yield Span("wait", earlier.end, later.start)
@@ -149,14 +156,22 @@ def _failed(step: StepRecord, failures: Mapping[int, list[Any]]) -> list[Span]:
     ]
 
 
-def _spans_of_poll(step: StepRecord, failures: Mapping[int, list[Any]], end: float) -> Iterator[Span]:
-    """It waits from when it is reached to its outcome. When its checks were is not kept, but for those that failed."""
+def _spans_of_wait(step: StepRecord, failures: Mapping[int, list[Any]], end: float) -> Iterator[Span]:
+    """A poll, an event or children are waited for from when it is reached to the outcome. When the checks of a poll were is not
+    kept, but for those that failed."""
+    if step.started_at is None:
+        return
     started = step.started_at.timestamp()
     stop = step.finished_at.timestamp() if step.finished_at and step.status in FINAL else end
     yield Span("wait", min(started, stop), stop)
     yield from _failed(step, failures)
     if step.status in FINAL:
-        yield Span("failed" if step.status == StepRecord.Status.FAILED else "step", stop, stop)
+        yield Span(_kind_of(step), stop, stop)
+
+
+def _kind_of(step: StepRecord) -> str:
+    """The kind of the last span of a step that has ended."""
+    return str(step.status) if step.status in (StepRecord.Status.FAILED, StepRecord.Status.CANCELED) else "step"
 
 
 def add_present(run: WorkflowRun, lines: list[Line], end: float) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from django.db import router
 from django.db.models import Case, F, Q, When
 from django.db.models.functions import Length
 from django.http import HttpRequest
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
+from ...ledger import database, relatives
 from ...models import StepRecord, WorkflowRun
 from ...presentation import steps, tree
 from ...presentation.steps import FailedAttempt
@@ -21,12 +23,14 @@ from ...presentation.tree import Node
 from ...presentation.values import Mask, readable
 from .. import html
 from ..base import RunAdminBase
-from . import folds
+from . import children, folds
 from .folds import Shown
 
 SHOWN = 20_000  # characters of one step's value; larger ones are shown on a page of their own
 _POSITION = re.compile(r"[0-9]{1,9}")
 _LINE = 100  # characters of a value that are shown unfolded
+_NOT_ATTEMPTED = (tree.BRANCH, tree.MAP, StepRecord.Kind.EVENT, StepRecord.Kind.INVOKE)
+_WITHOUT_DEFAULT = (StepRecord.Kind.EVENT, StepRecord.Kind.INVOKE)
 _DEEPEST = 4  # levels that are indented
 
 
@@ -68,6 +72,10 @@ class StepRow:
     result: str = ""
     line: str = ""  # the same in one line
     is_last_value: bool = False  # of a poll that has not found what it waits for
+    taken: str = ""  # where the result of a wait is from
+    child: str = ""  # the id of the child that it has invoked, in short, or of the run that it has started
+    child_url: str = ""
+    is_child: bool = False
     until: str = ""
     attempts: str = ""
     failures: list[Failure] = field(default_factory=list)
@@ -85,10 +93,14 @@ class StepRow:
         return clipped(self.line, _LINE)
 
 
-def whole_step(request: HttpRequest) -> int | None:
-    """The position of the step that is asked for alone, whose result is shown however large it is."""
-    match = _POSITION.fullmatch(request.GET.get("step", ""))
-    return int(match[0]) if match else None
+def whole_step(request: HttpRequest, records: Iterable[StepRecord]) -> StepRecord | None:
+    """The one step that is asked for, whose result is shown however large it is: by its position, and its name where others
+    share that."""
+    match, name = _POSITION.fullmatch(request.GET.get("step", "")), request.GET.get("name")
+    if match is None:
+        return None
+    position = int(match[0])
+    return next((one for one in records if one.position == position and (not name or one.name == name)), None)
 
 
 def alone(run: WorkflowRun, record: StepRecord) -> Node:
@@ -102,7 +114,7 @@ def alone(run: WorkflowRun, record: StepRecord) -> Node:
 def rows(
     admin: RunAdminBase, run: WorkflowRun, mask: Mask, shown: Sequence[Shown], can_retry: bool, *, whole: bool
 ) -> list[StepRow]:
-    """The rows of what is shown of the tree: one query. `whole`: with results of any size."""
+    """The rows of what is shown of the tree: one query, and one for maps of child runs. `whole`: with results of any size."""
     limit = 1 << 30 if whole else SHOWN
     keys = [node.record.pk for node in _nodes(shown) if node.record is not None]
     records = (
@@ -113,9 +125,31 @@ def rows(
         .annotate(shown_output=Case(When(Q(size__lte=limit) | Q(kind=tree.MAP), then=F("output_text"))))
     )
     maker = _RowMaker(
-        run, mask, {record.pk: record for record in records}, admin.url_of("retry", run.pk) if can_retry else ""
+        admin,
+        run,
+        mask,
+        {record.pk: record for record in records},
+        _children(run, shown),
+        admin.url_of("retry", run.pk) if can_retry else "",
     )
     return maker.rows(shown, 0)
+
+
+def by_path(rows: Sequence[StepRow]) -> dict[str, str]:
+    """The ids of the rows, by what they are recorded as."""
+    found: dict[str, str] = {}
+    for row in rows:
+        found[row.path] = row.id
+        if row.fold is not None:
+            found.update(by_path(row.fold.rows))
+    return found
+
+
+def _children(run: WorkflowRun, shown: Sequence[Shown]) -> Mapping[str, Mapping[str, int]]:
+    """The children of the maps that are not decided yet, by path and status."""
+    maps = [node.path for node in _nodes(shown) if node.record is not None and steps.planned(node.record)]
+    connection = database.connection_for(router.db_for_read(WorkflowRun))
+    return relatives.count_children(connection, run.pk, maps)
 
 
 def _nodes(shown: Sequence[Shown]) -> Iterator[Node]:
@@ -127,8 +161,17 @@ def _nodes(shown: Sequence[Shown]) -> Iterator[Node]:
 class _RowMaker:
     """Makes the rows of one page."""
 
-    def __init__(self, run: WorkflowRun, mask: Mask, records: dict[Any, Any], retry_url: str) -> None:
-        self._run, self._mask, self._records, self._retry_url = run, mask, records, retry_url
+    def __init__(
+        self,
+        admin: RunAdminBase,
+        run: WorkflowRun,
+        mask: Mask,
+        records: dict[Any, Any],
+        children: Mapping[str, Mapping[str, int]],
+        retry_url: str,
+    ) -> None:
+        self._admin, self._run, self._mask, self._records = admin, run, mask, records
+        self._children, self._retry_url = children, retry_url
 
     def rows(self, shown: Sequence[Shown], level: int) -> list[StepRow]:
         return [self._row(one, level) for one in shown]
@@ -161,25 +204,36 @@ class _RowMaker:
         row.failures = [_failure(attempt, record.kind) for attempt in steps.failed_attempts(record)]
         if record.kind in (StepRecord.Kind.MAP, StepRecord.Kind.SLEEP):
             return
-        row.is_last_value = steps.has_last_value(record)
+        row.is_last_value, row.taken = steps.has_last_value(record), steps.taken(record)
+        if record.kind == StepRecord.Kind.START and (started := steps.run_started(record.shown_output)) is not None:
+            row.child, row.child_url = f"…{str(started)[-12:]}", self._admin.url_of("change", started)
+            return
+        if (child := steps.child_id(record)) is not None:
+            row.child, row.child_url, row.is_child = f"…{str(child)[-12:]}", self._admin.url_of("change", child), True
+        if record.timed_out and record.kind in _WITHOUT_DEFAULT:  # a default is not recorded
+            return
         row.result = readable(record.shown_output, self._mask)
         row.line = readable(record.shown_output, self._mask, indent=None)
         if record.size and record.shown_output is None:
-            row.size, row.whole_url = record.size, f"?step={record.position}#{row.id}"
+            name = {"name": record.name} if record.kind == StepRecord.Kind.INVOKE else {}
+            row.size, row.whole_url = record.size, f"?{html.query(step=record.position, **name)}#{row.id}"
 
     def _fold(self, shown: Shown, level: int, record: Any) -> Fold:
         node = shown.node
         never_began = tree.never_began(node, record.shown_output) if record is not None and node.kind == tree.MAP else 0
         first, last, total = shown.start + 1, shown.start + len(shown.members), len(node.members)
+        links = list(_links(shown, last, total))
+        if node.record is not None and steps.planned(node.record):
+            links.append((_("show"), children.address(node.path)))
         return Fold(
             f"fold-{folds.mark(node)}",
-            str(tree.Counts(node, never_began)),
+            str(tree.Counts(node, never_began, self._children.get(node.path))),
             shown.is_open,
             self.rows(shown.members, level + 1),
             first,
             last,
             total,
-            list(_links(shown, last, total)),
+            links,
         )
 
 
@@ -202,5 +256,5 @@ def _links(shown: Shown, last: int, total: int) -> Iterator[tuple[str, str]]:
 def _failure(attempt: FailedAttempt, kind: str) -> Failure:
     error = attempt.error or {"traceback": "", "message": ""}
     at = "" if attempt.at is None else html.moment(attempt.at)
-    label = _("Failed") if kind in (tree.BRANCH, tree.MAP) else capfirst(attempt.label)
+    label = _("Failed") if kind in _NOT_ATTEMPTED else capfirst(attempt.label)
     return Failure(label, attempt.line, at, str(error["traceback"] or error["message"]))

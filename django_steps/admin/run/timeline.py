@@ -33,7 +33,7 @@ TOP, BOTTOM = 22, 26
 _NARROWEST = 0.4  # percent
 _EDGE = 0.8  # percent that a mark is wide to each side
 _CLOSE = 0.5  # percent: what lies closer together is drawn as one
-_KINDS = ("sleep", "wait", "step", "failed", "now")  # in a row of several steps: what is drawn over what
+_KINDS = ("sleep", "wait", "canceled", "step", "failed", "now")  # in a row of several steps: what is drawn over what
 
 
 @dataclass
@@ -98,6 +98,11 @@ class Timeline(Drawing):
     @property
     def drawings(self) -> list[Drawing]:
         return [self, *(fold.drawing for fold in self.folds)]
+
+    @property
+    def has_canceled(self) -> bool:
+        """Whether the bar of something canceled is in it."""
+        return any(bar.kind == "canceled" for drawing in self.drawings for row in drawing.rows for bar in row.bars)
 
 
 def draw(run: WorkflowRun, root: Node, steps: Sequence[StepRecord], failures: dict[int, list[Any]]) -> Timeline:
@@ -201,7 +206,7 @@ def _row(index: int, lines: list[Line], scale: Scale) -> Row:
     first, last = lines[0], lines[-1]
     is_one = len(lines) == 1 and not first.is_group
     if len(lines) == 1:
-        label, note = first.name, f"{_counted(lines)}, {taken}" if first.is_group else taken
+        label, note = first.name, f"{first.contents or _counted(lines)}, {taken}" if first.is_group else taken
         parts = [first.name, _status_text(first), taken]
     else:
         label = f"{first.name} … {last.name}"

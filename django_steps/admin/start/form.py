@@ -1,4 +1,4 @@
-"""The form that starts a workflow: its input, queue, priority, key and delay. Press once or twice, and one run starts.
+"""The form that starts a workflow: its input, queue, priority, keys and times. Press once or twice, and one run starts.
 
 A run can be taken as the pattern, to restart it with another input. Masked values are neither shown nor lost: where the
 mask is left in place, the value of that run is used (`masks.py`).
@@ -16,15 +16,19 @@ from django.db import DatabaseError, router, transaction
 from django.utils.translation import gettext, gettext_lazy
 
 from ...definitions import PRIORITIES, Workflow, masked_keys
-from ...durations import to_timedelta
+from ...durations import to_text, to_timedelta
 from ...errors import InvalidInput, StepsError
 from ...models import WorkflowRun
+from ...presentation import own_keys
 from ...presentation.text import clipped, portable
 from ...presentation.values import UNREADABLE, Mask, plain
-from .. import own_keys
 from . import input_fields, masks
 
 _LONGEST_COMPLAINT = 1000  # characters
+
+
+def _optional_text(label: Any, help_text: Any) -> forms.CharField:
+    return forms.CharField(label=label, required=False, widget=widgets.AdminTextInputWidget, help_text=help_text)
 
 
 class StartForm(forms.Form):
@@ -38,17 +42,21 @@ class StartForm(forms.Form):
         widget=widgets.AdminIntegerFieldWidget,
         help_text=gettext_lazy("-100 to 100; larger ones go first."),
     )
-    key = forms.CharField(
-        label=gettext_lazy("Key"),
-        required=False,
-        widget=widgets.AdminTextInputWidget,
-        help_text=gettext_lazy("Starting the workflow with a key again gives the first run. Empty: a new run."),
+    key = _optional_text(
+        gettext_lazy("Key"),
+        gettext_lazy("Starting the workflow with a key again gives the first run. Empty: a new run."),
     )
-    delay = forms.CharField(
-        label=gettext_lazy("Delay"),
-        required=False,
-        widget=widgets.AdminTextInputWidget,
-        help_text=gettext_lazy("Such as 30s, 10m, 2h or 1d. Empty: at once."),
+    active_key = _optional_text(
+        gettext_lazy("Active key"), gettext_lazy("While a run is active under it, that one is given. Empty: a new run.")
+    )
+    delay = _optional_text(gettext_lazy("Delay"), gettext_lazy("Such as 30s, 10m, 2h or 1d. Empty: at once."))
+    timeout = _optional_text(
+        gettext_lazy("Timeout"),
+        gettext_lazy("How long it may take, from when it begins to its end. Empty: as the workflow says."),
+    )
+    start_within = _optional_text(
+        gettext_lazy("Start within"),
+        gettext_lazy("How long it may wait to begin; then it is canceled. Empty: as the workflow says."),
     )
     # Pressing twice sends the same one twice, and starts one run.
     press = forms.Field(widget=forms.HiddenInput, required=False)
@@ -65,7 +73,16 @@ class StartForm(forms.Form):
         return [(field, field.name in self.input_names) for field in self.visible_fields()]
 
     def clean_delay(self) -> str | None:
-        value: str = self.cleaned_data["delay"]
+        return self._duration("delay")
+
+    def clean_timeout(self) -> str | None:
+        return self._duration("timeout")
+
+    def clean_start_within(self) -> str | None:
+        return self._duration("start_within")
+
+    def _duration(self, name: str) -> str | None:
+        value: str = self.cleaned_data[name]
         if not value:
             return None
         try:
@@ -98,7 +115,14 @@ class StartForm(forms.Form):
         try:
             with transaction.atomic(using=runs.db):
                 run = self.workflow.start(
-                    value, key=key, queue=cleaned["queue"], priority=cleaned["priority"], delay=cleaned["delay"]
+                    value,
+                    key=key,
+                    active_key=cleaned["active_key"] or None,
+                    queue=cleaned["queue"],
+                    priority=cleaned["priority"],
+                    delay=cleaned["delay"],
+                    timeout=cleaned["timeout"],
+                    start_within=cleaned["start_within"],
                 )
                 if self.pattern is not None and run.created:
                     runs.filter(pk=run.pk).update(restart_of=self.pattern)
@@ -120,7 +144,13 @@ class StartForm(forms.Form):
         if pattern is None:
             return initial
         shown = _input_of(pattern, Mask.of(pattern))
-        initial |= {"queue": pattern.queue, "priority": pattern.priority, input_fields.WHOLE: shown}
+        initial |= {
+            "queue": pattern.queue,
+            "priority": pattern.priority,
+            "timeout": "" if pattern.timeout is None else to_text(pattern.timeout),
+            "start_within": "" if pattern.start_within is None else to_text(pattern.start_within),
+            input_fields.WHOLE: shown,
+        }
         if isinstance(shown, dict):
             initial |= {input_fields.PREFIX + name: value for name, value in shown.items()}
         return initial

@@ -5,6 +5,7 @@ Parses, greets, prints what ends. The work is in `worker/loop.py`, the processes
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Any
@@ -15,9 +16,9 @@ from django.utils.autoreload import get_child_arguments
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from ...conf import conf
+from ...conf import EXECUTORS, conf
 from ...worker import Worker
-from ...worker.stopping import StopSignals, end_at_once
+from ...worker.stopping import STUCK, StopSignals, end_at_once
 from ...worker.supervisor import SUPERVISED, PythonFiles, Supervisor
 from .. import arguments, base, left_over
 from ..garbage import spare_what_is_loaded
@@ -34,7 +35,8 @@ class Command(base.WorkflowCommand):
         "A repeated SIGTERM or Ctrl-C, or --shutdown-timeout, ends it at once; other workers execute running steps again when\n"
         "the lease ends.\n"
         "\n"
-        "exit codes: 0 stopped cleanly or nothing left to do (also if runs failed), 1 ended at once or could not start\n"
+        "exit codes: 0 stopped cleanly or nothing left to do (also if runs failed), 1 ended at once or could not start,\n"
+        "75 a step could not be interrupted: start it again (--processes does)\n"
         "verbosity:  -v 0 prints nothing, -v 1 a line for each finished run, -v 2 a line for each step, too\n"
     )
 
@@ -45,7 +47,24 @@ class Command(base.WorkflowCommand):
             "--concurrency",
             type=arguments.count,
             metavar="N",
-            help=_("How many runs to execute at a time (default: the setting CONCURRENCY)."),
+            help=_(
+                "How many runs to execute at a time (default: the setting CONCURRENCY); of a dispatcher, how many claimed "
+                "runs may wait for the other engine (default: 100)."
+            ),
+        )
+        add(
+            "--executor",
+            choices=EXECUTORS,
+            help=_(
+                "Who executes the runs: threads of this process, or the processes of Celery or django.tasks, to which this "
+                "one then dispatches them (default: the setting EXECUTOR)."
+            ),
+        )
+        add(
+            "--async-concurrency",
+            type=arguments.count,
+            metavar="N",
+            help=_("How many runs of async workflows to execute at a time (default: the setting ASYNC_CONCURRENCY)."),
         )
         add(
             "--processes",
@@ -90,7 +109,8 @@ class Command(base.WorkflowCommand):
         super().run_from_argv(argv)
 
     def get_check_kwargs(self, options: dict[str, Any]) -> Any:
-        self.concurrency = options["concurrency"]
+        executes_here = (options["executor"] or conf.executor) == "threads"
+        self.concurrency = options["concurrency"] if executes_here else None  # a dispatcher's is no number of threads
         return super().get_check_kwargs(options)
 
     def check(self, *args: Any, **kwargs: Any) -> None:
@@ -112,11 +132,13 @@ class Command(base.WorkflowCommand):
         worker = Worker(
             queues=options["queue"],
             concurrency=options["concurrency"],
+            async_concurrency=options["async_concurrency"],
             lease=options["lease"],
             poll_interval=options["poll_interval"],
             until_idle=options["until_idle"],
             max_runs=options["max_runs"],
             shutdown_timeout=options["shutdown_timeout"],
+            executor=options["executor"],
         )
         lines = WorkerOutput(self.stdout, self.style, options["verbosity"])
 
@@ -129,7 +151,7 @@ class Command(base.WorkflowCommand):
                 signals.stop_when_closed(sys.stdin.fileno())
             else:
                 self.refuse_unusable_database()
-                lines.greet(base.connection(), worker.queues, worker.concurrency)
+                lines.greet(base.connection(), worker)
             if self.is_command_line:  # this process is a worker's alone
                 spare_what_is_loaded()
                 keep_few_queries()
@@ -140,9 +162,28 @@ class Command(base.WorkflowCommand):
                 _("The shutdown timeout is over. The steps that still run are executed again when their leases end.")
             )
             end_at_once()
+        if worker.is_stuck:
+            self.end_stuck(lines, is_supervised=is_supervised)
         if not is_supervised:
-            ended = _("Ended. Finished runs: %(summary)s.") % {"summary": lines.summary()}
+            ended = _("Ended.")  # a dispatcher doesn't see what finishes
+            if worker.executor == "threads":
+                ended = _("Ended. Finished runs: %(summary)s.") % {"summary": lines.summary()}
             self.say_ended(lines, ended, options, is_idle=options["until_idle"] and not signals.is_stopping)
+
+    def end_stuck(self, lines: WorkerOutput, *, is_supervised: bool) -> None:
+        """End this process although a thread of it goes on. A supervisor starts another one."""
+        if not is_supervised:
+            text = _(
+                "Ended with exit code %(code)d: a step has not ended after its timeout, and can't be interrupted. Start the"
+                " worker again."
+            )
+            lines.say(text % {"code": STUCK})
+        if not self.is_command_line:
+            sys.exit(STUCK)
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        end_at_once(STUCK)
 
     def supervise(self, options: dict[str, Any]) -> None:
         """Keep workers going that execute this same command line."""
@@ -158,8 +199,13 @@ class Command(base.WorkflowCommand):
             ) from None
         self.refuse_unusable_database()
         lines = WorkerOutput(self.stdout, self.style, options["verbosity"])
-        defaults = Worker(queues=options["queue"], concurrency=options["concurrency"])
-        lines.greet(base.connection(), defaults.queues, defaults.concurrency, options["processes"])
+        defaults = Worker(
+            queues=options["queue"],
+            concurrency=options["concurrency"],
+            async_concurrency=options["async_concurrency"],
+            executor=options["executor"],
+        )
+        lines.greet(base.connection(), defaults, options["processes"])
         connections.close_all()
         supervisor = Supervisor(
             command,

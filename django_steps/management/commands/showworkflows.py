@@ -14,14 +14,14 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from ...core.ids import beginning_with
 from ...definitions import registered
-from ...errors import FailureWasHandled
+from ...errors import FailureWasHandled, InvalidState
 from ...ledger import controls, database
 from ...models import WorkflowRun
 from ...models.diagnosis import live_workers
-from ...presentation import durations, output
+from ...presentation import durations, output, pauses, waits
 from ...presentation import json as run_json
 from ...presentation import runs as run_texts
-from .. import arguments, base, details, health
+from .. import arguments, base, details, family, health
 
 LIMIT = 20
 _NAMED = 5  # runs, where several are meant
@@ -34,13 +34,18 @@ class Command(base.WorkflowCommand):
         "DURATION is the time from the first claim to the end of a run, or until now, all waiting included.\n"
         "\n"
         "--check looks at: the database and its tables; whether a worker is alive (heard of within three of its leases);\n"
-        "runs that have been ready or due for more than 60 seconds; runs of workflows that no live worker knows.\n"
+        "runs that have been ready or due for more than 60 seconds; runs of workflows that no live worker knows; queues and\n"
+        "workflows that have been paused for more than a day.\n"
         "\n"
-        "--json prints a list of objects with the keys id, workflow, version, queue, priority, key, status, attempts,\n"
-        "recoveries, current_step, progress, worker, created_at, started_at, finished_at, wakes_at, cancel_reason,\n"
-        "canceled_by, restart_of, error;\n"
-        "for one run an object that also has input, output, recovery_log and steps (name, kind, branch, group,\n"
-        "position, status, attempts, started_at, finished_at, wakes_at, output, error, earlier_attempts). Times are ISO 8601.\n"
+        "--json prints a list of objects with the keys id, workflow, version, queue, priority, key, schedule,\n"
+        "scheduled_for, status, attempts, recoveries, current_step, progress, worker, created_at, started_at,\n"
+        "finished_at, wakes_at, timeout and start_within (seconds), expires_at, waiting_for, cancel_reason, canceled_by,\n"
+        "pause_reason, paused_by, paused_at, restart_of, parent, parent_step, continued_as, error;\n"
+        "for one run an object that also has input, output, details, overdue, recovery_log, steps (name, kind, branch, group,\n"
+        "position, status, attempts, timed_out, child, started_at, finished_at, wakes_at, output, error, earlier_attempts),\n"
+        "events (name, payload, id, by, sent_at, taken_by, taken_at), children (how many by status) and continues.\n"
+        "With --tree: id, workflow, version, key, step, is_replaced, status, duration in seconds, children (of each run\n"
+        "the first ones), child_counts, left_out. Times are ISO 8601.\n"
         "A retry of the run counts the attempts of its step from 1 again; earlier_attempts has those from before, too,\n"
         "with before_retry set.\n"
         "With --check it prints an object with the keys ok and problems.\n"
@@ -68,6 +73,7 @@ class Command(base.WorkflowCommand):
             help=_("How many runs to show, the newest first (default: %(limit)d).") % {"limit": LIMIT},
         )
         add("--json", action="store_true", help=_("Print JSON."))
+        add("--tree", action="store_true", help=_("With RUN: the run with its child runs, theirs and so on."))
         add("--check", action="store_true", help=_("Check whether runs are executed as they should be."))
 
     def carry_out(self, **options: Any) -> None:
@@ -77,6 +83,8 @@ class Command(base.WorkflowCommand):
     def show(self, options: dict[str, Any]) -> None:
         """Show what was asked for."""
         has_filter = options["status"] or options["workflow"]
+        if options["tree"] and (not options["run"] or has_filter or options["check"]):
+            raise CommandError(_("--tree takes a RUN, and no --status, --workflow or --check."))
         if options["check"]:
             if options["run"] or has_filter:
                 raise CommandError(_("--check looks at everything: it takes no RUN, --status or --workflow."))
@@ -84,7 +92,11 @@ class Command(base.WorkflowCommand):
         elif options["run"]:
             if has_filter:
                 raise CommandError(_("Give a RUN, or --status and --workflow, not both."))
-            self.show_one(find(options["run"]), options["json"])
+            run = find(options["run"])
+            if options["tree"]:
+                self.show_tree(run, options["json"])
+            else:
+                self.show_one(run, options["json"])
         else:
             self.show_many(options)
 
@@ -112,15 +124,23 @@ class Command(base.WorkflowCommand):
             if run.status == run.Status.FAILED:
                 self.stdout.write("\n" + how_to_retry(run))
 
+    def show_tree(self, run: WorkflowRun, as_json: bool) -> None:
+        root = family.read(run)
+        if as_json:
+            self.write_json(family.as_json(root))
+        else:
+            width = output.width_of(self.stdout)
+            self.stdout.write("\n".join(family.lines(root, width, details.paint(self.style))))
+
     def show_many(self, options: dict[str, Any]) -> None:
-        found = runs().defer("input_text", "input_search", "output_text").order_by("-pk")
+        found = runs().defer("input_text", "input_search", "output_text", "details_text").order_by("-pk")
         if options["status"]:
             found = found.filter(status__in=options["status"])
         if options["workflow"]:
             base.refuse_unknown_workflow(options["workflow"])
             found = found.filter(workflow=options["workflow"])
         limit = options["limit"]
-        shown = list(found[: limit + 1])
+        shown = list(pauses.with_holds(found)[: limit + 1])
         is_cut = len(shown) > limit
         shown = shown[:limit]
         if options["json"]:
@@ -147,8 +167,10 @@ class Command(base.WorkflowCommand):
         ]
         width = output.width_of(self.stdout)
         lines = output.table(header, rows, width, shrink=1, paint=details.paint(self.style))
-        retrying = run_texts.retrying_steps(shown)
-        return output.with_notes(lines, [run_texts.detail(run, retrying.get(run.pk)) for run in shown], width)
+        retrying, waiting = run_texts.retrying_steps(shown), waits.of_runs(shown)
+        said = [run_texts.detail(run, retrying.get(run.pk), waiting.get(run.pk), pauses.held(run)) for run in shown]
+        notes = [", ".join(filter(None, [detail, child_of(run)])) for run, detail in zip(shown, said, strict=True)]
+        return output.with_notes(lines, notes, width)
 
 
 def runs() -> QuerySet[WorkflowRun]:
@@ -191,6 +213,11 @@ def _only(found: list[WorkflowRun], several: str, text: str) -> WorkflowRun | No
     return found[0] if found else None
 
 
+def child_of(run: WorkflowRun) -> str:
+    """Whose child a run is; empty for others."""
+    return "" if run.parent_id is None else _("child of %(parent)s") % {"parent": run.parent_id}
+
+
 def how_to_retry(run: WorkflowRun) -> str:
     """What to type for a retry: one that will not be refused."""
     text, step = _("Retry it with:   %(manage)s retryworkflows %(id)s"), ""
@@ -201,6 +228,8 @@ def how_to_retry(run: WorkflowRun) -> str:
             "Its failure was handled. Retry it from a step:   %(manage)s retryworkflows %(id)s --from-step %(step)s"
         )
         step = shlex.quote(handled.step)
+    except InvalidState as refused:  # runs that it has invoked can't be retried
+        return output.one_line(refused)
     return text % {"manage": base.manage(), "id": run.pk, "step": step}
 
 

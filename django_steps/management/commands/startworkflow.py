@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -15,7 +13,7 @@ from ...models import WorkflowRun, diagnosis, results
 from ...presentation import durations
 from ...presentation import json as run_json
 from ...presentation.values import Mask
-from .. import arguments, base
+from .. import arguments, base, typed_json
 
 
 class Command(base.WorkflowCommand):
@@ -35,7 +33,20 @@ class Command(base.WorkflowCommand):
         add("name", metavar="NAME", help=_("The name of the workflow."))
         add("input", nargs="?", metavar="JSON", help=_("Its input as JSON; `-` reads it from stdin (default: none)."))
         add("--key", metavar="K", help=_("Start only one run with this key; later starts find the first."))
+        add("--active-key", metavar="K", help=_("Start no other run with this active key until this one has ended."))
         add("--delay", type=arguments.duration, metavar="D", help=_("Not before so long from now: 30s, 10m, 2h, 1d."))
+        add(
+            "--timeout",
+            type=arguments.duration,
+            metavar="D",
+            help=_("How long it may take, from when it begins to its end (default: the workflow's)."),
+        )
+        add(
+            "--start-within",
+            type=arguments.duration,
+            metavar="D",
+            help=_("How long it may wait to begin; then it is canceled (default: the workflow's)."),
+        )
         add("--queue", metavar="NAME", help=_("The queue (default: the workflow's)."))
         add(
             "--priority",
@@ -48,11 +59,14 @@ class Command(base.WorkflowCommand):
     def carry_out(self, **options: Any) -> None:
         workflow = get_workflow(options["name"])
         run = workflow.start(
-            read_input(options["input"]),
+            typed_json.read(options["input"]),
             key=options["key"],
+            active_key=options["active_key"],
             delay=options["delay"],
             queue=options["queue"],
             priority=options["priority"],
+            timeout=options["timeout"],
+            start_within=options["start_within"],
         )
         said = self.tell(run, options)
         if options["wait"]:
@@ -72,6 +86,9 @@ class Command(base.WorkflowCommand):
 
         if run.created:
             say(_("Started %(workflow)s: run %(id)s") % {"workflow": run.workflow, "id": run.pk})
+        elif options["active_key"] is not None and run.active_key == options["active_key"]:
+            text = _("Run %(id)s is active under %(key)r, it is %(status)s. Nothing was started.")
+            say(text % {"key": run.active_key, "id": run.pk, "status": run.get_status_display()})
         else:
             text = _("The key %(key)r was used before, by run %(id)s, which is %(status)s. Nothing was started.")
             say(text % {"key": run.key, "id": run.pk, "status": run.get_status_display()})
@@ -101,17 +118,3 @@ class Command(base.WorkflowCommand):
         except KeyboardInterrupt:
             raise CommandError(_("Stopped waiting; run %(id)s continues.") % {"id": run.pk}) from None
         self.write_json(run_json.value(run.output_text, Mask.of(run)))
-
-
-def read_input(text: str | None) -> Any:
-    """The input that was typed, or that stdin holds; `CommandError` says where it is malformed."""
-    if text is None:
-        return None
-    try:
-        return json.loads(sys.stdin.read() if text == "-" else text)
-    except json.JSONDecodeError as error:
-        message = _("The input is no valid JSON: %(problem)s (line %(line)d, column %(column)d)")
-        place = {"problem": error.msg, "line": error.lineno, "column": error.colno}
-        raise CommandError(message % place) from None
-    except (ValueError, RecursionError) as error:
-        raise CommandError(_("The input can't be read: %(error)s") % {"error": error}) from None

@@ -1,6 +1,6 @@
 """Testing workflows: in a plain `TestCase`, on the caller's thread and connection, without threads and without waiting.
 
-    from django_steps.testing import run_workflow, drain, FakeStep
+    from django_steps.testing import run_workflow, drain, FakeStep, AsyncFakeStep
 
     class OrderTests(TestCase):
         def test_a_declined_card_ends_the_order(self):
@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from ..definitions import StartOptionsWithKey, Workflow
 from ..definitions.options import refuse_unknown, shows_options
 from ..durations import Duration
-from .errors import DoesNotEnd, NotRepeatable, StateLost, UnusedStub
-from .fake import FakeStep
+from .errors import DoesNotEnd, NotRepeatable, StateLost, UnansweredWait, UnusedStub
+from .fake import AsyncFakeStep, FakeStep
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -36,13 +36,24 @@ if TYPE_CHECKING:
 I = TypeVar("I")  # noqa: E741
 R = TypeVar("R")
 
-__all__ = ["DoesNotEnd", "FakeStep", "NotRepeatable", "StateLost", "UnusedStub", "drain", "run_workflow"]
+__all__ = [
+    "AsyncFakeStep",
+    "DoesNotEnd",
+    "FakeStep",
+    "NotRepeatable",
+    "StateLost",
+    "UnansweredWait",
+    "UnusedStub",
+    "drain",
+    "run_workflow",
+]
 
 
 class Options(StartOptionsWithKey, total=False):
     """What `run_workflow()` takes beside the workflow and its input."""
 
     stubs: Mapping[str, Any] | None
+    events: Mapping[str, Any] | None
     straight_through: bool
     max_steps: int
 
@@ -59,25 +70,34 @@ def run_workflow(
     input: Any = None,
     *,
     stubs: Mapping[str, Any] | None = None,
+    events: Mapping[str, Any] | None = None,
     straight_through: bool = False,
     max_steps: int = 500,
     **options: Unpack[StartOptionsWithKey],
 ) -> WorkflowRun[R]:
     """Start a run and execute it to its end, however long it sleeps; returns the run, succeeded or not.
 
-    The virtual clock moves as far as this run needs. Other runs that become due meanwhile are executed too; what else the
-    run has started is left for `drain()`.
+    Runs that it invokes are executed too, and the run that it continues as. The virtual clock moves as far as they need. Other
+    runs that become due meanwhile are executed as well; what else the run has started is left for `drain()`.
 
     - `stubs`: by step name, what takes the place of the step's function in all runs executed by this call. A value is
       returned, an exception (an instance or a class) is raised, a callable is called. A stub that no step has used is an
       `UnusedStub` error. Where some run did not succeed, a stub may belong to a step that was not reached: there it is
-      an error only if a step of nearly the same name was executed without a stub.
+      an error only if a step of nearly the same name was executed without a stub. Of a step that invokes a run, or maps over a
+      workflow, it takes the place of the body, and gets its input; `RunCanceled` cancels the run, and with `ChildTimedOut` it
+      takes longer than the step's `timeout`.
+    - `events`: by the name of an event, its payload, or an `Event` with `id` and `by`: it is sent to a run when that waits
+      for it, to each run once. Of a list each wait gets the next one. An event that no wait has taken is an `UnusedStub`
+      error, under the same conditions.
     - `straight_through`: don't suspend the run after every step.
     - `max_steps`: how many steps and sleeps a run may record, and how many runs may be started by runs, before `DoesNotEnd`
       is raised.
-    - `key`, `priority`, `queue`, `delay`, `start_at`: as for `Workflow.start()`.
+    - `key`, `priority`, `queue`, `delay`, `start_at`, `timeout`, `start_within`: as for `Workflow.start()`.
 
     A failure that no stub asked for is logged with its traceback (logger `django_steps.testing`); `run.result()` raises it.
+    A wait with a timeout or a deadline that nothing answers times out, since its time passes as well. Without one it is an
+    `UnansweredWait` error.
+
     Raises what `start()` raises, and `NotRepeatable` or `StateLost` for a body that can't be called again.
 
     >>> run = run_workflow(process_order, {"order_id": 7}, stubs={"charge": {"id": "ch_1"}})  # doctest: +SKIP
@@ -87,7 +107,7 @@ def run_workflow(
     refuse_unknown(options, Options, "run_workflow()")
     if not isinstance(workflow, Workflow):
         raise TypeError(f"run_workflow() takes a workflow, as @workflow returns it, got {workflow!r}.")
-    with Session(stubs, straight_through=straight_through, max_steps=max_steps) as session:
+    with Session(stubs, events, straight_through=straight_through, max_steps=max_steps) as session:
         run = workflow.start(input, **options)
         session.finish(run)
     run.refresh_from_db()
@@ -98,21 +118,27 @@ def drain(
     advance: Duration | None = None,
     *,
     stubs: Mapping[str, Any] | None = None,
+    events: Mapping[str, Any] | None = None,
     straight_through: bool = False,
     max_steps: int = 500,
+    schedules: bool = True,
 ) -> list[WorkflowRun]:
     """Execute every run that is due, whatever code started it; returns these runs in the order in which they came.
 
     With `advance` (a duration) also what becomes due within that time: afterwards the virtual clock is that much ahead.
     Waits of up to `INLINE_WAIT` pass in any case, as a worker waits them out. Runs of workflows that this
-    process doesn't know are not executed. The other arguments are those of `run_workflow()`.
+    process doesn't know are not executed. A run that waits for an event goes on if the event was sent meanwhile, or is given
+    by `events`; else it is left waiting. The other arguments are those of `run_workflow()`.
+
+    Schedules, of the code and of the database, fire slot by slot as that time passes; `max_steps` bounds the runs that they
+    start, too. With `schedules=False` none fires, and neither does one in `run_workflow()`.
 
     >>> drain(advance="6d")  # doctest: +SKIP
     """
     from ..models import WorkflowRun
     from .session import Session
 
-    with Session(stubs, straight_through=straight_through, max_steps=max_steps) as session:
-        session.drain(advance)
+    with Session(stubs, events, straight_through=straight_through, max_steps=max_steps) as session:
+        session.drain(advance, schedules=schedules)
     runs = WorkflowRun.objects.using(session.alias).in_bulk(session.executed)
     return [runs[run_id] for run_id in session.executed if run_id in runs]

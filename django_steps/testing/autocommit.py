@@ -89,6 +89,8 @@ class Autocommit:
         """For the time of a pass: a failed statement takes back itself, and nothing else."""
         with ExitStack() as stack:
             for alias, depth in self._wrapped.items():
+                if isinstance(connections[alias], _Forgiving):
+                    continue  # it does already: another pass waits in memory while this one is executed
                 stack.enter_context(connections[alias].execute_wrapper(self._execute))
                 stack.enter_context(_forgiving(connections[alias], depth, alias in self._clean))
             yield

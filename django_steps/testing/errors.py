@@ -6,7 +6,11 @@ from ..errors import StepsError
 
 
 class UnusedStub(StepsError, AssertionError):
-    """A stub that no step has used; most likely its name is misspelled."""
+    """A stub that no step has used, or an event that no wait has taken; most likely its name is misspelled."""
+
+
+class UnansweredWait(StepsError, AssertionError):
+    """A run waits for an event that nobody sends, and has no timeout."""
 
 
 class DoesNotEnd(StepsError, AssertionError):

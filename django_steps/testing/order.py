@@ -51,6 +51,13 @@ class Order:
         together = len(waiting) if concurrency is None else concurrency
         return [*self._shuffled(waiting[:together]), *waiting[together:]]
 
+    def chosen(self, number: int) -> int:
+        """Which of so many things comes next, as an index."""
+        if number < 2:
+            return 0
+        self._note()
+        return self._random.randrange(number)
+
     def _shuffled(self, units: Sequence[U]) -> list[U]:
         if len(units) > 1:
             self._note()

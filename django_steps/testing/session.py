@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from asyncio import _get_running_loop
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Self
 from uuid import UUID
 
@@ -18,25 +20,31 @@ from ..conf import conf
 from ..core import clock as engine_clock
 from ..core.clock import to_datetime
 from ..core.context import active_pass
-from ..definitions import registered_kinds
+from ..definitions import get_workflow, registered_kinds
+from ..definitions.limits import known_limits
 from ..durations import Duration, to_microseconds
-from ..engine import hooks
+from ..engine import afterwards
 from ..engine.ending import Ended
 from ..engine.execution import Pass, run_claim
 from ..engine.history_cache import HistoryCache, load_histories
 from ..engine.host import Limits
-from ..errors import GroupFailed, StepsError
+from ..errors import GroupFailed, RunCanceled, StepsError
 from ..failures import FailureRecord
-from ..ledger import claims, database, timers, unknown
-from ..ledger.claims import Claim
+from ..ledger import claims, controls, database, events, expiry, limits, lines, pauses, timers, unknown, waits
+from ..ledger.claims import Claim, Claimed
+from ..ledger.events import To
 from ..ledger.terms import Kind, Terms
-from ..models import Worker, WorkflowRun
+from ..models import Worker, WorkflowRun, sending
 from ..values.classes import shown_name
-from . import clock, strictness
+from . import clock, slices, strictness
+from .answers import Answers
 from .autocommit import Autocommit, has_clean_constraints
-from .errors import DoesNotEnd
+from .below import Below, open_below, waiting_for_events
+from .errors import DoesNotEnd, UnansweredWait
+from .firing import Firing
 from .host import TestingHost
 from .order import Order
+from .stand_ins import stand_in
 from .stubs import Stubs
 from .watch import Watch
 from .ways import Way
@@ -52,20 +60,32 @@ _NAMES_SHOWN = 5
 class Session:
     """Use it as a context manager; on the way out the stubs are checked."""
 
-    def __init__(self, stubs: Mapping[str, Any] | None, *, straight_through: bool, max_steps: int) -> None:
+    def __init__(
+        self,
+        stubs: Mapping[str, Any] | None,
+        events: Mapping[str, Any] | None,
+        *,
+        straight_through: bool,
+        max_steps: int,
+    ) -> None:
         if active_pass.get() is not None:
             raise StepsError("run_workflow() and drain() are for tests, not for bodies and steps: use start().")
+        _refuse_in_async_code()
         self.alias = router.db_for_write(WorkflowRun)
-        self.stubs = Stubs(stubs)
+        self.stubs, self.answers = Stubs(stubs), Answers(events)
+        for event in self.answers.all():
+            sending.prepared(event)  # raises what is wrong with a payload
         self.executed: dict[UUID, None] = {}
         self._suspends_always, self._max_steps = not straight_through, max_steps
-        self.reached: dict[str, None] = {}
+        self.reached: dict[str, str] = {}  # the names of operations, and their kinds where these are known
         self._recorded: Counter[UUID] = Counter()
         self._ways: dict[tuple[UUID, int, int], Way] = {}
         self._histories = HistoryCache()
         self._limits = Limits.from_settings()
         self._exits = ExitStack()
         self._order = Order()
+        self._below = Below(self.alias, self._order, self._execute_one)
+        self._firsts: dict[UUID, UUID] = {}
 
     def __enter__(self) -> Self:
         self._exits.enter_context(clock.running())
@@ -73,7 +93,8 @@ class Session:
         try:
             self._clean = [c.alias for c in connections.all(initialized_only=True) if has_clean_constraints(c)]
             self._worker_id = self._register()
-            self._active_before = WorkflowRun.objects.using(self.alias).active().count()
+            limits.write(self._connection(), *known_limits())
+            self._active_before = self._runs().active().count()
         except BaseException:
             self._exits.close()
             raise
@@ -85,29 +106,53 @@ class Session:
                 return
             if self._have_all_succeeded():
                 self.stubs.check_used(self.reached)
+                self.answers.check_used(self.reached)
             else:
                 self.stubs.check_spelling()
+                self.answers.check_spelling()
 
     # -- The story ------------------------------------------------------------------------------
 
     def finish(self, run: WorkflowRun) -> None:
-        """Go on until this run has ended."""
-        while not self._has_ended(run):
-            if self._execute_one(run.pk) or self._execute_one():
-                continue
-            wait = timers.next_due(self._connection())
-            if wait is None:
-                raise StepsError(f"Run {run.pk} of {run.workflow!r} is not due at any time: it is {run.status}.")
-            clock.advance(wait)
+        """Go on until this run has ended, and the one that it has continued as."""
+        while True:
+            while not self._has_ended(run):
+                self._go_on(run)
+            if run.continued_as_id is None:
+                return
+            run = self._runs().get(pk=run.continued_as_id)
 
-    def drain(self, advance: Duration | None) -> None:
-        """Go on until nothing is due any more, and what becomes due within a time."""
+    def _go_on(self, run: WorkflowRun) -> None:
+        """Do one thing for this run: execute it, or what it waits for, or others, or let time pass."""
+        if self._execute_one(run.pk) or self.execute_other(run.pk) or self._wake_waiting(run):
+            return
+        wait = self.next_due()
+        if wait is None:
+            raise self._stuck(run)
+        clock.advance(wait)
+
+    def execute_other(self, run_id: UUID) -> bool:
+        """Execute a run while this one waits, first of all those that it waits for; whether there is one."""
+        return self._below.execute_one(run_id) or self._execute_one()
+
+    def next_due(self) -> int | None:
+        """In how many microseconds a run becomes due by itself; None: never."""
+        return timers.next_due_by_time(self._connection()).first
+
+    def drain(self, advance: Duration | None, *, schedules: bool = True) -> None:
+        """Go on until nothing is due any more, and what becomes due within a time, that of schedules included."""
         # What is left of the time that was asked for; the time that all this takes doesn't count.
         remaining = to_microseconds(advance or 0)
+        firing = Firing(self._connection(), remaining, self._max_steps) if schedules else None
+        self._active_before += firing.runs if firing is not None else 0
         while True:
-            if self._execute_one():
+            if self._execute_one() or self._wake_waiting():
                 continue
-            wait = timers.next_due(self._connection())
+            wait = self.next_due()
+            if firing is not None and (fired := firing.fire_before(wait)) is not None:
+                self._active_before += fired.runs
+                remaining = max(0, remaining - fired.passed)
+                continue
             if wait is None or wait > max(remaining + _TICK, self._limits.inline_wait_us):
                 clock.advance(remaining)
                 return
@@ -116,33 +161,62 @@ class Session:
 
     def _execute_one(self, run_id: UUID | None = None) -> bool:
         """Claim one run, or this one, and execute it; whether there was one."""
+        if expired := expiry.end_expired(self._connection()):
+            afterwards.look_after(self._connection(), Claimed([], expired, [], set()))
+            return True
         claimed = claims.claim(self._connection(), self._terms(run_id), limit=1)
-        for ended in claimed.ended:
-            hooks.run_ended(ended)
+        if claimed.ended or claimed.canceling:
+            afterwards.look_after(self._connection(), claimed)
         for claim in claimed.runs:
             self._execute(claim)
-        return bool(claimed.runs or claimed.ended)
+        return bool(claimed.runs or claimed.ended or claimed.canceling)
+
+    def _wake_waiting(self, finished: WorkflowRun | None = None) -> bool:
+        """Make runs ready that have what they wait for, by what the test has sent or gives; whether there are any.
+
+        In a `TestCase` nothing is ever committed, so that nobody hears of an event that was sent. Where a run is to be
+        `finished`, what is given by `events=` is for that one, those below it, and those that were executed.
+        """
+        connection = self._connection()
+        if events.tell_untold(connection)[0] or waits.wake_all(connection) or lines.sweep(connection):
+            return True
+        if not self.answers:
+            return False
+        status, phase = WorkflowRun.Status.WAITING, WorkflowRun.Phase.TIMED
+        runs = self._runs().filter(status=status, phase=phase, worker=None).order_by("pk")
+        if finished is not None:
+            below = [child.run_id for child in open_below(self.alias, finished.pk)]
+            runs = runs.filter(pk__in=[*self.executed, finished.pk, *below])
+        answered = sum(self._answer(run.pk, run.waiting_for) for run in runs)
+        return answered > 0 and waits.wake_all(connection)
 
     def _execute(self, claim: Claim) -> None:
         self._count_run(claim)
         records = load_histories(self._connection(), [claim], self._histories)[claim.run_id]
-        autocommit = Autocommit(self._clean)
-        host = TestingHost(self.alias, claim, autocommit, self._order, suspends_always=self._suspends_always)
+        is_async = get_workflow(claim.workflow, claim.version).is_async
+        step = self._invoked_by(claim)
+        host = TestingHost(
+            self.alias, claim, Autocommit(self._clean), self._order, self, suspends_always=self._suspends_always
+        )
         watch = Watch(
             host,
             self.stubs,
-            way=Way(claim.workflow, self._ways.get(_identity(claim)) if self._suspends_always else None),
+            way=Way(claim.workflow, self._ways.get(_identity(claim)) if self._suspends_always else None, is_async),
             reach=self._reach,
             count=lambda: self._count(claim),
+            answer=partial(self._answer, claim.run_id),
         )
         kept: list[Pass] = []
 
         def begun(current: Pass) -> None:
+            if step is not None:
+                current.workflow = stand_in(current.workflow, step, self.stubs)
             watch.begun(current)
             kept.append(current)
 
         with clock.followed(), strictness.signals_refused(), strictness.temporary_tables_dropped():
-            ending = run_claim(claim, host, records, interceptors=[watch], begun=begun)
+            execute = slices.run_claim if is_async else run_claim
+            ending = execute(claim, host, records, interceptors=[watch], begun=begun)
         trouble = self.stubs.failed_assertion or watch.trouble
         if trouble is not None:
             raise trouble
@@ -151,15 +225,39 @@ class Session:
         if ending.how in (Ended.SUSPENDED, Ended.RELEASED):
             self._ways[_identity(claim)] = watch.way
             self._histories.keep(claim, kept[0].history.records())
-        elif ending.how is Ended.FAILED:
+        elif ending.how is Ended.FAILED and not self.stubs.has(step):
             self._tell(claim)
+
+    def _invoked_by(self, claim: Claim) -> str | None:
+        """The name of the step, or of the item of a map, that has invoked a run. One that a stub cancels is canceled here."""
+        if claim.parent is None:
+            return None
+        step, item = self._runs().values_list("parent_step", "parent_item").get(pk=claim.run_id)
+        name = f"{step}#{item}" if item else str(step)
+        if self.stubs.has(name) and self.stubs.is_stubbed_by(name, RunCanceled):
+            controls.cancel(self._connection(), claim.run_id, f"the stub of step {name!r}")
+        return name
 
     # -- What the watch asks ---------------------------------------------------------------------
 
-    def _reach(self, name: str) -> None:
+    def _reach(self, name: str, kind: str) -> None:
         """Note that a pass came to this step."""
-        self.reached.pop(name, None)  # so that the last one is the last
-        self.reached[name] = None
+        known = self.reached.pop(name, "")  # so that the last one is the last
+        self.reached[name] = kind or known
+
+    def _answer(self, run_id: UUID, names: Collection[str]) -> bool:
+        """Send a run the next event that is given for one of these names; whether there is one."""
+        while (event := self.answers.next_for(self._first_of(run_id), names)) is not None:
+            if sending.send(self._connection(), To(run_id=run_id), event).created:
+                return True
+        return False
+
+    def _first_of(self, run_id: UUID) -> UUID:
+        """The run that has continued as this one, from the first on: it has one sequence of events."""
+        if run_id not in self._firsts:
+            before = self._runs().filter(continued_as=run_id).values_list("pk", flat=True).first()
+            self._firsts[run_id] = run_id if before is None else self._first_of(before)
+        return self._firsts[run_id]
 
     def _count(self, claim: Claim) -> None:
         """Count something that a run has recorded; `DoesNotEnd` when it is too much."""
@@ -193,18 +291,40 @@ class Session:
         )
 
     def _has_ended(self, run: WorkflowRun) -> bool:
-        run.refresh_from_db(fields=["status", "phase"])
+        run.refresh_from_db(fields=["status", "phase", "continued_as"])
         if run.phase == WorkflowRun.Phase.UNKNOWN:
             unknown.bring_back(self._connection(), self._kinds())
         return bool(run.phase == WorkflowRun.Phase.ENDED)
 
+    def _stuck(self, run: WorkflowRun) -> StepsError:
+        """What is wrong with a run that no time brings to its end."""
+        run.refresh_from_db()
+        paused = pauses.read(self._connection())
+        if run.status == run.Status.PAUSED or (not run.pause_exempt and paused.holds(run.queue, run.workflow)):
+            what = "it" if run.status == run.Status.PAUSED else "its queue or its workflow"
+            return StepsError(
+                f"Run {run.pk} of {run.workflow!r} is not executed, since {what} is paused: call run.resume() first."
+            )
+        waiting = waiting_for_events(self.alias, run.pk)
+        if waiting is None:
+            return StepsError(f"Run {run.pk} of {run.workflow!r} is not due at any time: it is {run.status}.")
+        names = waiting.waiting_for
+        what = " or ".join(map(repr, names))
+        hints = "".join(self.answers.hint(name) for name in names)
+        below = "" if waiting.pk == run.pk else f" Run {run.pk} of {run.workflow!r} waits for it."
+        return UnansweredWait(
+            f"Run {waiting.pk} of {waiting.workflow!r} waits for event {what}, and nobody sends it.{below}{hints} Answer it by"
+            f" events={{{names[0]!r}: payload}}, or start the run by start(), call drain(), then"
+            f" run.send_event({names[0]!r}, payload) and drain() again.{self._order.hint()}"
+        )
+
     def _have_all_succeeded(self) -> bool:
-        runs = WorkflowRun.objects.using(self.alias).filter(pk__in=list(self.executed))
+        runs = self._runs().filter(pk__in=list(self.executed))
         return not runs.exclude(status=WorkflowRun.Status.SUCCEEDED).exists()
 
     def _tell(self, claim: Claim) -> None:
         """Log a failure that no stub asked for: the test's own assertion may not show why it fails."""
-        run = WorkflowRun.objects.using(self.alias).get(pk=claim.run_id)
+        run = self._runs().get(pk=claim.run_id)
         error = run.error
         if error is None or self.stubs.has(error["step"]):
             return
@@ -212,6 +332,9 @@ class Session:
         what = "\n".join([error["traceback"] or error["message"], *_members(run)])
         hint = self._order.hint()
         logger.error("Run %s of %r failed%s:\n%s%s", run.pk, run.workflow, where, what, hint and f"\n{hint.strip()}")
+
+    def _runs(self) -> Any:
+        return WorkflowRun.objects.using(self.alias)
 
     def _connection(self) -> BaseDatabaseWrapper:
         return database.connection_for(self.alias)
@@ -224,6 +347,7 @@ class Session:
             worker_id=self._worker_id,
             kinds=self._kinds(),
             run_id=run_id,
+            paused=pauses.read(self._connection()),
             lease_us=_LEASE_US,
             max_recoveries=conf.max_recoveries,
         )
@@ -241,6 +365,15 @@ class Session:
             stopped_at=to_datetime(moment),
         )
         return int(row.pk)
+
+
+def _refuse_in_async_code() -> None:
+    """Say what to write instead, where Django would refuse the first query."""
+    if _get_running_loop() is not None and not os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE"):
+        raise StepsError(
+            "run_workflow() and drain() ask the database, which async code does on a thread: in an async test write "
+            "await sync_to_async(run_workflow)(…)."
+        )
 
 
 def _members(run: WorkflowRun) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -48,8 +48,14 @@ class Stubs:
         """Whether this step is stubbed."""
         return name is not None and (name in self._stubs or without_keys(name) in self._stubs)
 
-    def check_used(self, reached: Collection[str]) -> None:
-        """Raise `UnusedStub` if a stub was not used; `reached` are the names of the steps that there were."""
+    def is_stubbed_by(self, name: str, error: type[BaseException]) -> bool:
+        """Whether the stub of this step is an exception of this class, or the class."""
+        stub = self._stubs.get(name, self._stubs.get(without_keys(name)))
+        return isinstance(stub, error) or (isinstance(stub, type) and issubclass(stub, error))
+
+    def check_used(self, reached: Mapping[str, str]) -> None:
+        """Raise `UnusedStub` if a stub was not used; `reached` are the names of the steps that there were, with their kinds
+        where these are known."""
         for name in self._stubs:
             if name in self._unused:
                 raise UnusedStub(f"No step used the stub {name!r}. {_advice(name, reached)}")
@@ -60,7 +66,7 @@ class Stubs:
         For runs that did not get to their end: a stub of any other name may belong to a step that was not reached.
         """
         for name in self._stubs:
-            meant = _misspelled(name, _like(name, self._real)) if name in self._unused else None
+            meant = misspelled(name, _like(name, self._real)) if name in self._unused else None
             if meant is not None:
                 raise UnusedStub(
                     f"No step used the stub {name!r}, and step {meant!r} was executed without a stub. If it is not"
@@ -79,7 +85,7 @@ def _is_exception(stub: Any) -> bool:
     return isinstance(stub, BaseException) or (isinstance(stub, type) and issubclass(stub, BaseException))
 
 
-def _misspelled(name: str, steps: Iterable[str]) -> str | None:
+def misspelled(name: str, steps: Iterable[str]) -> str | None:
     """The step whose name was most likely meant: not `notify_1` for `notify_2`, nor `book` for `unbook`."""
     likely = [step for step in steps if abs(len(step) - len(name)) <= 1 and _letters(step) != _letters(name)]
     similar = get_close_matches(name, likely, n=1, cutoff=0.75)
@@ -95,7 +101,15 @@ def _like(stub: str, names: Iterable[str]) -> list[str]:
     return list(names) if "#" in stub else list(dict.fromkeys(map(without_keys, names)))
 
 
-def _advice(stub: str, reached: Iterable[str]) -> str:
+# Of steps that no stub is for, by their kinds.
+_INSTEAD = {
+    "event": "It is a wait for an event: give its payload by events=, under the name of the event.",
+}
+
+
+def _advice(stub: str, reached: Mapping[str, str]) -> str:
+    if (instead := _INSTEAD.get(reached.get(stub, ""))) is not None:
+        return instead
     names = _like(stub, reached)
     if not names:
         return "No steps were executed at all."

@@ -6,7 +6,7 @@ import dis
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Collection, Generator, Sequence, Sized
 from contextvars import Context, copy_context
 from datetime import date
 from functools import lru_cache, partial
@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 from asgiref.sync import async_to_sync
 
 from .. import values
-from ..core.states import StepStatus
+from ..core.states import WITH_CHILDREN, StepStatus
 from ..definitions.requests import CallBranch, Poll
+from ..engine.desk import Desk
 from ..engine.ending import Ended, Ending
 from ..engine.execution import Pass
 from ..engine.interceptors import Interceptor
@@ -47,6 +48,7 @@ _BRANCH_LOSES = (
     " what the body needs."
 )
 _DATA = (bool, int, float, str, bytes, list, tuple, dict, set, frozenset, date)
+_WAITING_FOR_OTHERS = ("event", *WITH_CHILDREN)
 _MOST_COMPARED = 10_000
 # What tests and bodies do with a list that only notes that they came by.
 _NOTING = ("append", "add", "extend")
@@ -59,8 +61,9 @@ class Watch(Interceptor):
     """Stands around one pass; `trouble` is what it found, and ends the whole call of the kit.
 
     - `way`: notes what the pass comes to, and compares it to the pass before.
-    - `reach` is called with the name of each operation that the body comes to.
+    - `reach` is called with the name of each operation that the body comes to, and again with its kind when it is recorded.
     - `count` is called for each record, and raises `DoesNotEnd` when there are too many.
+    - `answer` is called with the names of events that a wait looked for and did not find; whether there is one now.
     """
 
     def __init__(
@@ -69,11 +72,12 @@ class Watch(Interceptor):
         stubs: Stubs,
         *,
         way: Way,
-        reach: Callable[[str], None],
+        reach: Callable[[str, str], None],
         count: Callable[[], None],
+        answer: Callable[[Collection[str]], bool],
     ) -> None:
         self._host, self._stubs, self.way = host, stubs, way
-        self._reach, self._count = reach, count
+        self._reach, self._count, self._answer = reach, count, answer
         self.trouble: Exception | None = None
         self.has_recorded = False
         # The branches that are called in this pass: their functions, and the variables that they must not change.
@@ -84,33 +88,41 @@ class Watch(Interceptor):
         """The pass that is watched; called before its body is."""
         self._pass = current
 
-    def around_pass(self, claim: Claim, proceed: Callable[[], Ending]) -> Ending:
+    def around_pass(self, claim: Claim) -> Generator[None, Ending, Ending]:
         with self._host.autocommit.pretended():
-            ending = proceed()
+            ending = yield
         self._host.autocommit.call_callbacks()
         deviation = self.way.end() if ending.how is Ended.SUCCEEDED else None
         self._note(deviation or self.way.changed_items())
         return ending
 
-    def around_attempt(self, attempt: Attempt, proceed: Callable[[], Executed]) -> Executed:
+    def around_attempt(self, attempt: Attempt) -> Generator[None, Executed, Executed]:
         request = attempt.request
         original = request.function
         self._will_end = isinstance(request, Poll) and request.polling.is_bounded
         function = self._stubs.function_for(request.name, original)
         before = self._variables(request.name, function)
-        step = _StepFunction(function, self._host.autocommit, is_atomic=request.options.atomic)
+        desk = self._pass.state.desk
+        step = _StepFunction(
+            function,
+            self._host.autocommit,
+            is_atomic=request.options.atomic,
+            call=desk.host.call if isinstance(desk, Desk) else None,
+        )
+        others = desk is not None and desk.calls > 1
         request.function = step
         try:
             with strictness.temporary_tables_dropped():
-                executed = proceed()
+                executed = yield
             step.call_callbacks_left(request.name)
             return executed
         finally:
             request.function = original
-            self._compare(f"Step {request.name!r}", _STEP_LOSES, before, self._variables(request.name, function))
+            if not others and (desk is None or desk.calls < 2):  # else it may be others who change something
+                self._compare(f"Step {request.name!r}", _STEP_LOSES, before, self._variables(request.name, function))
 
     def reached(self, claim: Claim, name: str, branch: str) -> None:
-        self._reach(name)
+        self._reach(name, "")
         self._give_up_if(self.way.come_to(name, branch))
 
     def entered(self, claim: Claim, request: CallBranch) -> None:
@@ -118,12 +130,21 @@ class Watch(Interceptor):
         self.way.enter(request.name)
         self._branches[request.name] = function, self._variables(request.name, function)
 
+    def instead_of_start(self, claim: Claim, name: str) -> Callable[..., Any] | None:
+        return self._stubs.function_for(name, type(None)) if self._stubs.has(name) else None
+
+    def missed(self, claim: Claim, events: Sequence[str]) -> bool:
+        return self._answer(events)
+
     def recorded(self, claim: Claim, write: StepWrite, error: BaseException | None) -> None:
         self.has_recorded = True
         if self._will_end and write.status == StepStatus.WAITING:
             return  # one of many checks
+        self._reach(write.name, write.kind)
+        if write.kind in _WAITING_FOR_OTHERS and write.status == StepStatus.WAITING:
+            return  # its outcome counts
         if write.kind == "branch":
-            self._left(write.name, has_returned=error is None)
+            self._left(write.name, has_returned=error is None and write.status != StepStatus.CANCELED)
         elif write.kind == "map":
             self._give_up_if(self.way.finish_map(write.name))
         try:
@@ -199,20 +220,37 @@ class _StepFunction:
     is its failure. Those of an atomic step are called when it is committed, and harm nothing.
     """
 
-    def __init__(self, function: Callable[..., Any], autocommit: Autocommit, *, is_atomic: bool) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        autocommit: Autocommit,
+        *,
+        is_atomic: bool,
+        call: Callable[[Callable[[], Any]], Any] | None = None,
+    ) -> None:
         self._function, self._autocommit, self._is_atomic = function, autocommit, is_atomic
+        self._call = call  # awaitable, of an async pass: calls what blocks
         self._context: Context | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
             value = self._function(*args, **kwargs)
             if inspect.isawaitable(value):
+                if self._call is not None and not self._is_atomic:
+                    return self._awaited(value)
                 value = async_to_sync(_awaited)(value)
             if not self._is_atomic:
                 self._autocommit.call_callbacks()
             return value
         finally:
             self._context = copy_context()
+
+    async def _awaited(self, awaitable: Any) -> Any:
+        """In an async body: await it on the loop."""
+        assert self._call is not None
+        value = await awaitable
+        await self._call(self._autocommit.call_callbacks)
+        return value
 
     def call_callbacks_left(self, step: str) -> None:
         """Call those of a commit that came after the function, or before it failed."""

@@ -17,16 +17,21 @@ _WHY = (
 
 
 class Way:
-    """What one pass comes to. `before` is the way of the pass before; None where it doesn't matter."""
+    """What one pass comes to. `before` is the way of the pass before; None where it doesn't matter. The order in which an async
+    body comes to its steps is free."""
 
-    def __init__(self, workflow: str, before: Way | None) -> None:
-        self._workflow = workflow
+    def __init__(self, workflow: str, before: Way | None, is_async: bool = False) -> None:
+        self._workflow, self._is_async = workflow, is_async
         # By the path of the branch, an empty text for the body; and the items of maps by the map's path.
         self._expected: Mapping[str, list[str]] = before._names if before else {}
         self._expected_items: Mapping[str, set[str]] = {**before._expected_items, **before._items} if before else {}
         # What a branch came to that this pass did not call, because others came first, stays known.
         self._names: dict[str, list[str]] = {**self._expected, "": []}
         self._items: dict[str, set[str]] = {}
+        # Of an async body: all that earlier passes came to.
+        self._ever: dict[str, dict[str, None]] = dict(before._ever) if before else {}
+        for branch, came_to in self._expected.items() if is_async else ():
+            self._ever[branch] = self._ever.get(branch, {}) | dict.fromkeys(came_to)
 
     def enter(self, branch: str) -> None:
         """A branch is called, maybe a second time in this pass."""
@@ -40,6 +45,8 @@ class Way:
             return None
         names = self._names[branch]
         names.append(name)
+        if self._is_async:
+            return None
         place = len(names) - 1
         expected = self._expected.get(branch, ())
         if place < len(expected) and expected[place] != name:
@@ -48,6 +55,8 @@ class Way:
 
     def end(self, branch: str = "") -> str | None:
         """The body or a branch has returned. What is wrong with that, if anything is."""
+        if self._is_async:
+            return self._missing(branch)
         place = len(self._names[branch])
         return self._deviation(branch, place, "returned") if place < len(self._expected.get(branch, ())) else None
 
@@ -69,6 +78,18 @@ class Way:
                     " items that are missing then are lost. Take the items from the input, or from what a step returned."
                 )
         return None
+
+    def _missing(self, branch: str) -> str | None:
+        """In an async body the order is free, but what it came to before has to come again."""
+        names = set(self._names[branch])
+        missing = next((name for name in self._ever.get(branch, ()) if name not in names), None)
+        if missing is None:
+            return None
+        what = f"Branch {branch!r}" if branch else "The body"
+        return (
+            f"{what} of {self._workflow!r} is not repeatable: on an earlier pass it came to {missing!r}, and now it returned"
+            f" without.{_WHY}"
+        )
 
     def _deviation(self, branch: str, place: int, did: str) -> str:
         what = f"Branch {branch!r}" if branch else "The body"

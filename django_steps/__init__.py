@@ -4,17 +4,24 @@ The public names are here. Not here: anything else; what lives in which package 
 """
 
 from .core.context import current_step
+from .core.event import Event
+from .core.limit import Limit
 from .core.retries import RetryPolicy
 from .core.unfinished import UNFINISHED
-from .definitions import Workflow, get_workflow
+from .definitions import AsyncWorkflow, Workflow, get_workflow
+from .definitions.async_step import AsyncStep
 from .definitions.decorator import workflow
+from .definitions.schedule import Schedule
 from .definitions.step import Step
 from .errors import (
+    ChildTimedOut,
     DuplicateStepName,
     EndlessBody,
+    EventTimedOut,
     FailureWasHandled,
     GroupFailed,
     HistoryMismatch,
+    InvalidEvent,
     InvalidInput,
     InvalidName,
     InvalidState,
@@ -27,12 +34,16 @@ from .errors import (
     RetryAfter,
     RunCanceled,
     RunFailed,
+    RunFinished,
+    RunTimedOut,
     StartOutsideStep,
+    StepCanceled,
     StepFailed,
     StepInterrupted,
     StepInTransaction,
     StepNotRun,
     StepsError,
+    StepTimedOut,
     TimedOut,
     UnknownStep,
     UnknownWorkflow,
@@ -48,14 +59,21 @@ __version__ = "0.1.0"
 
 __all__ = [
     "UNFINISHED",
+    "AsyncStep",
+    "AsyncWorkflow",
+    "ChildTimedOut",
     "DuplicateStepName",
     "EndlessBody",
+    "Event",
+    "EventTimedOut",
     "FailureWasHandled",
     "GroupFailed",
     "HistoryMismatch",
+    "InvalidEvent",
     "InvalidInput",
     "InvalidName",
     "InvalidState",
+    "Limit",
     "NestedStep",
     "NonRetryableError",
     "OwnRunChanged",
@@ -66,12 +84,17 @@ __all__ = [
     "RetryPolicy",
     "RunCanceled",
     "RunFailed",
+    "RunFinished",
+    "RunTimedOut",
+    "Schedule",
     "StartOutsideStep",
     "Step",
+    "StepCanceled",
     "StepFailed",
     "StepInTransaction",
     "StepInterrupted",
     "StepNotRun",
+    "StepTimedOut",
     "StepsError",
     "TimedOut",
     "UnknownStep",

@@ -19,13 +19,17 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.loader import MigrationLoader
 
 from .conf import conf, problems
+from .definitions import registered, scheduling
 from .models import StepRecord, Worker, WorkflowRun
+from .worker.messenger import missing_app
 
 TAG = "django_steps"
 VENDORS = ("sqlite", "postgresql", "mysql")
 
 # Besides a worker's threads: the loop, which claims, the heartbeat, maintenance, and the two writers.
 _MORE_THAN_THREADS = 5
+# Where there are async workflows, the threads on which they use the ORM.
+MORE_FOR_ASYNC = 4
 # The size of psycopg's pool where none is given.
 _DEFAULT_POOL = 4
 # Python's own default for SQLite; less gives up while another process is only writing.
@@ -44,16 +48,22 @@ DATABASES[{alias!r}]["OPTIONS"] = {{
 
 def register() -> None:
     """Register all checks; called once, when the app is ready."""
-    for check in (check_settings, check_database_settings, check_other_pools, check_router, check_admin):
+    for check in (
+        check_settings,
+        check_database_settings,
+        check_other_pools,
+        check_router,
+        check_admin,
+        check_schedules,
+    ):
         checks.register(check, TAG)
     checks.register(check_databases, Tags.database)
 
 
 def check_settings(**options: Any) -> list[CheckMessage]:
     """E001: the `DJANGO_STEPS` setting."""
-    return [
-        Error(problem, hint="Correct DJANGO_STEPS in your settings.", id="django_steps.E001") for problem in problems()
-    ]
+    found = problems() or list(filter(None, [missing_app(conf.executor)]))
+    return [Error(problem, hint="Correct DJANGO_STEPS in your settings.", id="django_steps.E001") for problem in found]
 
 
 def check_router(**options: Any) -> list[CheckMessage]:
@@ -83,6 +93,18 @@ def check_admin(**options: Any) -> list[CheckMessage]:
             hint='Add "rangefilter" to INSTALLED_APPS; it came with django_steps.',
             id="django_steps.W004",
         )
+    ]
+
+
+def check_schedules(**options: Any) -> list[CheckMessage]:
+    """E010: a schedule of the code whose input its workflow doesn't take."""
+    return [
+        Error(
+            f"Schedule {name!r} can't start its workflow: {what}",
+            hint="Correct the Schedule in the decorator of the workflow.",
+            id="django_steps.E010",
+        )
+        for name, what in scheduling.mistakes().items()
     ]
 
 
@@ -262,6 +284,8 @@ def _check_pool(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
     if size is None or concurrency is None:
         return []
     needed = concurrency + _MORE_THAN_THREADS
+    if any(workflow.is_async for workflow in registered()):
+        needed += MORE_FOR_ASYNC
     if size >= needed:
         return []
     return [

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from .durations import to_timedelta, to_timedelta_with_unit
+from .durations import rate_interval, to_timedelta, to_timedelta_with_unit
 
 NAME = "DJANGO_STEPS"
+EXECUTORS = ("threads", "celery", "tasks")
 
 
 def _count(minimum: int) -> Callable[[Any], int]:
@@ -42,15 +44,77 @@ def _retention(value: Any) -> timedelta | None:
     return None if value is None else _duration(timedelta(seconds=1))(to_timedelta_with_unit(value))
 
 
+def _base_url(value: Any) -> str | None:
+    if value is None:
+        return None
+    hint = f"must be an address such as 'https://example.com', got {value!r}"
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError(hint)
+    try:
+        parts = urlsplit(value)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is no number, or a bracket is missing
+        is_address = False
+    if not is_address:
+        raise ValueError(hint)
+    if parts.query or parts.fragment or value.endswith(("?", "#")):
+        raise ValueError(f"must be an address without a query or fragment, got {value!r}")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must be an address without a user name or password")
+    return value.rstrip("/")
+
+
+class QueueLimit(NamedTuple):
+    """A limit of a queue: how many runs at once (None: any number), and the microseconds between two that begin."""
+
+    at_once: int | None
+    interval_us: int | None
+    burst: int
+
+
+def _queues(value: Any) -> dict[str, QueueLimit]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"must be a dict of queues, got {value!r}")
+    return {name: _queue(name, given) for name, given in value.items()}
+
+
+def _queue(name: Any, given: Any) -> QueueLimit:
+    what = f"{name!r} must be a dict such as {{'at_once': 10, 'rate': '100/m'}}, got {given!r}"
+    if not isinstance(name, str) or not name or not isinstance(given, Mapping):
+        raise ValueError(what)
+    if not set(given) <= {"at_once", "rate", "burst"} or given.get("at_once") is given.get("rate") is None:
+        raise ValueError(what)
+    if "burst" in given and given.get("rate") is None:
+        raise ValueError(f"{name!r}: burst goes with rate")
+    try:
+        at_once = None if given.get("at_once") is None else _count(1)(given["at_once"])
+        interval = None if given.get("rate") is None else rate_interval(given["rate"])
+        return QueueLimit(at_once, interval, _count(1)(given.get("burst", 1)))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name!r}: {error}") from None
+
+
+def _executor(value: Any) -> str:
+    if value not in EXECUTORS:
+        raise ValueError(f"must be one of {', '.join(map(repr, EXECUTORS))}, got {value!r}")
+    return str(value)
+
+
 # name: (default, parser)
 _KNOWN: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "CONCURRENCY": (8, _count(1)),
+    "ASYNC_CONCURRENCY": (1000, _count(1)),
     "POLL_INTERVAL": ("1s", _duration(timedelta(milliseconds=10))),
     "LEASE": ("30s", _duration(timedelta(seconds=1))),
     "INLINE_WAIT": ("1s", _duration(timedelta(0))),
     "MAX_RECOVERIES": (3, _count(0)),
     "MAX_VALUE_BYTES": (1024 * 1024, _count(1024)),
     "RETENTION": (None, _retention),
+    "BASE_URL": (None, _base_url),
+    "EVENT_RETENTION": ("7d", _retention),
+    "STEP_GRACE": ("30s", _duration(timedelta(0))),
+    "QUEUES": ({}, _queues),
+    "EXECUTOR": ("threads", _executor),
 }
 
 
@@ -107,6 +171,10 @@ class Conf:
         return int(_read("CONCURRENCY"))
 
     @property
+    def async_concurrency(self) -> int:
+        return int(_read("ASYNC_CONCURRENCY"))
+
+    @property
     def poll_interval(self) -> timedelta:
         value: timedelta = _read("POLL_INTERVAL")
         return value
@@ -133,6 +201,35 @@ class Conf:
     def retention(self) -> timedelta | None:
         value: timedelta | None = _read("RETENTION")
         return value
+
+    @property
+    def base_url(self) -> str | None:
+        """Without a slash at its end."""
+        value: str | None = _read("BASE_URL")
+        return value
+
+    @property
+    def step_grace(self) -> timedelta:
+        value: timedelta = _read("STEP_GRACE")
+        return value
+
+    @property
+    def event_retention(self) -> timedelta | None:
+        value: timedelta | None = _read("EVENT_RETENTION")
+        return value
+
+    @property
+    def queues(self) -> dict[str, QueueLimit]:
+        """The limits of queues, by their names; most projects have none."""
+        if "QUEUES" not in _given():  # asked at each start
+            return {}
+        value: dict[str, QueueLimit] = _read("QUEUES")
+        return value
+
+    @property
+    def executor(self) -> str:
+        """One of `EXECUTORS`."""
+        return str(_read("EXECUTOR"))
 
 
 conf = Conf()

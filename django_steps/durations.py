@@ -67,3 +67,45 @@ def _parse(value: Duration) -> timedelta:
 def to_microseconds(value: Duration) -> int:
     """The duration in whole microseconds, the unit of the engine's machine times."""
     return to_timedelta(value) // timedelta(microseconds=1)
+
+
+def to_text(value: Duration) -> str:
+    """The duration as `to_timedelta()` reads it, in the largest units that fit.
+
+    >>> to_text(timedelta(minutes=90))
+    '1h30m'
+    """
+    left, parts = to_timedelta(value) // timedelta(milliseconds=1), []
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+_RATE = re.compile(r"([0-9]{1,7})/([0-9.]*(?:ms|[smhdw]))")
+_RATE_HELP = 'use a number and a time, as in "100/m", "5/s" or "10/30s"'
+
+
+def rate_interval(rate: str) -> int:
+    """The microseconds between two of so many in a time, evenly spread; rounded up, so that there are never more.
+
+    Raises `TypeError` or `ValueError`.
+
+    >>> rate_interval("100/m")
+    600000
+    """
+    if not isinstance(rate, str):
+        raise TypeError(f"Not a rate: {rate!r} ({type(rate).__name__}); {_RATE_HELP}.")
+    match = _RATE.fullmatch(rate)
+    wrong = ValueError(f"Not a rate: {rate!r}; {_RATE_HELP}.")
+    if match is None:
+        raise wrong
+    count, time = int(match[1]), match[2]
+    try:
+        microseconds = to_microseconds(time if time[0].isdigit() else f"1{time}")
+    except ValueError:
+        raise wrong from None
+    if not count or not microseconds:
+        raise wrong
+    return -(-microseconds // count)

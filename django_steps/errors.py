@@ -7,10 +7,11 @@ the record of a failure in the database (`failures`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Self
 
-from .durations import to_timedelta
+from .durations import to_text, to_timedelta
 
 
 class StepsError(Exception):
@@ -204,6 +205,24 @@ class NonRetryableError(StepsError):
     """Raise this (or a subclass) in a step or a body when trying again would be pointless."""
 
 
+class StepCanceled(NonRetryableError):
+    """On an earlier pass the body had canceled this step or sleep, and on this one it waits for it.
+
+    What was canceled has no outcome, and isn't executed again: on each pass it stays pending until the body cancels it again.
+    A body that decides by what its steps returned does so; one that decides by a timer of its own, or by the time, may not.
+    """
+
+    def __init__(self, step: str) -> None:
+        self.step = step
+        super().__init__(step)
+
+    def __str__(self) -> str:
+        return (
+            f"Step {self.step!r} was canceled by the body on an earlier pass, and on this one the body waits for it. It has no "
+            "outcome. Let what cancels it follow from the input and from what steps returned, or give the step a timeout."
+        )
+
+
 class StepInterrupted(NonRetryableError):
     """An attempt of an `at_most_once` step began, and its outcome was not recorded: its effect may have happened, or not.
 
@@ -241,6 +260,76 @@ class PollTimedOut(TimedOut):
         return type(self), (self.step, self.checks, self.value)
 
 
+class EventTimedOut(TimedOut):
+    """No event came in time for a wait without a `default`. `step` is the name of the wait, `events` those it waited for."""
+
+    def __init__(self, step: str, events: Sequence[str] = ()) -> None:
+        self.step, self.events = step, tuple(events)
+        what = " or ".join(map(repr, self.events)) or "event"
+        super().__init__(f"Wait {step!r}: no {what} came in time.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.step, self.events)
+
+
+class InvalidEvent(StepsError, ValueError):
+    """The payload of an event doesn't fit the `type` of the wait that would take it. The event stays where it is: a retry of
+    the run takes it again, with corrected code, and the admin can discard it.
+
+    `step` is the name of the wait, `event` that of the event, `errors` lists what is wrong, one line each.
+    """
+
+    def __init__(self, step: str, event: str, errors: Sequence[str] = ()) -> None:
+        self.step, self.event, self.errors = step, event, list(errors)
+        super().__init__(step, event, self.errors)
+
+    def __str__(self) -> str:
+        what = "; ".join(self.errors)
+        return (
+            f"Wait {self.step!r}: the payload of event {self.event!r} does not fit what is waited for: {what}. Correct the"
+            " code and retry the run, which takes this event again; or discard it on the run's page and send another one."
+        )
+
+
+class ChildTimedOut(TimedOut):
+    """A run that was invoked has not ended in time; it is being canceled. `step` is the name of the step, `run_id` the run."""
+
+    def __init__(self, step: str, run_id: Any) -> None:
+        self.step, self.run_id = step, run_id
+        super().__init__(f"Run {run_id}, invoked by step {step!r}, has not ended in time.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.step, self.run_id)
+
+
+class StepTimedOut(TimedOut):
+    """An attempt of a step, or a check of a poll, has lasted longer than its `timeout`.
+
+    `step` is the name of the step, `timeout` what it was allowed, a `timedelta`.
+    """
+
+    def __init__(self, step: str, timeout: timedelta) -> None:
+        self.step, self.timeout = step, timeout
+        super().__init__(f"Step {step!r} has not ended within its timeout of {to_text(timeout)}.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.step, self.timeout)
+
+
+class RunTimedOut(TimedOut):
+    """A run has not ended within its `timeout`. No body can catch it, and the policy of the run tries nothing again.
+
+    `run_id` is the run, `timeout` what it was allowed, a `timedelta`.
+    """
+
+    def __init__(self, run_id: Any, timeout: timedelta) -> None:
+        self.run_id, self.timeout = run_id, timeout
+        super().__init__(f"Run {run_id} has not ended within its timeout of {to_text(timeout)}.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.run_id, self.timeout)
+
+
 class RetryAfter(StepsError):
     """Raise this in a step to say when the next attempt is due.
 
@@ -266,6 +355,20 @@ class InvalidState(StepsError):
     """What was asked of a run makes no sense in its present status."""
 
 
+class RunFinished(InvalidState):
+    """An event was sent to a run that has succeeded, so that nothing waits for it any more. `run_id` is the run.
+
+    A webhook catches this and answers that all is well: or else its sender tries again.
+    """
+
+    def __init__(self, run_id: Any) -> None:
+        self.run_id = run_id
+        super().__init__(run_id)
+
+    def __str__(self) -> str:
+        return f"Run {self.run_id} has succeeded: nothing in it waits for events any more."
+
+
 class FailureWasHandled(InvalidState):
     """A plain retry would redo what the body did after it handled the failure.
 
@@ -289,17 +392,28 @@ class UnknownStep(StepsError, LookupError):
 
 
 class RunFailed(StepsError):
-    """`result()` of a run that failed; `run` is the run, `error` its recorded error."""
+    """A run failed whose result was wanted: by `result()`, or by a step that had invoked it.
+
+    `run_id` is the run, `error` its recorded error, `{"type", "message", "traceback", "step"}`; `run` the run itself where
+    `result()` raises this, else None. Of a run that was invoked the `__cause__` is the exception that it failed with.
+    """
+
+    run: Any = None
+    not_recorded = ("run",)
 
     def __init__(self, run: Any) -> None:
-        self.run, self.error = run, run.error or {}
+        self.run, self.run_id, self.error = run, run.pk, run.error or {}
         where = f" in step {self.error['step']!r}" if self.error.get("step") else ""
         what = f"{self.error.get('type')}: {self.error.get('message')}"
         super().__init__(f"Run {run.pk} of {run.workflow!r} failed{where}: {what}")
 
 
 class RunCanceled(StepsError):
-    """`result()` of a run that was canceled."""
+    """A run was canceled whose result was wanted: by `result()`, or by a step that had invoked it. `run_id` is the run."""
+
+    def __init__(self, message: str, run_id: Any = None) -> None:
+        self.run_id = run_id
+        super().__init__(message)
 
 
 class ResultUnavailable(StepsError):

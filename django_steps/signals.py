@@ -11,7 +11,9 @@ run_first_claimed = Signal()
 run_succeeded = Signal()
 run_failed = Signal()  # only when final
 run_canceled = Signal()
-run_suspended = Signal()  # `until`, a datetime: it sleeps, or an attempt of a step or of the run is due later
+# `until`, a datetime: it sleeps, or an attempt of a step or of the run is due later. Or it waits for others, and `until` is
+# when that times out: None for never.
+run_suspended = Signal()
 
 pass_started = Signal()  # the body is about to be called
 pass_ended = Signal()  # `how`: succeeded, failed, suspended, canceled, released or lost
@@ -19,3 +21,6 @@ pass_ended = Signal()  # `how`: succeeded, failed, suspended, canceled, released
 step_started = Signal()  # an attempt is about to be executed; `attempt` counts from 1
 step_succeeded = Signal()
 step_failed = Signal()  # every attempt that failed
+# The plain function of a step has lasted longer than its `timeout`, and can't be interrupted. `attempt` counts from 1; `stack`,
+# text, is where it is. Sent while it goes on.
+step_overdue = Signal()

@@ -115,4 +115,9 @@ else:
 
 # The services outside: `make serve`, the demo and the tests each start their own.
 SHOP_API_URL = os.environ.get("SHOP_API_URL", "http://127.0.0.1:8001")
+SHOP_PAYMENTS_SECRET = "shared with the payment provider of the test project"
+# Where these call the shop back.
+SHOP_URL = os.environ.get("SHOP_URL", "http://127.0.0.1:8000")
+DJANGO_STEPS = {"BASE_URL": SHOP_URL}
+SHOP_MANAGER = "manager@example.com"
 SHOP_UPLOADS = BASE_DIR / "testproject" / "shop" / "data"

@@ -1,6 +1,10 @@
-"""The test project's pages: the admin, and nothing else."""
+"""The test project's pages: the admin, and what others outside answer by."""
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 
-urlpatterns = [path("admin/", admin.site.urls)]
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("shop/", include("testproject.shop.urls")),
+    path("workflows/", include("django_steps.urls")),
+]

@@ -21,9 +21,10 @@ class FlakyApi:
             ...
             assert api.calls("/purchases/7") == 3
 
-    `GET /purchases/<customer>` answers that customer's purchases. A `POST` to any path takes effect once per
-    `Idempotency-Key` header (each time without one): `/charges/<order>`, `/parcels/<code>`, `/push/<device>`,
-    `/jobs/<name>`.
+    `GET /purchases/<customer>` answers that customer's purchases; `/demand/<product>` how many of it are wanted,
+    `/offers/<supplier>/<product>` and `/prices/<product>` what it costs. A `POST` to any path takes effect once per
+    `Idempotency-Key` header (each time without one): `/charges/<order>`, `/checkouts/<order>`, `/parcels/<code>`,
+    `/push/<device>`, `/jobs/<name>`, `/purchase-orders/<product>`. (`payment_provider.py` calls back for a checkout.)
     """
 
     def __init__(self, port: int = 0) -> None:
@@ -33,6 +34,7 @@ class FlakyApi:
         self._held: dict[str, Hold] = {}
         self._answers: dict[tuple[str, str], Any] = {}
         self._effects: Counter[str] = Counter()
+        self._bodies: dict[str, Any] = {}
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.api = self
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -68,13 +70,18 @@ class FlakyApi:
         with self._lock:
             return self._effects[path]
 
-    def answer(self, path: str, idempotency_key: str | None) -> tuple[int, Any]:
+    def body(self, path: str) -> Any:
+        """What the last `POST` to `path` that took effect has sent."""
+        with self._lock:
+            return self._bodies[path]
+
+    def answer(self, path: str, idempotency_key: str | None, sent: Any = None) -> tuple[int, Any]:
         """Status and body for one call. `idempotency_key` is None for a GET, and "" for a POST without one."""
         with self._lock:
             self._calls[path] += 1
             if failures := self._failures.get(path):
                 return failures.pop(), {"error": "try again later"}
-            body = self._purchases(path) if idempotency_key is None else self._take_effect(path, idempotency_key)
+            body = self._found(path) if idempotency_key is None else self._take_effect(path, idempotency_key, sent)
             hold = self._held.get(path)
             if hold and not hold.take():
                 hold = None
@@ -82,18 +89,25 @@ class FlakyApi:
             hold.wait()
         return 200, body
 
-    def _purchases(self, path: str) -> list[dict[str, str]]:
-        customer = path.rpartition("/")[2]
+    def _found(self, path: str) -> Any:
+        kind, first, *_ = path.strip("/").split("/")
+        if kind == "demand":
+            return {"pieces": 20}
+        if kind == "offers":
+            return {"price": f"{3 + int(first) % 3}.50"}
+        if kind == "prices":
+            return {"price": "9.00"}
         return [
-            {"ref": f"P-{customer}-{number}", "sum": f" {number}0.50 EUR", "day": f"2026-0{1 + number // 2}-15"}
+            {"ref": f"P-{first}-{number}", "sum": f" {number}0.50 EUR", "day": f"2026-0{1 + number // 2}-15"}
             for number in (1, 2, 3)
         ]
 
-    def _take_effect(self, path: str, idempotency_key: str) -> Any:
+    def _take_effect(self, path: str, idempotency_key: str, sent: Any) -> Any:
         known = self._answers.get((path, idempotency_key)) if idempotency_key else None
         if known:
             return known
         self._effects[path] += 1
+        self._bodies[path] = sent
         answer = {"id": f"{path.strip('/').replace('/', '-')}-{self._effects[path]}"}
         self._answers[path, idempotency_key] = answer
         return answer
@@ -128,6 +142,7 @@ class Hold:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 256  # calls that come at once
     block_on_close = False
     api: FlakyApi
 
@@ -139,8 +154,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(*self.server.api.answer(self.path, None))
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self._send(*self.server.api.answer(self.path, self.headers.get("Idempotency-Key", "")))
+        sent = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"null")
+        self._send(*self.server.api.answer(self.path, self.headers.get("Idempotency-Key", ""), sent))
 
     def _send(self, status: int, body: Any) -> None:
         content = json.dumps(body).encode()

@@ -35,6 +35,14 @@ class InvalidRow(Exception):
         return f"Line {self.line}: {self.problem}"
 
 
+def list_new_files() -> list[str]:
+    """The files that are there and were not imported."""
+    Activity.log("list files", settings.SHOP_UPLOADS)
+    _, files = FileSystemStorage(location=settings.SHOP_UPLOADS).listdir("")
+    known = set(Upload.objects.values_list("file_key", flat=True))
+    return sorted(set(files) - known)
+
+
 def download_file(file_key: str) -> str:
     Activity.log("download", file_key)
     with FileSystemStorage(location=settings.SHOP_UPLOADS).open(file_key) as file:

@@ -94,6 +94,7 @@ class Order(models.Model):
         PAID = "paid"
         RESERVED = "reserved"
         CONFIRMED = "confirmed"
+        CANCELED = "canceled"
 
     customer = models.ForeignKey(Customer, models.CASCADE, related_name="orders")
     total = models.DecimalField(max_digits=9, decimal_places=2)

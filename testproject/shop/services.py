@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from typing import TypedDict
@@ -21,6 +22,8 @@ from . import api
 from .models import Activity, Customer, MonthlySpending, Notification, Order, Product, Service
 from .steps import idempotency_key
 
+APPROVAL_LIMIT = Decimal(500)  # EUR; above it somebody of the shop has to agree
+
 
 class Item(TypedDict):
     sku: str
@@ -30,6 +33,14 @@ class Item(TypedDict):
 class Parcel(TypedDict):
     code: str
     grams: int
+
+
+@dataclass
+class Approval:
+    """What somebody of the shop says of a large order."""
+
+    ok: bool
+    note: str = ""
 
 
 class OutOfStock(Exception):
@@ -79,6 +90,28 @@ def send_confirmation_email(order_id: int, email: str) -> None:
     Activity.log("confirm by e-mail", f"order {order_id}")
     send_plain_email(email, f"Your order {order_id}", "Thank you. Your parcel is on its way.")
     Order.objects.filter(pk=order_id).update(status=Order.Status.CONFIRMED)
+
+
+def total_of(order_id: int) -> Decimal:
+    Activity.log("look at the total", f"order {order_id}")
+    return Order.objects.get(pk=order_id).total
+
+
+def ask_for_approval(order_id: int, link: str) -> None:
+    """Mails the link behind which somebody of the shop says yes or no."""
+    Activity.log("ask for approval", f"order {order_id}")
+    text = f"Please say yes or no: {link}"
+    send_mail(f"May we sell order {order_id}?", text, settings.DEFAULT_FROM_EMAIL, [settings.SHOP_MANAGER])
+
+
+def mark_paid(order_id: int, payment: str) -> None:
+    Activity.log("mark as paid", f"order {order_id}")
+    Order.objects.filter(pk=order_id).update(status=Order.Status.PAID, charge=payment)
+
+
+def cancel_order(order_id: int, why: str) -> None:
+    Activity.log("cancel an order", f"order {order_id}: {why}")
+    Order.objects.filter(pk=order_id).update(status=Order.Status.CANCELED)
 
 
 def send_plain_email(to: str, subject: str, body: str) -> None:

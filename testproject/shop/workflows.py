@@ -1,20 +1,23 @@
 """The shop's workflows: each a plain function whose steps are recorded, so that a retry goes on where it failed.
 
 Bodies only decide what happens next. What touches the database or the network is a step, and what a step does is in
-`services.py`, `imports.py` and on the models. Between steps go values, not model instances.
+`services.py`, `imports.py`, `restocking.py` and on the models. Between steps go values, not model instances.
 """
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from logging import LoggerAdapter
 from typing import Any
 
-from django_steps import RetryPolicy, Step, workflow
+from django_steps import AsyncStep, Limit, RetryPolicy, Step, workflow
+from django_steps.models import WorkflowRun
 
-from . import imports, services
+from . import imports, loyalty, payments, restocking, services
 from .api import ApiError
 from .models import Customer, Purchase
-from .services import Parcel
+from .services import APPROVAL_LIMIT, Approval, Parcel
 
 Input = dict[str, Any]
 Logger = LoggerAdapter[Any]
@@ -41,6 +44,38 @@ def process_order_without_steps(input: Input) -> None:
     services.validate_payment(order_id)
     services.update_inventory(order_id, input["items"])
     services.send_confirmation_email(order_id, input["email"])
+
+
+@workflow
+def take_order(input: Input, step: Step, run: WorkflowRun) -> dict[str, Any]:
+    """Its customer pays some day, at the payment provider; a large order has to be approved before, in the admin or by a link.
+
+    Nothing is held while it waits: the days in between, a crash or a deploy change nothing.
+    """
+    order_id = input["order_id"]
+    total = step.define("total", services.total_of).run(order_id)
+    if total > APPROVAL_LIMIT:
+        run.update_details(stage="is looked at by us")
+        step.define("ask", services.ask_for_approval).run(order_id, run.event_url("approval"))
+        nobody = Approval(ok=False, note="nobody has answered")
+        approval = step.wait_for_event("approval", timeout="7d", default=nobody, type=Approval)
+        if not approval.ok:
+            step.define("refuse", services.cancel_order).run(order_id, approval.note)
+            return {"ok": False, "why": f"not approved: {approval.note}"}
+
+    step.define("checkout", payments.open_checkout).run(order_id, total)
+    run.update_details(stage="waits for your payment")
+    payment = step.wait_for_any_event("payment", ["paid", "declined"], timeout="3d", default=None)
+    if payment is None or payment.name == "declined":
+        why = "the payment was declined" if payment else "not paid in time"
+        step.define("cancel", services.cancel_order).run(order_id, why)
+        return {"ok": False, "why": why}
+
+    run.update_details(stage="is packed")
+    step.define("mark_paid", services.mark_paid).run(order_id, payment.id)
+    step.define("update_inventory", services.update_inventory, atomic=True).run(order_id, input["items"])
+    step.define("send_email", services.send_confirmation_email).run(order_id, input["email"])
+    return {"ok": True}
 
 
 @workflow
@@ -131,7 +166,13 @@ def process_data(input: Input, step: Step) -> dict[str, int]:
     return {"count": len(transformed)}
 
 
-@workflow
+# A customer's second run waits for the first one; the other side takes three calls at a time, of all workers together.
+@workflow(
+    limit=[
+        Limit(at_once=1, key=lambda input: input["user_id"], hold="unfinished"),
+        Limit(at_once=3, hold="executing"),
+    ]
+)
 def sync_data(input: Input, step: Step, logger: Logger) -> dict[str, int]:
     user_id = input["user_id"]
     external_data = step.define(
@@ -168,6 +209,90 @@ def process_uploaded_file(input: Input, step: Step) -> dict[str, int]:
     validated = step.define("validate", imports.validate_rows).run(parsed)
     step.define("save_to_db", imports.save_rows, atomic=True).run(file_key, validated)
     return {"imported": len(validated)}
+
+
+@workflow
+def import_nightly(step: Step, logger: Logger) -> dict[str, Any]:
+    """Imports the files that have come since, each in a run of its own, so that any worker takes one and each can be retried.
+
+    A file that fails holds up no other. The next night takes it again, unless its run was retried meanwhile.
+    """
+    files = step.define("list_files", imports.list_new_files).run()
+    imported = step.map(
+        "file",
+        process_uploaded_file,
+        [{"file_key": file_key} for file_key in files],
+        key=lambda item: item["file_key"],
+        return_exceptions=True,
+    )
+    failed = [file_key for file_key, done in zip(files, imported, strict=True) if isinstance(done, Exception)]
+    if failed:
+        logger.warning("Some files were not imported", extra={"files": failed})
+    return {"imported": sum(done["imported"] for done in imported if isinstance(done, dict)), "failed": failed}
+
+
+# -- Asking around ------------------------------------------------------------------------------
+
+
+@workflow
+async def restock(input: Input, step: AsyncStep, logger: Logger) -> dict[str, Any]:
+    """Asks for the demand and at all suppliers at once, orders where it is cheapest, and takes the delivery into the stock.
+
+    The body is `async def`: while it waits for answers it holds no thread, so one worker has hundreds of these under way.
+    Plan B, if not all have answered in time: twenty pieces, at the list price of the wholesaler.
+    """
+    sku: str = input["sku"]
+    policy = RetryPolicy(max_attempts=3, initial_interval="200ms", retry_on=(ApiError,))
+    suppliers = await step.define("list_suppliers", restocking.list_suppliers).run()
+    quantity, offers = 20, list[restocking.Offer]()
+    try:
+        async with asyncio.timeout(input.get("patience", 5)):
+            quantity, answers = await asyncio.gather(
+                step.define("demand", restocking.fetch_demand, retry=policy).run(sku),
+                step.map(
+                    "offer",
+                    partial(restocking.fetch_offer, sku),
+                    suppliers,
+                    concurrency=20,
+                    retry=policy,
+                    return_exceptions=True,
+                ),
+            )
+            offers = [answer for answer in answers if not isinstance(answer, Exception)]
+    except TimeoutError:
+        logger.warning("Not all have answered in time", extra={"sku": sku})
+
+    if offers:
+        offer = min(offers, key=lambda offer: (offer["price"], offer["supplier"]))
+    else:
+        offer = await step.define("list_price", restocking.fetch_list_price, retry=policy).run(sku)
+    order = await step.define("order", restocking.place_order, retry=policy).run(sku, quantity, offer)
+    await step.sleep("delivery", input.get("delivery", "1s"))
+    stock = await step.define("take_into_stock", restocking.take_into_stock, atomic=True).run(sku, quantity)
+    return {"order": order, "supplier": offer["supplier"], "stock": stock}
+
+
+# -- For years -----------------------------------------------------------------------------------
+
+
+@workflow
+def loyalty_account(input: loyalty.Account, step: Step, run: WorkflowRun) -> int:
+    """The points of one customer: it takes what the customer has bought, one after the other, and sends a voucher for 100.
+
+    It goes on until the customer leaves. After some events another run takes over with the points that are there, so
+    that no history grows for years.
+    """
+    points = input.points
+    for number in range(loyalty.EVENTS_OF_A_RUN):
+        run.update_details(points=points)
+        event = step.wait_for_any_event("next", ["bought", "left"])
+        if event.name == "left":
+            return points
+        points += event.payload["points"]
+        if points >= loyalty.POINTS_OF_A_VOUCHER:
+            points -= loyalty.POINTS_OF_A_VOUCHER
+            step.define(f"voucher_{number}", loyalty.send_voucher).run(input.customer_id)
+    return step.continue_as_new(loyalty.Account(input.customer_id, points))
 
 
 # -- Loops -------------------------------------------------------------------------------------

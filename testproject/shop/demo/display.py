@@ -7,8 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-MARKS = {"succeeded": "✔", "failed": "✘", "retrying": "↻", "sleeping": "◌"}
-STYLES = {"succeeded": "green", "failed": "red", "running": "yellow", "sleeping": "blue", "retrying": "yellow"}
+MARKS = {"succeeded": "✔", "failed": "✘", "retrying": "↻", "sleeping": "◌", "waiting": "◌"}
+STYLES = {
+    "succeeded": "green",
+    "failed": "red",
+    "running": "yellow",
+    "sleeping": "blue",
+    "waiting": "blue",
+    "retrying": "yellow",
+}
 
 
 @dataclass
@@ -35,6 +42,7 @@ class RunView:
 class Display(Protocol):
     def heading(self, text: str) -> None: ...
     def say(self, text: str) -> None: ...
+    def address(self, url: str) -> None: ...
     def check(self, text: str, holds: bool) -> None: ...
     def update(self, runs: Sequence[RunView]) -> None: ...
     def table(self, runs: Sequence[RunView]) -> None: ...
@@ -64,13 +72,16 @@ class PlainDisplay:
     def say(self, text: str) -> None:
         self._print(f"  {text}")
 
+    def address(self, url: str) -> None:
+        self._print(f"  {url}")
+
     def check(self, text: str, holds: bool) -> None:
         self._print(f"  {'ok' if holds else 'DID NOT HOLD'}: {text}")
 
     def update(self, runs: Sequence[RunView]) -> None:
         for run in runs:
             for step in run.steps:
-                if step.kind == "step":
+                if step.kind in ("step", "event"):
                     self._print_change((run.id, step.name), step.status, f"{run.name}: {step.name}")
             if run.status not in ("pending", "running"):
                 self._print_change((run.id,), run.status, run.name)

@@ -28,6 +28,10 @@ class LiveDisplay:
     def say(self, text: str) -> None:
         self._console.print(Padding(Text(text), _INDENT))
 
+    def address(self, url: str) -> None:
+        """In one piece, so that a terminal makes a link of it: neither cut nor broken where the window ends."""
+        self._console.print(Text(f"  {url}", style=f"link {url} underline"), soft_wrap=True)
+
     def check(self, text: str, holds: bool) -> None:
         mark, style = ("✔", "green") if holds else ("✘ DID NOT HOLD:", "bold red")
         self._console.print(Padding(Text.assemble((mark, style), f" {text}"), _INDENT))

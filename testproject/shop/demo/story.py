@@ -1,4 +1,4 @@
-"""The story of the demo, in five acts, and what has to hold at the end of each.
+"""The story of the demo, in seven acts, and what has to hold at the end of each.
 
 It judges by what the shop can see: its own log of activities, its stock, and what the services outside were asked.
 What the workflows' own records say is only shown.
@@ -21,10 +21,15 @@ from django_steps.models import StepRecord, WorkflowRun
 from .. import samples
 from ..flaky_api import FlakyApi
 from ..models import Activity, Customer, Product, Service
+from ..payment_provider import PaymentProvider
+from ..services import APPROVAL_LIMIT
 from .display import Display, RunView, StepView
+from .website import visit
 from .workers import LEASE, WorkerProcess
 
 PARCELS = [f"P-{number}" for number in range(1, 7)]
+MANY = 200  # runs that wait at once
+FEW = 20  # connections that a worker may have meanwhile
 PATIENCE = 30  # seconds that anything may take before the demo gives up
 
 
@@ -48,6 +53,9 @@ class Story:
             self.one_worker_is_killed()
             self.the_failed_order_is_retried()
             self.another_worker_is_killed_in_a_map()
+            self.one_worker_waits_for_many_answers()
+            self.a_large_order_waits_for_an_approval()
+            self.its_customer_pays()
             self.stop_workers()
         except (GaveUp, StepsError) as error:
             self.broken.append(str(error))
@@ -56,7 +64,7 @@ class Story:
             for worker in self.workers:
                 if worker.is_alive:
                     worker.kill()
-        self.display.heading("All runs and their steps")
+        self.display.heading("The runs of all acts but the sixth, and their steps")
         self.display.table(self._views())
         return self.broken
 
@@ -182,10 +190,77 @@ class Story:
             all(len(after.get(f"parcel#{code}/label", ())) == 1 for code in PARCELS),
         )
 
+    def one_worker_waits_for_many_answers(self) -> None:
+        self.display.heading(f"6. {MANY} products are restocked, and the partner is slow to answer")
+        skus = samples.stickers()[:MANY]
+        held = [self.api.hold(f"/demand/{sku}") for sku in skus]
+        samples.start_restocking(*skus, patience=PATIENCE, delivery="500ms")
+        runs = WorkflowRun.objects.filter(workflow="restock")
+        self.display.say("The body of restock is async def: all run on one event loop of the worker that is left.")
+        self._watch(lambda: all(hold.has_call for hold in held), f"the partner should have been asked by {MANY} runs")
+        [worker] = [worker for worker in self.workers if worker.is_alive]
+        connections, running = worker.connections(), runs.filter(status="running").count()
+        self._check(f"{MANY} runs wait for an answer at once, in process {worker.pid}", running == MANY)
+        if connections is not None:
+            self._check(f"it has {connections} connections to the database", connections <= FEW)
+        for hold in held:
+            hold.release()
+        released_at = time.monotonic()
+        self._watch(lambda: not runs.exclude(status="succeeded").exists(), f"all {MANY} runs should have succeeded")
+        self.display.say(f"All have ended {time.monotonic() - released_at:.1f} s after the answers.")
+        self._check(
+            "each product was ordered once, and each delivery taken into the stock once",
+            {self.api.effects(f"/purchase-orders/{sku}") for sku in skus} == {1}
+            and set(Product.objects.filter(sku__in=skus).values_list("stock", flat=True)) == {120},
+        )
+
+    def a_large_order_waits_for_an_approval(self) -> None:
+        self.display.heading(f"7. An order above {APPROVAL_LIMIT} EUR waits for an approval, and no worker is running")
+        self.sale = sale = samples.start_sale(Customer.objects.earliest("pk"), "samovar-1", quantity=1)
+        self._watch(lambda: self._fresh(sale)[0].status == "waiting", "take_order should have come to its wait")
+        self.stop_workers()
+        link = sale.event_url("approval")
+        self.display.say("take_order has mailed a link to the manager, and waits up to 7 days. The link:")
+        self.display.address(link)
+        opened, again = visit(link), visit(link)
+        self.display.say(f'Opened by GET, twice: {opened.status}, the page says "{opened.heading}".')
+        self._check(
+            "that changed nothing: no event, and the run waits",
+            (opened.status, again.status, sale.events.count()) == (200, 200, 0)
+            and self._fresh(sale)[0].status == "waiting",
+        )
+        pressed, again = visit(link, ok="true", note=""), visit(link, ok="false", note="")
+        self.display.say(f'Its button Yes, by POST: {pressed.status}, "{pressed.heading}".')
+        self.display.say(f'Then No, by POST: {again.status}, "{again.heading}".')
+        self._check(
+            "the first answer counts: one event lies there, for a worker to take",
+            (pressed.status, again.status, sale.events.count()) == (202, 200, 1),
+        )
+        self._start_worker()
+        self._watch(lambda: "paid" in self._fresh(sale)[0].waiting_for, "take_order should have come to its payment")
+        self._check(
+            "take_order went on where it was, and took the approval",
+            sale.steps.get(name="approval").output["ok"] is True and len(self._evidence(sale)["ask"]) == 1,
+        )
+
+    def its_customer_pays(self) -> None:
+        provider, sale = PaymentProvider(self.api), self.sale
+        answers = [provider.pay(sale.key), provider.call_again(sale.key)]
+        self.display.say("The customer pays. The payment provider calls the shop's webhook, and calls it once more.")
+        self._watch(lambda: self._fresh(sale)[0].is_finished, "take_order should have ended")
+        answers.append(provider.call_again(sale.key))
+        samovar, took = Product.objects.get(sku="samovar-1"), self._time_from_payment_to_step(sale)
+        self._check(f"the next step began {took * 1000:.0f} ms after the first call", 0 < took < PATIENCE)
+        self._check(
+            f"take_order succeeded; it was paid once, and the stock went from 1 to {samovar.stock}",
+            self._fresh(sale)[0].status == "succeeded" and samovar.stock == 0 and sale.events.count() == 2,
+        )
+        self._check("the provider called three times, once after the end, and got 200 each time", answers == [200] * 3)
+
     def stop_workers(self) -> None:
         survivors = [worker for worker in self.workers if worker.is_alive]
         codes = [worker.stop() for worker in survivors]
-        self._check("the last worker stopped cleanly at SIGTERM", codes == [0])
+        self._check("the worker stopped cleanly at SIGTERM", codes == [0])
 
     # -- Means -----------------------------------------------------------------------------
 
@@ -219,6 +294,11 @@ class Story:
             times.setdefault(activity.step, []).append(activity.happened_at)
         return times
 
+    def _time_from_payment_to_step(self, run: WorkflowRun) -> float:
+        """Seconds from the event's INSERT to the begin of the step after the wait."""
+        [step] = self._executions(run, "mark_paid")
+        return (step.happened_at - run.events.get(name="paid").sent_at).total_seconds()
+
     def _failed_step(self, run: WorkflowRun) -> str | None:
         return run.error["step"] if run.status == "failed" and run.error else None
 
@@ -227,7 +307,13 @@ class Story:
 
     def _views(self) -> list[RunView]:
         executions = Counter(Activity.objects.values_list("run_id", "step"))
-        runs = WorkflowRun.objects.order_by("pk").select_related("worker").prefetch_related("steps")
+        # Those of the sixth act are too many to be shown one by one.
+        runs = (
+            WorkflowRun.objects.exclude(workflow="restock")
+            .order_by("pk")
+            .select_related("worker")
+            .prefetch_related("steps")
+        )
         return [self._view(run, executions) for run in runs]
 
     def _view(self, run: WorkflowRun, executions: Counter[tuple[UUID | None, str]]) -> RunView:
@@ -254,6 +340,8 @@ class Story:
     def _where(self, run: WorkflowRun) -> str:
         if run.status == "running" and run.worker:
             return f"{run.current_step} worker {run.worker.pid}".strip()
+        if run.status == "waiting":
+            return f"for {' or '.join(run.waiting_for)}"
         if run.wakes_at:
             return f"until {run.wakes_at:%H:%M:%S}"
         return ""
@@ -273,7 +361,7 @@ def _times(moments: Iterable[datetime] | None) -> str:
 
 def _status(step: StepRecord) -> str:
     """A sleep is over when its time has passed; its record keeps saying that it waits."""
-    if step.status != "waiting" or step.wakes_at is None:
+    if step.kind != "sleep" or step.status != "waiting" or step.wakes_at is None:
         return step.status
     return "sleeping" if step.wakes_at > timezone.now() else "succeeded"
 

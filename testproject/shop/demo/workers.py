@@ -13,6 +13,11 @@ from django.db import connection
 
 LEASE = 2  # seconds; short, so that a killed worker's run is taken over while somebody is watching
 
+_SESSIONS = {
+    "postgresql": "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database()",
+    "mysql": "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE()",
+}
+
 
 class WorkerProcess:
     """`manage.py runworkflows` in a process of its own, on the database and the services of this process."""
@@ -27,6 +32,7 @@ class WorkerProcess:
                     **os.environ,
                     "DATABASE_NAME": str(connection.settings_dict["NAME"]),
                     "SHOP_API_URL": settings.SHOP_API_URL,
+                    "SHOP_URL": settings.SHOP_URL,
                     "PYTHONUNBUFFERED": "1",
                 },
                 stdin=subprocess.DEVNULL,
@@ -53,5 +59,27 @@ class WorkerProcess:
             self.kill()
             return None
 
+    def connections(self) -> int | None:
+        """How many connections it has to the database; None where that can't be seen.
+
+        On servers: how many there are besides that of this process, so ask when no other worker is left.
+        """
+        if connection.vendor == "sqlite":
+            return self._open_files(Path(connection.settings_dict["NAME"]).resolve())
+        with connection.cursor() as cursor:
+            cursor.execute(_SESSIONS[connection.vendor])
+            return int(cursor.fetchone()[0]) - 1
+
+    def _open_files(self, path: Path) -> int | None:
+        files = Path(f"/proc/{self.pid}/fd")  # of Linux
+        return sum(_target(file) == str(path) for file in files.iterdir()) if files.exists() else None
+
     def last_lines(self, number: int = 15) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-number:])
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except FileNotFoundError:  # closed meanwhile
+        return ""

@@ -85,6 +85,7 @@ class Migration(migrations.Migration):
                             ("paid", "Paid"),
                             ("reserved", "Reserved"),
                             ("confirmed", "Confirmed"),
+                            ("canceled", "Canceled"),
                         ],
                         default="new",
                         max_length=10,

@@ -1,4 +1,4 @@
-"""`manage.py demo`: the shop's workflows with real workers, two kills and a retry, shown while it happens.
+"""`manage.py demo`: the shop's workflows with real workers, two kills, a retry, 200 async runs at once, and an approval.
 
 It wants an empty database of its own; `make demo` makes one.
 """
@@ -18,12 +18,13 @@ from django_steps.models import WorkflowRun
 
 from ...demo.display import choose_display
 from ...demo.story import Story
+from ...demo.website import Website
 from ...flaky_api import FlakyApi
 from ...models import Customer
 
 
 class Command(BaseCommand):
-    help = "Shows the shop's workflows in action, on an empty database: failures, killed workers, a retry."
+    help = "Shows the shop's workflows in action, on an empty database: failures, killed workers, an approval."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--logs", type=Path, default=Path(), help="Where the workers' logs go (default: here).")
@@ -38,8 +39,9 @@ class Command(BaseCommand):
         display.heading("django_steps: the workflows of a small shop")
         display.say(f"Database: {connection.display_name} {connection.settings_dict['NAME']}")
         try:
-            with FlakyApi() as api:
-                settings.SHOP_API_URL = api.url
+            with FlakyApi() as api, Website() as website:
+                settings.SHOP_API_URL, settings.SHOP_URL = api.url, website.url
+                settings.DJANGO_STEPS = {**settings.DJANGO_STEPS, "BASE_URL": website.url}
                 broken = Story(display, api, logs).tell()
         except KeyboardInterrupt:
             raise CommandError("Interrupted.") from None

@@ -17,6 +17,8 @@ from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from django_steps.models import WorkflowSchedule
+
 from ... import samples
 from ...flaky_api import FlakyApi
 from ...models import Customer, Service
@@ -40,6 +42,7 @@ class Command(BaseCommand):
         with FlakyApi() as api:
             if not Customer.objects.exists():
                 self.start_samples(api)
+            start_schedules()
             self.stdout.write(f"http://127.0.0.1:{port}/admin/   user admin, password admin   (Ctrl-C ends it)")
             self.run_servers(port, api)
 
@@ -52,17 +55,20 @@ class Command(BaseCommand):
         api.fail("/jobs/stocktaking", times=2)
         samples.start_order(ada)
         samples.start_order(grace, quantity=20)
+        samples.start_sale(ada)  # waits for its payment
+        samples.start_sale(grace, "samovar-1", quantity=1)  # waits for an approval
         samples.start_notifications()
         samples.start_others(ada, grace)
         samples.start_shipping(ada, *(f"A-{number}" for number in range(1, 25)))
         api.fail("/parcels/G-3", times=2)  # as often as it is tried: a retry of the run succeeds
         samples.start_shipping(grace, *(f"G-{number}" for number in range(1, 7)))
+        samples.start_restocking("mug-1", *samples.stickers()[:3], delivery="10m")
         onboard_user.start({"user_id": grace.pk})
 
     def run_servers(self, port: int, api: FlakyApi) -> None:
         manage = [sys.executable, str(settings.BASE_DIR / "manage.py")]
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the servers, too
-        environment = {**os.environ, "SHOP_API_URL": api.url}
+        environment = {**os.environ, "SHOP_API_URL": api.url, "SHOP_URL": f"http://127.0.0.1:{port}"}
         servers = [
             subprocess.Popen([*manage, "runworkflows"], env=environment),
             subprocess.Popen([*manage, "runserver", "--noreload", f"127.0.0.1:{port}"], env=environment),
@@ -79,6 +85,21 @@ class Command(BaseCommand):
                 server.wait()
         if code:
             sys.exit(1)
+
+
+def start_schedules() -> None:
+    """A schedule to watch, one for the night, and one that somebody has paused."""
+    made = WorkflowSchedule.objects
+    if made.exists():
+        return
+    made.create(name="look for files", workflow="import_nightly", every="10s", missed="skip")
+    made.create(
+        name="import_nightly", workflow="import_nightly", cron="30 2 * * *", timezone="Europe/Berlin", spread="10m"
+    )
+    paused = made.create(
+        name="import on Mondays", workflow="import_nightly", cron="0 7 * * 1", timezone="Australia/Sydney"
+    )
+    paused.pause("the supplier is on holiday", by="eve")
 
 
 def refuse_taken(port: int) -> None:

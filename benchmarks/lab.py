@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,10 @@ from .postgres import SUPERUSER, Cluster
 from .processes import ROOT, PeerFailed, WorkerProcess, call
 
 DRIVERS = Path(__file__).parent / "drivers"
+
+
+# The harness has a user of its own.
+_CONNECTIONS = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = CURRENT_DATABASE() AND usename <> CURRENT_USER"
 
 
 class Finished(NamedTuple):
@@ -206,12 +210,22 @@ class Observer:
         rows = self._read(f"SELECT COUNT(*) FROM ({self._peer.finished}) AS finished")
         return int(rows[0][0]) if rows else 0
 
+    def connections(self) -> float:
+        """How many connections the peer has to its database now; none to SQLite."""
+        return float(self._read(_CONNECTIONS)[0][0]) if self._peer.database == "postgresql" else 0.0
+
     def wait(
-        self, count: int, timeout: float, workers: Sequence[WorkerProcess] = (), pause: float = 0.1
+        self,
+        count: int,
+        timeout: float,
+        workers: Sequence[WorkerProcess] = (),
+        pause: float = 0.1,
+        look: Callable[[], object] = lambda: None,
     ) -> list[Finished]:
-        """Wait until so many runs are finished; them."""
+        """Wait until so many runs are finished; them. `look` is called now and then meanwhile."""
         deadline = time.monotonic() + timeout
         while (done := self.count()) < count:
+            look()
             if time.monotonic() > deadline:
                 raise PeerFailed(f"Only {done} of {count} runs were finished after {timeout:.0f} s.")
             for worker in workers:

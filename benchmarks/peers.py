@@ -37,6 +37,7 @@ class Peer:
     best: Setting = Setting("default")  # of several runs at a time
     quickest_to_notice: Setting | None = None  # of new work when idle, where another setting is better at it
     more: tuple[Setting, ...] = ()  # further settings, for W1
+    crowded: tuple[Setting, ...] = ()  # for many async bodies at a time; none: it has no such bodies
     most_steps: int = 1000  # in one run
     has_steps: bool = True  # False: a plain queue, a job stands for a step
 
@@ -77,6 +78,7 @@ OURS = Peer(
     driver="ours.py",
     finished=_OURS_FINISHED.format(*_EPOCH),
     best=Setting(f"{BEST} threads", {"concurrency": BEST}),
+    crowded=(Setting("default"),),
 )
 ABSURD = Peer(
     name="absurd",
@@ -88,6 +90,7 @@ ABSURD = Peer(
     finished=_ABSURD_FINISHED,
     best=Setting("async, 8 at a time", {"concurrency": 8, "is_async": True}),
     quickest_to_notice=Setting("poll 0.05 s", {"poll": 0.05}),
+    crowded=(Setting("async, 1,000 at a time", {"concurrency": 1000, "is_async": True}),),
 )
 OPENWORKFLOW = Peer(
     name="ow",
@@ -100,6 +103,8 @@ OPENWORKFLOW = Peer(
     default=Setting("default", share=0.1),  # one at a time, with a pause after each
     best=Setting("64 at a time", {"concurrency": 64}),
     most_steps=990,  # its limit is 1,000 attempts a run
+    # It asks for work once for each free place, so that more places than this cost more than they bring.
+    crowded=(Setting("256 at a time", {"concurrency": 256}), Setting("1,000 at a time", {"concurrency": 1000})),
 )
 DBOS = Peer(
     name="dbos",
@@ -110,6 +115,7 @@ DBOS = Peer(
     driver="dbos_driver.py",
     finished=_DBOS_FINISHED.format("dbos."),
     quickest_to_notice=Setting("poll 0.05 s", {"poll": 0.05}),
+    crowded=(Setting("default"),),
 )
 DJANGO_ABSURD = Peer(
     name="django-absurd",
@@ -151,7 +157,8 @@ PEERS = (
         database="sqlite",
         finished=_OPENWORKFLOW_FINISHED.format("", "", ""),
         best=Setting("8 at a time", {"concurrency": 8}),
+        crowded=(),
     ),
-    replace(DBOS, database="sqlite", finished=_DBOS_FINISHED.format(""), quickest_to_notice=None),
+    replace(DBOS, database="sqlite", finished=_DBOS_FINISHED.format(""), quickest_to_notice=None, crowded=()),
     replace(DJANGO_TASKS, database="sqlite", finished=_TASKS_FINISHED.format("", ""), quickest_to_notice=None),
 )

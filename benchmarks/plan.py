@@ -48,6 +48,14 @@ def _two(peer: Peer) -> list[tuple[Setting, Measure]]:
     return [(peer.best, workloads.drain_by_two)] if peer.database == "postgresql" else []
 
 
+def _drain_async(peer: Peer) -> list[tuple[Setting, Measure]]:
+    return [(setting, workloads.drain_async) for setting in peer.crowded]
+
+
+def _drain_naps(peer: Peer) -> list[tuple[Setting, Measure]]:
+    return [(setting, workloads.drain_naps) for setting in peer.crowded]
+
+
 def _long_run(peer: Peer) -> list[tuple[Setting, Measure]]:
     return [(peer.default, workloads.one_long_run)] if peer.has_steps else []
 
@@ -59,6 +67,10 @@ def _starts(peer: Peer) -> list[tuple[Setting, Measure]]:
 def _latency(peer: Peer) -> list[tuple[Setting, Measure]]:
     settings = [Setting("default"), *([peer.quickest_to_notice] if peer.quickest_to_notice else [])]
     return [(setting, workloads.latency) for setting in settings]
+
+
+def _event_latency(peer: Peer) -> list[tuple[Setting, Measure]]:
+    return [(Setting("default"), workloads.event_latency)] if peer.name == "ours" else []
 
 
 def _resume(peer: Peer) -> list[tuple[Setting, Measure]]:
@@ -86,14 +98,22 @@ def _several(peer: Peer) -> list[tuple[Setting, Measure]]:
     return [(peer.best, workloads.several_at_once)] if peer.name == "ours" else []
 
 
+def _children(peer: Peer) -> list[tuple[Setting, Measure]]:
+    return [(peer.best, workloads.children_of_one)] if peer.name == "ours" else []
+
+
 WORKLOADS = (
     Workload("W1", "drain queued runs with one worker process", _drain),
     Workload("W1x2", "drain queued runs with two worker processes", _two, most_rounds=2),
+    Workload("W1a", "drain queued async runs with one worker process", _drain_async, most_rounds=2),
+    Workload("W9", "drain queued async runs whose steps wait for 50 ms", _drain_naps, most_rounds=2),
     Workload("W2", "one run of many steps", _long_run),
     Workload("W3", "start runs", _starts, most_rounds=2),
     Workload("W10", "several at once: a map beside a loop", _several, most_rounds=2),
+    Workload("W12", "runs of one step, as children of one run", _children, most_rounds=2),
     Workload("W5", "resume a run with many recorded steps", _resume),
     Workload("W4", "from a start to the run's end, with an idle worker", _latency, most_rounds=1),
+    Workload("W11", "from an event to the return of the wait, with an idle worker", _event_latency, most_rounds=1),
     Workload("W7", "claim beside finished and sleeping runs", _claims, most_rounds=1),
     Workload("W6", "many sleeping runs", _sleep, most_rounds=1),
 )

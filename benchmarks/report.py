@@ -22,9 +22,12 @@ _COST = (
 )
 _RAW = ("raw/s", "raw_limit")
 _DRAIN: tuple[Column, ...] = (("steps/s", "steps_per_second"), ("× raw", "steps_per_second_x_raw"), _RAW, *_COST)
+_DRAIN_ASYNC: tuple[Column, ...] = (*_DRAIN[:3], ("connections", "connections"), *_COST)
 _COLUMNS: dict[str, tuple[Column, ...]] = {
     "W1": _DRAIN,
     "W1x2": _DRAIN,
+    "W1a": _DRAIN_ASYNC,
+    "W9": _DRAIN_ASYNC,
     "W2": (("ms/step", "ms_per_step"), ("raw commits/step", "raw_commits_per_step"), _RAW, *_COST),
     "W3": (
         ("one at a time/s", "singly_per_second"),
@@ -34,6 +37,7 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         _RAW,
     ),
     "W4": (("p50 ms", "p50_ms"), ("p95 ms", "p95_ms"), ("max ms", "max_ms")),
+    "W11": (("p50 ms", "p50_ms"), ("p95 ms", "p95_ms"), ("max ms", "max_ms")),
     "W5": (
         ("until done ms", "until_done_ms"),
         ("until the body is entered ms", "until_entered_ms"),
@@ -54,6 +58,13 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("loop ms", "loop_ms"),
         ("map ms", "map_ms"),
         ("items of 10 ms, s", "naps_s"),
+    ),
+    "W12": (
+        ("children × runs", "children_x_runs"),
+        ("runs/s", "runs_per_second"),
+        ("children/s", "children_per_second"),
+        ("whole parent ms", "whole_ms"),
+        ("passes of the parent", "passes"),
     ),
     "W7": (
         ("claim of 16 ms", "claim_ms"),

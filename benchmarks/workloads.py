@@ -1,4 +1,4 @@
-"""The workloads W1 to W6 and W10: each is done once, by one peer in one setting, and gives figures. W7 is in `claiming.py`.
+"""The workloads W1 to W6 and W9 to W12: each is done once, by one peer in one setting, and gives figures. W7: `claiming.py`.
 
 Times are those of the peers' own tables wherever possible, so that the start of a process isn't part of them.
 """
@@ -18,17 +18,27 @@ from .scale import Scale
 Figures = dict[str, float]
 
 
-def drain(lab: Lab, peer: Peer, setting: Setting, scale: Scale, workers: int = 1) -> Figures:
+def drain(lab: Lab, peer: Peer, setting: Setting, scale: Scale, workers: int = 1, workflow: str = "steps") -> Figures:
     """W1: from the first start to the last end of queued runs."""
     runs = round((scale.runs if peer.has_steps else scale.jobs) * setting.share)
     steps = runs * (scale.steps if peer.has_steps else 1)
-    figures = _work_off(lab, peer, setting, scale, runs, scale.steps, steps, workers)
+    figures = _work_off(lab, peer, setting, scale, runs, scale.steps, steps, workers, workflow)
     return {"steps_per_second": steps / figures["seconds"], "runs": runs, **figures}
 
 
 def drain_by_two(lab: Lab, peer: Peer, setting: Setting, scale: Scale) -> Figures:
     """W1x2: the same by two worker processes."""
     return drain(lab, peer, setting, scale, workers=2)
+
+
+def drain_async(lab: Lab, peer: Peer, setting: Setting, scale: Scale) -> Figures:
+    """W1a: the same from async bodies, all at a time."""
+    return drain(lab, peer, setting, scale, workflow="async_steps")
+
+
+def drain_naps(lab: Lab, peer: Peer, setting: Setting, scale: Scale) -> Figures:
+    """W9: the same with steps that wait for something else."""
+    return drain(lab, peer, setting, scale, workflow="async_naps")
 
 
 def one_long_run(lab: Lab, peer: Peer, setting: Setting, scale: Scale) -> Figures:
@@ -53,17 +63,58 @@ def several_at_once(lab: Lab, peer: Peer, setting: Setting, scale: Scale) -> Fig
     return {"map_x_loop": mapped / loop, "loop_ms": 1000 * loop, "map_ms": 1000 * mapped, "naps_s": naps}
 
 
+def children_of_one(lab: Lab, peer: Peer, setting: Setting, scale: Scale) -> Figures:
+    """W12, ours: runs of one step that were started singly, and as the children of one run; by turns."""
+    times: dict[str, list[float]] = {"steps": [], "parent": []}
+    whole: list[float] = []
+    passes = 0
+    for _ in range(scale.turns):
+        for workflow, found in times.items():
+            lab.reset(peer)
+            size, count = (1, scale.runs) if workflow == "steps" else (scale.runs, 1)
+            lab.call(peer, setting, "start", workflow=workflow, size=size, count=count)
+            with lab.observer(peer) as observer, lab.workers(peer, setting) as workers:
+                total = scale.runs + (workflow == "parent")
+                finished = sorted(observer.wait(total, scale.patience, workers), key=lambda run: run.finished)
+                found.append(_span(finished[: scale.runs]))  # without the parent, which ends last
+                if workflow == "parent":
+                    whole.append(_span(finished))
+                    passes = max(passes, len(lab.notes()))
+    singly, children = (statistics.median(found) for found in times.values())
+    return {
+        "children_x_runs": singly / children,
+        "runs_per_second": scale.runs / singly,
+        "children_per_second": scale.runs / children,
+        "whole_ms": 1000 * statistics.median(whole),
+        "passes": passes,
+    }
+
+
 def _work_off(
-    lab: Lab, peer: Peer, setting: Setting, scale: Scale, runs: int, size: int, steps: int, count: int = 1
+    lab: Lab,
+    peer: Peer,
+    setting: Setting,
+    scale: Scale,
+    runs: int,
+    size: int,
+    steps: int,
+    count: int = 1,
+    workflow: str = "steps",
 ) -> Figures:
     idle = _cost_of_starting(lab, peer, setting)
     lab.reset(peer)
-    lab.call(peer, setting, "start", workflow="steps", size=size, count=runs)
+    lab.call(peer, setting, "start", workflow=workflow, size=size, count=runs)
     counters = Counters(lab, peer)
+    connections: list[float] = []
     with lab.observer(peer) as observer, lab.workers(peer, setting, count) as workers:
-        finished = observer.wait(runs, scale.patience, workers)
+        finished = observer.wait(runs, scale.patience, workers, look=lambda: connections.append(observer.connections()))
         cpu = _cpu(workers)
-    figures = {"seconds": _span(finished), **counters.per(steps, observer.transactions)}
+        connections.append(observer.connections())
+    figures = {
+        "seconds": _span(finished),
+        "connections": max(connections),
+        **counters.per(steps, observer.transactions),
+    }
     if cpu is not None and idle is not None:
         figures["cpu_ms_per_step"] = 1000 * max(0.0, cpu - count * idle) / steps
     return figures
@@ -109,6 +160,19 @@ def latency(lab: Lab, peer: Peer, setting: Setting, scale: Scale) -> Figures:
         answer = lab.call(peer, setting, "start_slowly", count=scale.slow_starts, gap=scale.gap)
         finished = observer.wait(scale.slow_starts, scale.patience, workers)
     return waits(answer["started"], finished)
+
+
+def event_latency(lab: Lab, peer: Peer, setting: Setting, scale: Scale) -> Figures:
+    """W11, ours: from the commit of an event to the return of the wait in the body, by a worker that is idle."""
+    lab.reset(peer)
+    lab.call(peer, setting, "start", workflow="waiter", size=1, count=scale.slow_starts)
+    with lab.workers(peer, setting) as workers, lab.observer(peer) as observer:
+        workers[0].settle()
+        sent = lab.call(peer, setting, "send_slowly", count=scale.slow_starts, gap=scale.gap)["started"]
+        observer.wait(scale.slow_starts, scale.patience, workers)
+    returned = [at for _, at in lab.notes()]
+    found = sorted(1000 * (at - since) for since, at in zip(sorted(sent.values()), sorted(returned), strict=True))
+    return {"p50_ms": statistics.median(found), "p95_ms": _percentile(found, 95), "max_ms": found[-1]}
 
 
 def waits(started: Mapping[str, float], finished: Sequence[Finished]) -> Figures:
@@ -191,7 +255,7 @@ def sleep(lab: Lab, peer: Peer, setting: Setting, scale: Scale) -> Figures:
             if elapsed > scale.patience:
                 raise PeerFailed(f"Only {done} of {scale.sleepers} runs had slept after {elapsed:.0f} s.")
             memory = workers[0].memory()
-            seen.append({**memory, "connections": _connections(lab, peer)})
+            seen.append({**memory, "connections": observer.connections()})
             if 0.6 * scale.nap < elapsed < 0.95 * scale.nap and memory:
                 asleep.append(memory["rss"])
             time.sleep(0.25)
@@ -210,13 +274,3 @@ def sleep(lab: Lab, peer: Peer, setting: Setting, scale: Scale) -> Figures:
         figures["peak_growth_mib"] = max(look.get("rss", 0.0) for look in seen) - idle["rss"]
         figures["threads"] = max(look.get("threads", 0.0) for look in seen)
     return figures
-
-
-def _connections(lab: Lab, peer: Peer) -> float:
-    if peer.database != "postgresql" or lab.cluster is None:
-        return 0
-    with lab.cluster.connect("postgres") as connection:
-        row = connection.execute(
-            "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = %s AND usename <> CURRENT_USER", (peer.key,)
-        ).fetchone()
-    return float(row[0]) if row else 0

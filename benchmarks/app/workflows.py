@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
 from benchmarks.drivers import protocol
-from django_steps import RetryPolicy, Step, workflow
+from django_steps import AsyncStep, RetryPolicy, Step, workflow
 
 
 @workflow
 def steps(input: dict[str, int], step: Step) -> dict[str, int]:
     for number in range(input["size"]):
         step.define(f"step-{number}", do_nothing).run(number)
+    return {"done": input["size"]}
+
+
+@workflow
+async def async_steps(input: dict[str, int], step: AsyncStep) -> dict[str, int]:
+    for number in range(input["size"]):
+        await step.define(f"step-{number}", do_nothing_async).run(number)
+    return {"done": input["size"]}
+
+
+@workflow
+async def async_naps(input: dict[str, int], step: AsyncStep) -> dict[str, int]:
+    """The same with steps that wait for something else."""
+    for number in range(input["size"]):
+        await step.define(f"step-{number}", nap_async).run(number)
     return {"done": input["size"]}
 
 
@@ -28,6 +44,27 @@ def napping(input: dict[str, int], step: Step) -> dict[str, int]:
     """Items that wait for something else, as most do."""
     step.map("nap", nap, range(input["size"]), concurrency=10)
     return {"done": input["size"]}
+
+
+@workflow
+def one_step(input: int, step: Step) -> dict[str, Any]:
+    return step.define("step", do_nothing).run(input)
+
+
+@workflow
+def parent(input: dict[str, int], step: Step) -> dict[str, int]:
+    """A child run for each item, of one step."""
+    protocol.note("entered")
+    step.map("child", one_step, range(input["size"]))
+    return {"done": input["size"]}
+
+
+@workflow
+def waiter(input: dict[str, int], step: Step) -> dict[str, int]:
+    """Waits for an event, and notes when the wait returns."""
+    step.wait_for_event("go")
+    protocol.note("returned")
+    return {"done": 1}
 
 
 @workflow
@@ -59,6 +96,15 @@ def fail_at_the_end(input: dict[str, int], step: Step) -> dict[str, int]:
 
 def do_nothing(number: int) -> dict[str, Any]:
     return {"number": number, "ok": True}
+
+
+async def do_nothing_async(number: int) -> dict[str, Any]:
+    return do_nothing(number)
+
+
+async def nap_async(number: int) -> dict[str, Any]:
+    await asyncio.sleep(protocol.NAP)
+    return do_nothing(number)
 
 
 def nap(number: int) -> None:

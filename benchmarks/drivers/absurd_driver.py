@@ -19,6 +19,15 @@ def result(number: int) -> dict:
     return {"number": number, "ok": True}
 
 
+async def do_nothing(number: int) -> dict:
+    return result(number)
+
+
+async def nap(number: int) -> dict:
+    await asyncio.sleep(protocol.NAP)
+    return result(number)
+
+
 def register(app: Absurd) -> Absurd:
     @app.register_task(name="steps")
     def steps(params, context):
@@ -44,13 +53,17 @@ def register(app: Absurd) -> Absurd:
 
 
 def register_async(app: AsyncAbsurd) -> AsyncAbsurd:
-    async def do_nothing(number: int) -> dict:
-        return result(number)
-
     @app.register_task(name="steps")
+    @app.register_task(name="async_steps")
     async def steps(params, context):
         for number in range(params["size"]):
             await context.step(f"step-{number}", lambda number=number: do_nothing(number))
+        return {"done": params["size"]}
+
+    @app.register_task(name="async_naps")
+    async def async_naps(params, context):
+        for number in range(params["size"]):
+            await context.step(f"step-{number}", lambda number=number: nap(number))
         return {"done": params["size"]}
 
     @app.register_task(name="sleeper")
@@ -80,9 +93,9 @@ def start(workflow: str, size: int, count: int) -> None:
     # The failed attempt of `resume` is tried again at once.
     options = {"retry_strategy": {"kind": "none"}} if workflow == "resume" else {}
     with psycopg.connect(URL) as connection:
-        app = register(Absurd(connection))
+        app = Absurd(connection)
         for _ in range(count):
-            app.spawn(workflow, {"size": size}, **options)
+            app.spawn(workflow, {"size": size}, queue="default", **options)
 
 
 def start_singly(count: int) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 
@@ -19,6 +20,17 @@ def do_nothing(number: int) -> dict:
 
 
 @DBOS.step()
+async def do_nothing_async(number: int) -> dict:
+    return {"number": number, "ok": True}
+
+
+@DBOS.step()
+async def nap(number: int) -> dict:
+    await asyncio.sleep(protocol.NAP)
+    return {"number": number, "ok": True}
+
+
+@DBOS.step()
 def fail_once() -> dict:
     """By dying: a step that raises fails its workflow for good, and is not what a recovery is made for."""
     protocol.note("last step")
@@ -31,6 +43,20 @@ def fail_once() -> dict:
 def steps(size: int) -> dict:
     for number in range(size):
         do_nothing(number)
+    return {"done": size}
+
+
+@DBOS.workflow()
+async def async_steps(size: int) -> dict:
+    for number in range(size):
+        await do_nothing_async(number)
+    return {"done": size}
+
+
+@DBOS.workflow()
+async def async_naps(size: int) -> dict:
+    for number in range(size):
+        await nap(number)
     return {"done": size}
 
 

@@ -45,9 +45,25 @@ async function nothings(step, size) {
   }
 }
 
+async function naps(step, size) {
+  for (let number = 0; number < size; number++) {
+    await step.run({ name: `step-${number}` }, async () => {
+      await pause(0.05); // NAP of protocol.py
+      return { number, ok: true };
+    });
+  }
+}
+
+async function steps({ input, step }) {
+  await nothings(step, input.size);
+  return { done: input.size };
+}
+
 const workflows = {
-  steps: engine.defineWorkflow({ name: "steps" }, async ({ input, step }) => {
-    await nothings(step, input.size);
+  steps: engine.defineWorkflow({ name: "steps" }, steps),
+  async_steps: engine.defineWorkflow({ name: "async_steps" }, steps),
+  async_naps: engine.defineWorkflow({ name: "async_naps" }, async ({ input, step }) => {
+    await naps(step, input.size);
     return { done: input.size };
   }),
   sleeper: engine.defineWorkflow({ name: "sleeper" }, async ({ input, step }) => {

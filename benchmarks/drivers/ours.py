@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import django
@@ -43,6 +44,26 @@ def start_slowly(count: int, gap: float) -> dict[str, dict[str, float]]:
     return protocol.slowly(lambda: steps.start({"size": 1}).pk, count, gap)
 
 
+def send_slowly(count: int, gap: float) -> dict[str, dict[str, float]]:
+    """Events for runs that wait, with pauses; when each was committed."""
+    from django.db import transaction
+
+    from django_steps.models import WorkflowRun
+
+    committed: list[float] = []
+    runs = list(WorkflowRun.objects.filter(status="waiting")[:count])
+
+    def send() -> object:
+        run = runs.pop()
+        with transaction.atomic():
+            transaction.on_commit(lambda: committed.append(time.time()))
+            run.send_event("go", {"ok": True})
+        return run.pk
+
+    started = protocol.slowly(send, count, gap)["started"]
+    return {"started": dict(zip(started, committed, strict=True))}
+
+
 def retry_failed() -> dict[str, float]:
     from django_steps.models import WorkflowRun
 
@@ -71,6 +92,7 @@ if __name__ == "__main__":
         start_singly=start_singly,
         start_together=start_together,
         start_slowly=start_slowly,
+        send_slowly=send_slowly,
         retry_failed=retry_failed,
         claims=claims,
         crowd=crowd,

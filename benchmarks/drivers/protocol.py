@@ -7,7 +7,11 @@ Only the standard library, since every driver runs in an environment of its own.
     start_singly(count)             -> {"seconds"}: starts, one after the other
     start_together(count)           -> {"seconds"}: starts in batches of 100 in one transaction, or the nearest to it
     start_slowly(count, gap)        -> {"started": {id: time}}: starts with pauses
+    send_slowly(count, gap)         -> {"started": {id: time}}: ours, events for runs that wait, when they were committed
     work(...)                       be a worker until killed
+
+What `start` starts: `steps`, `async_steps` (the same from an async body), `async_naps` (each of its steps waits), `sleeper`
+and `resume`.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 BATCH = 100
+NAP = 0.05  # seconds that a step of `async_naps` waits
 
 
 def serve(**commands: Callable[..., Any]) -> None:

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,8 +47,12 @@ if os.environ.get("DATABASE", "sqlite") != "postgresql":
 # The tests of steps are executed a second time, with the run put down after every step and its body replayed.
 STEP_TESTS = {
     "test_at_most_once",
+    "test_async_children",
     "test_atomic_steps",
+    "test_children",
+    "test_children_retried",
     "test_context",
+    "test_details",
     "test_failures_replayed",
     "test_groups",
     "test_history",
@@ -205,6 +211,16 @@ def nothing_warned_of() -> None:
     """What one test was warned of is news in the next one."""
     notify.repeated.forget()
     execute.repeated.forget()
+
+
+@pytest.fixture(autouse=True)
+def no_worker_left() -> Iterator[None]:
+    """A worker of one test that goes on in this process would execute the runs of the next ones."""
+    yield
+    end = time.monotonic() + 10
+    while left := [each.name for each in threading.enumerate() if each.name == "django-steps-heartbeat"]:
+        assert time.monotonic() < end, left
+        time.sleep(0.01)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,9 +1,9 @@
 """Runs every check and the test suite on each database that can be reached: `python -m tests.run [pytest arguments]`.
 
-SQLite is always there; PostgreSQL and MariaDB/MySQL are looked for where `testproject/settings.py` expects them. One
-that isn't reached is named at the end, and is a failure if REQUIRE_DATABASES=1 is set. The exit code is 0 if all
-passed. The databases are tested side by side, since most of the time is waiting; JOBS=1 does one after the other and
-shows the output at once.
+SQLite is always there; PostgreSQL and MariaDB/MySQL are looked for where `testproject/settings.py` expects them, Redis where
+`tests/faults/brokers.py` does. One that isn't reached is named at the end, and is a failure if REQUIRE_DATABASES=1 is set.
+The exit code is 0 if all passed. The databases are tested side by side, since most of the time is waiting; JOBS=1 does one
+after the other and shows the output at once.
 """
 
 from __future__ import annotations
@@ -45,6 +45,12 @@ MySQLdb.connect(
 ).close()
 """,
 }
+# Without it the tests of Celery are left out.
+BROKER_PROBE = """
+import sys
+from tests.faults import brokers
+sys.exit(brokers.why_unreachable(brokers.BROKERS["redis"]))
+"""
 
 
 @dataclass
@@ -62,8 +68,11 @@ class Outcome:
 
 
 def main(pytest_arguments: list[str]) -> int:
-    unreached = {database: problem for database in PROBES if (problem := probe(database))}
+    unreached = {database: problem for database in PROBES if (problem := probe(PROBES[database]))}
     databases = ["sqlite", *(database for database in PROBES if database not in unreached)]
+
+    if problem := probe(BROKER_PROBE):
+        unreached["redis"] = problem
 
     with tempfile.TemporaryDirectory(prefix="django-steps-") as directory:
         outcomes = [run(Job(name, command, environment("sqlite", directory))) for name, command in CHECKS.items()]
@@ -80,9 +89,9 @@ def main(pytest_arguments: list[str]) -> int:
     return 0 if all(outcome.passed for outcome in outcomes) else 1
 
 
-def probe(database: str) -> str:
-    """Why the database can't be reached, in one line; empty if it can."""
-    done = subprocess.run([sys.executable, "-c", PROBES[database]], capture_output=True, text=True, check=False)
+def probe(script: str) -> str:
+    """Why a server can't be reached, in one line; empty if it can."""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return ""
     errors = [line for line in done.stderr.splitlines() if "Error: " in line]

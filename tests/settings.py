@@ -4,9 +4,9 @@ import json
 import os
 
 from testproject.settings import *  # noqa: F403
-from testproject.settings import INSTALLED_APPS
+from testproject.settings import DJANGO_STEPS, INSTALLED_APPS
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.app"]
 
 # For worker processes of tests that set something.
-DJANGO_STEPS = json.loads(os.environ.get("DJANGO_STEPS", "{}"))
+DJANGO_STEPS = {**DJANGO_STEPS, **json.loads(os.environ.get("DJANGO_STEPS", "{}"))}

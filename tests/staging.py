@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 from django.apps import apps
 from django.db import OperationalError, connection, connections, models
@@ -58,7 +59,7 @@ def step_write(claim: Claim, name: str, position: int = 0, **fields: Any) -> Ste
     return StepWrite(run_id=claim.run_id, token=claim.token, name=name, position=position, **fields)
 
 
-def recover(terms: Terms | None = None) -> list[Any]:
+def recover(terms: Terms | None = None) -> timers.Woken:
     """What a claimer does about leases that have run out: suspect, wait, take over. Moves the clock."""
     terms = terms or make_terms()
     with database.writing(connection):
@@ -150,22 +151,23 @@ class LostAnswers:
 
     def __enter__(self) -> LostAnswers:
         kind = type(connection._connections[connection._alias])
-        self._kind, self._commit = kind, kind._commit
-        lost = self
+        lost, original = self, kind._commit
 
         def commit(wrapper: BaseDatabaseWrapper) -> None:
-            lost._commit(wrapper)
+            original(wrapper)
             if wrapper in lost._written:  # a claim that finds nothing has nothing to lose
                 lost._written.discard(wrapper)
                 lost.count(wrapper, "COMMIT")
 
-        kind._commit = commit
+        # The class inherits it: set back by hand it would have one of its own from then on.
+        self._patch = mock.patch.object(kind, "_commit", commit)
+        self._patch.start()
         connection.execute_wrappers.append(self._execute)
         connection_created.connect(self._created)
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._kind._commit = self._commit
+        self._patch.stop()
         connection.execute_wrappers.remove(self._execute)
         connection_created.disconnect(self._created)
 

@@ -45,4 +45,8 @@ def check_state(run: WorkflowRun) -> State:
     row = WorkflowRun.objects.get(pk=run.pk)
     if row.claim_token is None or row.is_finished:
         assert (row.suspect_since_us, row.current_step) == (None, "")
+    if row.status != WorkflowRun.Status.RUNNING:
+        assert (row.paused_at is None) == (row.status != WorkflowRun.Status.PAUSED)
+    if row.paused_at is None:
+        assert (row.pause_reason, row.paused_by) == ("", "")
     return state

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from dataclasses import replace
 
 import pytest
 
-from benchmarks import report, summary, workloads
+from benchmarks import report, summary, targets, workloads
 from benchmarks.__main__ import chosen_peers, parse
 from benchmarks.install import prepare
 from benchmarks.lab import Finished, Lab
-from benchmarks.peers import PEERS
+from benchmarks.peers import PEERS, Setting
 from benchmarks.plan import measurements
 from benchmarks.scale import Scale
 from benchmarks.store import Store
@@ -44,6 +45,49 @@ def test_draining_counts_the_steps_that_were_executed_in_the_time_that_the_datab
     assert 0 < figures["seconds"] < took
     assert figures["steps_per_second"] == pytest.approx(15 / figures["seconds"])
     assert 0 < figures["cpu_ms_per_step"] < 1000 * took * 2 / 15
+
+
+def test_the_steps_of_async_runs_wait_side_by_side(lab, tmp_path):
+    workloads._idle_costs[OURS.key, OURS.default.name] = 0.0
+    figures = workloads.drain_naps(lab, OURS, OURS.crowded[0], TINY)
+    with sqlite3.connect(tmp_path / "ours-sqlite.sqlite3") as connection:
+        steps = connection.execute(
+            "SELECT 86400 * (julianday(finished_at) - julianday(started_at)) FROM django_steps_steprecord"
+        ).fetchall()
+        (last_start, first_end) = connection.execute(
+            "SELECT MAX(julianday(started_at)), MIN(julianday(finished_at)) FROM django_steps_workflowrun"
+        ).fetchone()
+    connection.close()
+    assert len(steps) == 15
+    assert all(seconds >= 0.048 for (seconds,) in steps)
+    assert last_start < first_end
+    assert figures["seconds"] >= 3 * 0.048
+    assert figures["steps_per_second"] == pytest.approx(15 / figures["seconds"])
+    assert figures["connections"] == 0  # of SQLite
+
+
+def test_an_event_is_timed_from_its_commit_to_the_return_of_the_wait(lab, tmp_path):
+    began = time.time()
+    figures = workloads.event_latency(lab, OURS, Setting("default"), replace(TINY, slow_starts=3, gap=0.1))
+    took = time.time() - began
+    with sqlite3.connect(tmp_path / "ours-sqlite.sqlite3") as connection:
+        waits = connection.execute(
+            "SELECT status, consumed_by FROM django_steps_workflowevent e JOIN"
+            " django_steps_workflowrun r ON r.id = e.run_id"
+        ).fetchall()
+    connection.close()
+    assert waits == [("succeeded", "go")] * 3
+    assert 0 < figures["p50_ms"] <= figures["p95_ms"] <= figures["max_ms"] < 1000 * took
+
+
+def test_async_runs_are_drained_by_those_that_have_async_bodies():
+    plan = list(measurements(["W1a", "W9"], PEERS, 1))
+    assert {measurement.peer.key for measurement in plan} == {"ours", "absurd", "ow", "dbos", "ours-sqlite"}
+    figures = {"round": 1, "raw": 1000, "steps_per_second": 2600, "connections": 9}
+    lines = [{"workload": "W9", "peer": "ours", "setting": plan[0].setting.name, **figures}]
+    found = summary.rows(lines)
+    judged = {target.figure: target.judge(found)[1] for target in targets.TARGETS if target.workload == "W9"}
+    assert judged == {"steps_per_second_x_raw": "yes", "connections": "**no**"}
 
 
 def test_ratios_are_to_the_raw_limit_of_the_same_measurement():

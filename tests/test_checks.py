@@ -14,8 +14,10 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.db.utils import ConnectionHandler
 from psycopg import IsolationLevel
 
-from django_steps import checks
+from django_steps import checks, workflow
 from django_steps.conf import conf
+from django_steps.definitions import registry
+from django_steps.worker.executors import event_loop
 
 SQLITE = {
     "ENGINE": "django.db.backends.sqlite3",
@@ -23,6 +25,12 @@ SQLITE = {
     "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 30, "init_command": "PRAGMA journal_mode=WAL;"},
 }
 POSTGRESQL = {"ENGINE": "django.db.backends.postgresql", "NAME": "shop"}
+
+
+@pytest.fixture(autouse=True)
+def no_workflows(monkeypatch):
+    """The test project has async workflows, for which a worker needs more connections."""
+    monkeypatch.setattr(registry, "_registry", {})
 
 
 def found(databases=()):
@@ -87,6 +95,18 @@ class TestSettings:
     def test_good_values_are_fine(self, settings):
         settings.DJANGO_STEPS = {"CONCURRENCY": 4, "LEASE": "1m", "RETENTION": "30d"}
         assert ids() == []
+
+    @pytest.mark.parametrize("executor", ["celery", "tasks"])
+    def test_executor_whose_app_is_not_installed(self, settings, executor):
+        settings.DJANGO_STEPS = {"EXECUTOR": executor}
+        (error,) = found()
+        assert error.id == "django_steps.E001"
+        assert f"needs 'django_steps.contrib.{executor}' in INSTALLED_APPS" in error.msg
+
+    def test_executor_that_nobody_knows(self, settings):
+        settings.DJANGO_STEPS = {"EXECUTOR": "huey"}
+        (error,) = found()
+        assert "must be one of 'threads', 'celery', 'tasks', got 'huey'" in error.msg
 
 
 class TestDatabaseSettings:
@@ -155,6 +175,19 @@ class TestDatabaseSettings:
     def test_pool_that_is_large_enough_or_none(self, use_database, settings, pool):
         settings.DJANGO_STEPS = {"CONCURRENCY": 8}
         use_database(POSTGRESQL, OPTIONS={"pool": pool})
+        assert ids() == []
+
+    def test_pool_has_room_for_async_workflows_where_there_are_some(self, use_database, settings):
+        settings.DJANGO_STEPS = {"CONCURRENCY": 8}
+        use_database(POSTGRESQL, OPTIONS={"pool": {"max_size": 13}})
+        assert ids() == []
+
+        @workflow
+        async def waits() -> None:
+            pass
+
+        assert ids() == ["django_steps.E003"]
+        use_database(POSTGRESQL, OPTIONS={"pool": {"max_size": 13 + event_loop.MOST_ORM_THREADS}})
         assert ids() == []
 
     def test_pool_is_judged_by_what_the_command_line_of_a_worker_says(self, use_database, settings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -44,6 +45,10 @@ def test_the_demo_keeps_its_promises(tmp_path):
     assert "DID NOT HOLD" not in done.stdout
     assert "only send_email was executed again" in done.stdout
     assert "ok: of 17 records none was executed again" in done.stdout
+    assert "ok: 200 runs wait for an answer at once, in process" in done.stdout
+    assert re.search(r"^  http://127\.0\.0\.1:\d+/workflows/events/[\w.-]+/$", done.stdout, re.MULTILINE)
+    assert "ok: that changed nothing: no event, and the run waits" in done.stdout
+    assert "ok: take_order went on where it was, and took the approval" in done.stdout
     assert "Everything held" in done.stdout
     assert set(WorkflowRun.objects.values_list("status", flat=True)) == {"succeeded"}
 

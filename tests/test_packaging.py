@@ -75,7 +75,7 @@ def test_the_metadata_says_what_is_needed(wheel):
     (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     metadata = Parser().parsestr(wheel.read(name).decode())
     required = {line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line}
-    assert required == {"Django>=5.2", "django-admin-rangefilter>=0.13"}
+    assert required == {"Django>=5.2", "cronsim>=2.6", "django-admin-rangefilter>=0.13"}
     assert metadata["License-Expression"] == "BSD-3-Clause"
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert metadata.get_payload().startswith("# django-steps")

@@ -18,6 +18,8 @@ PACKAGE = Path(django_steps.__file__).parent
 # Modules whose strings are read by operators and visitors; other exceptions speak to programmers, in English.
 SEEN = [
     *PACKAGE.glob("admin/**/*.py"),
+    *PACKAGE.glob("callbacks/**/*.py"),
+    *PACKAGE.glob("forms/**/*.py"),
     *PACKAGE.glob("management/**/*.py"),
     *PACKAGE.glob("presentation/**/*.py"),
     PACKAGE / "models" / "diagnosis.py",

@@ -75,9 +75,10 @@ def _sqlite(connection: Any, wire: Wire) -> Iterator[None]:
 def _mysql(connection: Any, wire: Wire) -> Iterator[None]:
     alone: list[bool] = []
 
-    def look(execute: Any, *arguments: Any) -> Any:
-        alone.append(connection.get_autocommit())
-        return execute(*arguments)
+    def look(execute: Any, statement: str, *arguments: Any) -> Any:
+        if not _CONTROL.match(statement):
+            alone.append(connection.get_autocommit())
+        return execute(statement, *arguments)
 
     before = _session(connection)
     with connection.execute_wrapper(look):

@@ -16,8 +16,9 @@ from django_steps import Workflow, failures, values
 from django_steps.core import clock
 from django_steps.core.ids import random_token
 from django_steps.definitions import registry
+from django_steps.ledger.moves import listed
 from django_steps.ledger.order import Level, context_of
-from django_steps.models import StepRecord, WorkflowRun
+from django_steps.models import StepRecord, WorkflowEvent, WorkflowRun
 
 START = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
 
@@ -40,7 +41,10 @@ def make_run(
     """A run in this state, as if a worker had brought it there."""
     is_finished = status in WorkflowRun.FINISHED
     phase = WorkflowRun.Phase.ENDED if is_finished else WorkflowRun.Phase.READY
-    if status in ("running", "sleeping", "canceling"):
+    if status == "paused":
+        phase = WorkflowRun.Phase.PARKED
+        columns = {"paused_at": START, **columns}
+    if status in ("running", "sleeping", "waiting", "canceling"):
         phase = WorkflowRun.Phase.TIMED
     defaults: dict[str, Any] = {
         "status": status,
@@ -63,7 +67,7 @@ def add_step(
     levels = [Level(branch, of, -1) for branch, of in inside]
     columns = {"context_text": context_of(levels, group), "branch": levels[-1].branch if levels else "", **columns}
     started = START + timedelta(seconds=position)
-    if columns.get("kind") == "sleep":
+    if columns.get("kind") == "sleep" and status != "canceled":
         columns = {"status": "waiting", "finished_at": None, **columns}
     defaults: dict[str, Any] = {
         "kind": "step",
@@ -93,6 +97,52 @@ def add_poll(
         due = clock.to_microseconds(START + timedelta(hours=1))
         defaults |= {"finished_at": None, "wakes_at_us": due}
     return add_step(run, name, status, **{**defaults, **columns})
+
+
+NEVER = 253402214400000000  # when a run that waits without an end is due
+
+
+def waiting_run(*events: str, until: timedelta | None = None, **columns: Any) -> WorkflowRun:
+    """A run that waits for these events, for children (`"#receipt"`), or both; `until` is counted from `START`."""
+    due = None if until is None else clock.to_microseconds(START + until)
+    defaults = {"waits_for": listed(events or ["#page"]), "waits_until_us": due, "available_at_us": due or NEVER}
+    return make_run("waiting", **{**defaults, **columns})
+
+
+def add_wait(run: WorkflowRun, name: str, status: str = "waiting", **columns: Any) -> StepRecord:
+    """A wait for an event. `events`: their names, if not that of the record; `until`: counted from `START`."""
+    events, until = columns.pop("events", [name]), columns.pop("until", None)
+    due = None if until is None else clock.to_microseconds(START + until)
+    said = {"events": events, "deadline_us": due, **columns.pop("context", {})}
+    columns = {"context_text": json.dumps(said), "wakes_at_us": due, **columns}
+    if status == "waiting":
+        columns = {"finished_at": None, **columns}
+    return add_step(run, name, status, kind="event", **columns)
+
+
+def add_event(run: WorkflowRun | None, name: str, payload: Any = None, **columns: Any) -> WorkflowEvent:
+    """An event that was sent to a run."""
+    defaults = {
+        "event_id": None,
+        "payload_text": values.encode(payload),
+        "sent_at": START + timedelta(seconds=30),
+        "told": True,
+    }
+    return WorkflowEvent.objects.create(run=run, name=name, **{**defaults, **columns})
+
+
+def make_child(parent: WorkflowRun, status: str = "succeeded", step: str = "receipt", **columns: Any) -> WorkflowRun:
+    """A child that a step of this run has invoked. `item`: which item of a map it is; None: it was replaced."""
+    is_open = status not in WorkflowRun.FINISHED
+    defaults = {
+        "workflow": "make_receipt",
+        "parent": parent,
+        "parent_step": step,
+        "parent_item": columns.pop("item", ""),
+        "open_parent_id": parent.pk if is_open else None,
+        "depth": parent.depth + 1,
+    }
+    return make_run(status, **{**defaults, **columns})
 
 
 def failed_run(step: str = "charge", error: BaseException | None = None, **columns: Any) -> WorkflowRun:

@@ -70,7 +70,7 @@ LIST += [
     "input_text__contains",
     "id",
 ]
-FIELDS = ["queue", "priority", "key", "delay", "press", "input"]
+FIELDS = ["queue", "priority", "key", "active_key", "delay", "press", "input"]
 
 
 class Color(enum.Enum):

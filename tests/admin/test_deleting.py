@@ -7,10 +7,11 @@ from django.contrib import admin
 from django.contrib.admin.models import DELETION, LogEntry
 from django.db import connection, models
 
-from django_steps.models import WorkflowRun
+from django_steps.admin.deleting import children_kept
+from django_steps.models import WorkflowEvent, WorkflowRun
 from tests.staging import model_that_points_at
 
-from .conftest import add_step, make_run, url
+from .conftest import add_event, add_step, make_child, make_run, url
 from .test_bulk import answer, ask, report
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -150,3 +151,62 @@ def test_steps_are_not_loaded_to_be_counted(root, django_assert_max_num_queries)
         add_step(run, f"step {number}")
     with model_that_points_at(RUN, "Voucher", models.CASCADE), django_assert_max_num_queries(15):
         assert "step records: 50" in root.get(url("delete", run.pk)).content.decode().lower()
+
+
+# -- Children, and events ----------------------------------------------------------------------------
+
+
+def test_a_child_is_not_deleted_before_its_parent(root):
+    parent = make_run(key="order-7")
+    child = make_child(parent)
+    page = root.post(url("delete", child.pk), {"post": "yes"})
+    assert page.status_code == 200
+    text = page.content.decode()
+    assert (
+        "protected related objects" in text
+        and f'<a href="{url("change", parent.pk)}">three_steps {parent.pk}</a>' in text
+        and "its parent, which has to be deleted first" in text
+    )
+    assert WorkflowRun.objects.count() == 2 and not deletions()
+    root.post(url("delete", parent.pk), {"post": "yes"})
+    assert root.get(url("change", child.pk)).status_code == 200
+    root.post(url("delete", child.pk), {"post": "yes"})
+    assert not WorkflowRun.objects.exists() and deletions() == 2
+
+
+def test_of_a_selection_children_stay_unless_their_parents_go_along(root):
+    parent, other = make_run(), make_run()
+    child, lonely = make_child(parent), make_child(other)
+    grandchild, its_grandchild = make_child(child), make_child(lonely)
+    page = ask(root, "delete", [grandchild, lonely, child, parent, its_grandchild])
+    assert "2 (its parent has to be deleted first) will be skipped." in page.content.decode()
+    said = report(answer(root, page))
+    assert said == "3 deleted, 2 skipped: its parent has to be deleted first"
+    assert set(WorkflowRun.objects.values_list("pk", flat=True)) == {other.pk, lonely.pk, its_grandchild.pk}
+    assert deletions() == 3
+
+
+def test_deleting_takes_no_query_more_where_no_run_is_a_child(root, django_assert_num_queries):
+    with django_assert_num_queries(0):
+        assert children_kept([make_run_in_memory() for _ in range(3)]) == []
+
+
+def make_run_in_memory():
+    return WorkflowRun(workflow="three_steps")
+
+
+@pytest.mark.parametrize("way", ["page", "action"])
+def test_events_go_with_their_run_also_those_that_were_sent_by_key(root, way):
+    run = make_run(key="order-7")
+    add_event(run, "paid", workflow=run.workflow, key="order-7")
+    add_event(None, "early", workflow=run.workflow, key="order-7")
+    other = add_event(None, "early", workflow=run.workflow, key="order-8")
+    unkeyed = make_run()
+    add_event(unkeyed, "paid")
+    if way == "page":
+        assert "workflow events: 1" in root.get(url("delete", run.pk)).content.decode().lower()
+        for one in (run, unkeyed):
+            root.post(url("delete", one.pk), {"post": "yes"})
+    else:
+        assert report(answer(root, ask(root, "delete", [run, unkeyed]))) == "2 deleted"
+    assert list(WorkflowEvent.objects.all()) == [other]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from django_steps.core import clock
+from django_steps.ledger import reports
 from django_steps.models import Worker, WorkflowRun
 
-from .conftest import make_run, url
+from .conftest import make_run, url, waiting_run
 
 LEASE = 30_000_000
 
@@ -46,6 +48,25 @@ def test_runs_are_counted_by_status(page):
     text = " ".join(page().split())
     assert '<span class="steps-status steps-status-failed">failed</span> <b>2</b>' in text
     assert '<span class="steps-status steps-status-pending">pending</span> <b>0</b>' in text
+
+
+def test_events_that_runs_wait_for_lead_to_these_runs(root):
+    for event in ("approval", "paid", "approval"):
+        waiting_run(event)
+    waiting_run()
+    awaited = root.get(url("overview")).context["awaited"]
+    assert [(name, count) for name, count, _url in awaited] == [("approval", 2), ("paid", 1)]
+    assert len(root.get(awaited[0][2]).context["cl"].result_list) == 2
+
+
+def test_waiting_runs_are_counted_behind_any_number_of_sleepers(db, django_assert_num_queries):
+    for number in range(5):
+        make_run("sleeping", available_at_us=number)
+    waiting_run("approval")
+    with django_assert_num_queries(2):
+        assert reports.count_by_status(connection, 3)["waiting"] == 1
+    with django_assert_num_queries(1):
+        assert reports.count_by_status(connection, 7)["waiting"] == 1
 
 
 def test_hours_show_what_ended_and_what_failed(root):
@@ -97,6 +118,15 @@ def test_live_worker_is_shown_with_what_it_runs(page):
     assert "answers" in text
     assert "bulk" in text
     assert "order</a> (charge)" in text
+
+
+def test_dispatchers_and_those_who_execute_for_them_are_told_apart(page):
+    make_worker(executor="celery", queues=["mail"])
+    assert 'mail <span class="steps-quiet">(dispatches to celery)</span>' in page()
+    Worker.objects.update(claims=False, queues=[])
+    text = page()
+    assert "executes what is dispatched to celery" in text
+    assert "dispatches to celery" not in text
 
 
 def test_worker_that_stopped_answering_is_named(page):

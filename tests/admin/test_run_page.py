@@ -11,7 +11,7 @@ from decimal import Decimal
 import pytest
 from django.utils.timezone import now
 
-from django_steps import PollTimedOut
+from django_steps import PollTimedOut, values
 from django_steps.core import clock
 from django_steps.models import StepRecord, Worker, WorkflowRun
 
@@ -88,8 +88,56 @@ def test_masked_keys_are_masked_in_input_output_and_results(text, known):
     assert "Messages and tracebacks of errors are shown" in page
 
 
+def test_what_the_run_says_of_itself_is_a_table(root, known):
+    said = {
+        "stage": "packed",
+        "eta": START,
+        "boxes": [1, 2],
+        "<b>": "",
+        "address": {"token": "s3cret"},
+        "token": "s3cret",
+    }
+    run = make_run("running", workflow=known("token"), details_text=values.encode(said))
+    response = root.get(url("change", run.pk))
+    assert response.context["details"] == [
+        ("stage", "packed"),
+        ("eta", START.isoformat()),
+        ("boxes", "[1, 2]"),
+        ("<b>", ""),
+        ("address", '{"token": "********"}'),
+        ("token", "********"),
+    ]
+    page = response.content.decode()
+    assert '<th scope="row">stage</th><td>packed</td>' in page
+    assert "s3cret" not in page and "<b>" not in page and "All details" not in page
+
+
+def test_run_that_says_nothing_has_no_table_of_details(text, known):
+    assert "steps-details" not in text(make_run(workflow=known()))
+
+
+def test_details_that_are_many_or_long_are_shown_below_as_a_whole(root, known):
+    many = make_run(
+        workflow=known("token"), details_text=values.encode({f"key {n}": n for n in range(500)} | {"token": 7})
+    )
+    long = make_run(workflow=known("token"), details_text=values.encode({"long": "x" * 5000, "token": "s3cret"}))
+    for run in (many, long):
+        response = root.get(url("change", run.pk))
+        assert len(response.context["details"]) <= 30
+        assert all(len(value) <= 300 for _, value in response.context["details"])
+        assert [value.title for value in response.context["values"]] == ["Input", "All details"]
+        assert "********" in response.context["values"][-1].text and "s3cret" not in response.content.decode()
+
+
+def test_details_that_cannot_be_read_are_shown_as_they_are_unless_something_is_masked(root, known):
+    for keys, shown in ((), "[damaged"), (("token",), "This value can&#x27;t be read."):
+        run = make_run(workflow=known(*keys), details_text="[damaged")
+        assert f'<th scope="row"></th><td>{shown}</td>' in root.get(url("change", run.pk)).content.decode()
+
+
 def test_all_values_of_an_unknown_workflow_are_hidden(text):
-    run = make_run(workflow="nobody_knows_it", input={"user": {"token": "s3cret"}, "n": 12345})
+    details = json.dumps({"place": "s3cret", "n": 12345})
+    run = make_run(workflow="nobody_knows_it", input={"user": {"token": "s3cret"}, "n": 12345}, details_text=details)
     add_step(run, "a", result=["s3cret", Account("s3cret", "")])
     page = text(run)
     assert "s3cret" not in page
@@ -448,3 +496,42 @@ def test_pages_have_no_inline_script_or_style(root):
         main = page.partition('id="content-main"')[2].partition('id="changelist-filter"')[0]
         assert main
         assert not re.search(r"<script|<style|\sstyle=|\son\w+=", main)
+
+
+def overdue_run(**columns: object) -> WorkflowRun:
+    """A run with a step that is overdue."""
+    worker = Worker.objects.create(
+        host="here", pid=1, concurrency=1, lease_us=30_000_000, started_at=now(), last_seen_us=0
+    )
+    said = {
+        "token": 7,
+        "step": "charge",
+        "attempt": 2,
+        "since_us": 1_767_225_600_000_000,
+        "stack": "line <7> of bank.py",
+    }
+    columns = {"overdue_text": json.dumps(said), "claim_token": 7, **columns}
+    return make_run("running", worker=worker, current_step="charge", **columns)
+
+
+def test_an_overdue_step_is_shown_with_its_stack(text):
+    page = text(overdue_run())
+    assert "Step “charge” is overdue since" in page and "line &lt;7&gt; of bank.py" in page
+
+
+def test_an_overdue_step_of_an_earlier_claim_is_not_shown(text):
+    assert "is overdue" not in text(overdue_run(claim_token=8))
+
+
+def test_a_damaged_note_of_an_overdue_step_is_not_shown(text):
+    assert "is overdue" not in text(overdue_run(overdue_text="broken"))
+
+
+def test_the_timeout_of_a_run_is_shown_with_its_end(text):
+    in_an_hour = clock.to_datetime(1_767_225_600_000_000)
+    page = text(
+        make_run("sleeping", timeout_us=7_200_000_000, expires_at_us=1_767_225_600_000_000, attempting_since_us=1)
+    )
+    assert "Timeout" in page and "2h, until" in page and in_an_hour.strftime("%Y") in page
+    page = text(make_run("pending", start_within_us=600_000_000, timeout_us=7_200_000_000, expires_at_us=10**15))
+    assert "Start within" in page and "10m, until" in page and "2h, until" not in page

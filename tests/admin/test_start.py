@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from datetime import timedelta
 from typing import Literal
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -80,6 +81,12 @@ def test_json_input_is_started_as_given(root, anything):
     assert LogEntry.objects.get().get_change_message() == "Started."
 
 
+def test_time_limits_are_those_of_the_form(root, anything):
+    post(root, address(anything), input="1", timeout="2h", start_within="10m")
+    run = WorkflowRun.objects.get()
+    assert (run.timeout, run.start_within) == (timedelta(hours=2), timedelta(minutes=10))
+
+
 def test_empty_input_is_none(root, anything):
     post(root, address(anything), input="")
     assert WorkflowRun.objects.get().input is None
@@ -90,6 +97,8 @@ def test_empty_input_is_none(root, anything):
     [
         ({"input": "{not json"}, "Enter a valid JSON"),
         ({"delay": "soon"}, "Not a duration"),
+        ({"timeout": "soon"}, "Not a duration"),
+        ({"start_within": "0s"}, "more than nothing"),
         ({"priority": "1000"}, "less than or equal to 100"),
         ({"queue": " "}, "This field is required"),
         ({"key": "a\u2028b"}, "can&#x27;t contain the character"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import re
@@ -9,9 +10,11 @@ import signal
 import time
 from pathlib import Path
 
-from django_steps import RetryPolicy, current_step, workflow
+from asgiref.sync import sync_to_async
 
-from .effects import leave
+from django_steps import AsyncStep, Limit, RetryPolicy, current_step, workflow
+
+from .effects import count, leave
 from .models import Person
 
 
@@ -191,3 +194,88 @@ def send_parcel(item, step):
     send.run()
     if item == "slow":
         step.sleep("rest", "4s")
+
+
+@workflow
+async def several_at_once(input, step: AsyncStep):
+    """Two atomic steps, and between them several at once, which wait for `input["seconds"]`: async ones and a plain one."""
+    await step.define("before", leave, atomic=True).run("before")
+    async with asyncio.TaskGroup() as tasks:
+        for name in ("a", "b"):
+            tasks.create_task(step.define(name, _leave_and_wait).run(name, input["seconds"]))
+        tasks.create_task(step.define("plain", _leave_and_block).run("plain", input["seconds"]))
+        tasks.create_task(step.sleep("nap", "10ms"))
+    await step.define("after", leave, atomic=True).run("after")
+
+
+async def _leave_and_wait(name, seconds):
+    await sync_to_async(leave)(name)
+    await asyncio.sleep(seconds)
+
+
+def _leave_and_block(name, seconds):
+    leave(name)
+    time.sleep(seconds)
+
+
+@workflow
+def says_where(input, step, run):
+    """Says where it is; the second step takes `input["seconds"]` the first time."""
+    run.update_details(at="first")
+    step.define("first", leave).run("first")
+    run.update_details(at="second", first="done")
+
+    @step.define("second")
+    def second():
+        leave("second")
+        if count("second", current_step().run_id) == 1:
+            time.sleep(input["seconds"])
+
+    second.run()
+    step.sleep("rest", "1h")
+
+
+@workflow
+def hangs_once(input, step):
+    """The first attempt of its second step hangs for good, in a call that nothing interrupts."""
+    step.define("before", leave).run("before")
+
+    @step.define("stuck", timeout=input["timeout"], retry=RetryPolicy(max_attempts=2, initial_interval="100ms"))
+    def stuck() -> None:
+        leave("stuck")
+        if current_step().attempt == 1:
+            time.sleep(3600)
+
+    stuck.run()
+
+
+def occupy(kind: str) -> None:
+    """Be there for a moment, and leave traces of it."""
+    leave(f"{kind} in")
+    time.sleep(0.03)
+    leave(f"{kind} out")
+
+
+@workflow(limit=Limit(at_once=2, hold="executing"))
+def pair(input, step):
+    step.define("first", occupy).run("pair")
+    step.sleep("nap", "50ms" if input is None else input)
+    step.define("second", occupy).run("pair")
+
+
+@workflow(limit=Limit(at_once=1, hold="unfinished", key=lambda input: input["customer"]))
+def customer(input, step):
+    step.define("first", occupy).run(f"customer {input['customer']}")
+    step.sleep("nap", input.get("nap", "1ms"))
+    step.define("second", occupy).run(f"customer {input['customer']}")
+
+
+@workflow(limit=Limit(rate="20/s"))
+def paced(step):
+    step.define("once", occupy).run("paced")
+
+
+@workflow(limit=Limit(at_once=1, hold="unfinished"))
+def itself(input, step):
+    step.define("first", leave).run("itself")
+    return input and 1 + step.invoke("again", itself).run(input - 1)

@@ -164,5 +164,5 @@ def test_a_database_that_cannot_be_reached_is_told_in_one_line(monkeypatch, comm
 def test_the_check_takes_few_queries(live_worker, django_assert_max_num_queries):
     live_worker()
     three_steps.start_many([{}] * 5)
-    with django_assert_max_num_queries(12):
+    with django_assert_max_num_queries(13):
         assert check()[0]

@@ -167,6 +167,31 @@ def _no_answer():
     raise ConnectionError("no answer")
 
 
+def test_one_run_shows_what_it_says_of_itself_but_for_what_is_masked(run_command, work):
+    @workflow(mask=["token"])
+    def telling(run):
+        run.update_details(stage="packed", boxes=[1, 2], token="s3cret", deep={"token": "s3cret"})
+
+    run = telling.start()
+    assert "Details" not in run_command("showworkflows", str(run.pk)).out
+    assert json.loads(run_command("showworkflows", str(run.pk), "--json").out)["details"] == {}
+    work()
+
+    lines = run_command("showworkflows", str(run.pk)).out.splitlines()
+    found = lines[lines.index("Details") + 1 :][:4]
+    assert [line.split(maxsplit=1) for line in found] == [
+        ["stage", "packed"],
+        ["boxes", "[1, 2]"],
+        ["token", "********"],
+        ["deep", '{"token": "********"}'],
+    ]
+    printed = run_command("showworkflows", str(run.pk), "--json").out
+    assert json.loads(printed)["details"] == {
+        "stage": "packed", "boxes": [1, 2], "token": "********", "deep": {"token": "********"}
+    }  # fmt: skip
+    assert "s3cret" not in printed
+
+
 def test_attempts_before_a_retry_of_the_run_are_told_apart(run_command, retried):
     printed = run_command("showworkflows", str(retried.pk)).out
 

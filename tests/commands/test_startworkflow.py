@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import dataclass
+from datetime import timedelta
 from io import StringIO
 
 import pytest
@@ -65,6 +66,28 @@ def test_key_delay_queue_and_priority_are_the_runs(run_command):
     run = WorkflowRun.objects.get()
     assert (run.key, run.queue, run.priority, run.phase) == ("k", "bulk", -7, WorkflowRun.Phase.TIMED)
     assert "It is due at " in printed
+
+
+def test_time_limits_are_the_runs(run_command):
+    run_command("startworkflow", "three_steps", "{}", "--timeout", "2h", "--start-within", "10m")
+    run = WorkflowRun.objects.get()
+    assert (run.timeout, run.start_within) == (timedelta(hours=2), timedelta(minutes=10))
+    shown = run_command("showworkflows", str(run.pk)).out
+    assert "timeout" in shown and "2h" in shown and "10m, until" in shown
+    (as_json,) = json.loads(run_command("showworkflows", "--json").out)
+    assert (as_json["timeout"], as_json["start_within"]) == (7200.0, 600.0) and as_json["expires_at"]
+
+
+def test_an_overdue_step_is_shown_with_its_stack(run_command, live_worker):
+    run_command("startworkflow", "three_steps", "{}")
+    said = {"token": 7, "step": "charge", "attempt": 1, "since_us": 1_767_225_600_000_000, "stack": "one\ntwo"}
+    runs = WorkflowRun.objects.all()
+    runs.update(status="running", phase=1, worker=live_worker(), claim_token=7, overdue_text=json.dumps(said))
+    run = WorkflowRun.objects.get()
+    shown = run_command("showworkflows", str(run.pk)).out
+    assert "Step “charge” is overdue since" in shown and "\n  two\n" in shown
+    as_json = json.loads(run_command("showworkflows", str(run.pk), "--json").out)
+    assert as_json["overdue"]["step"] == "charge" and as_json["overdue"]["stack"] == "one\ntwo"
 
 
 def test_a_used_key_starts_nothing_and_says_so(run_command):

@@ -99,7 +99,7 @@ class Golden:
     """A run, how it goes on from its rows, which steps execute then, and how it ends."""
 
     make: Callable[[], Any]
-    then: str  # nothing, work, recover (from the dead worker), retry, or refuse a retry
+    then: str  # nothing, work, recover (from the dead worker), retry, refuse a retry, or release it, which is held
     executes: list[str]
     status: str
     output: str = "None"
@@ -193,6 +193,14 @@ def run_that_was_delayed() -> Any:
 
 
 @golden("work", ["before", "after"], output="'awake'")
+def run_that_was_in_line() -> Any:
+    from django.test import override_settings
+
+    with override_settings(DJANGO_STEPS={"QUEUES": {"narrow": {"at_once": 1}}}):
+        return start("compat_sleeper", {}, queue="narrow")
+
+
+@golden("work", ["before", "after"], output="'awake'")
 def run_that_no_worker_knew() -> Any:
     from django.db import connection
 
@@ -203,10 +211,41 @@ def run_that_no_worker_knew() -> Any:
     return run
 
 
+@golden("release", ["before", "after"], output="'awake'")
+def run_that_is_held_until_another_one_of_its_schedule_has_ended() -> Any:
+    from django.db import connection
+
+    from django_steps.definitions import scheduling
+    from django_steps.ledger import schedules
+    from django_steps.models import WorkflowRun, WorkflowSchedule
+
+    schedule = WorkflowSchedule(name="nightly", workflow="compat_sleeper", every="1h", input={}, overlap="wait")
+    schedule.save()
+    for _ in range(2):
+        later("1h")
+        schedules.fire(connection, scheduling.targets())
+    schedule.pause("enough", by="eve")
+    return WorkflowRun.objects.latest("pk")
+
+
+@golden("release", ["alone"], output="'alone'")
+def run_that_is_in_line_for_a_limit() -> Any:
+    worked("compat_alone", {})
+    start("compat_alone", {})
+    return start("compat_alone", {})
+
+
 @golden("retry", ["after"], output="'awake'")
 def run_that_was_canceled_while_it_slept() -> Any:
     run = worked("compat_sleeper", {})
     run.cancel()
+    return run
+
+
+@golden("resume", ["after"], output="'awake'")
+def run_that_was_paused_while_it_slept() -> Any:
+    run = worked("compat_sleeper", {})
+    run.pause(reason="not now", by="carla")
     return run
 
 
@@ -257,6 +296,25 @@ def run_whose_worker_died_in_a_step_that_happens_at_most_once() -> Any:
     return run
 
 
+@golden("retry", ["reserve", "charge", "ship"], output="{'ok': True}")
+def run_that_timed_out_and_had_canceled_a_step() -> Any:
+    from django.db import connection
+
+    from django_steps import failures
+    from django_steps.ledger import records, transitions
+    from tests.staging import step_write
+
+    run = start("compat_order", {})
+    claimed = take(run)
+    records.record(connection, step_write(claimed, "reserve", status="canceled", output=None))
+    error = failures.record(TimeoutError())
+    end = transitions.Finish(
+        run_id=run.pk, token=claimed.token, status="failed", error=error, finished_at=claimed.now()
+    )
+    transitions.finish(connection, end)
+    return run
+
+
 @golden("work", ["shipped"], output="{'state': 'shipped'}")
 def run_that_polls() -> Any:
     return worked("compat_parcel", {})
@@ -303,6 +361,52 @@ def run_that_sleeps_after_a_map() -> Any:
         return worked("compat_parcels", {})
     finally:
         workflows.is_broken = True
+
+
+_ANSWERS = "[5, None, ['paid', 7, 'evt_1', 'shop']]"
+
+
+@golden("work", ["after"], output=_ANSWERS)
+def run_that_waits_for_an_event_that_has_come() -> Any:
+    from django.db import connection
+
+    from django_steps.ledger import events
+
+    run = worked("compat_waiting", {}, key="order-7")
+    run.send_event("approval", 5, id="evt_0", by="carla")
+    work()
+    later("2h")
+    work()
+    told = events.tell
+    events.tell = lambda *arguments: None  # the sender dies, and leaves the run waiting
+    try:
+        run.send_event("paid", 7, id="evt_1", by="shop")
+    finally:
+        events.tell = told
+    assert type(run).objects.using(connection.alias).get(pk=run.pk).status == "waiting"
+    return run
+
+
+_RECEIPTS = "[4, [2, 6]]"
+
+
+@golden("retry", ["child 2", "child 1", "child 3"], output=_RECEIPTS)
+def run_whose_child_failed() -> Any:
+    return worked("compat_parent", {})
+
+
+@golden("work", ["child 2", "child 1", "child 3"], output=_RECEIPTS)
+def run_that_waits_for_its_children() -> Any:
+    from django_steps.worker import Worker
+
+    run = start("compat_parent", {})
+    Worker(max_runs=1, poll_interval=0.05).run()
+    return run
+
+
+@golden("nothing", [], output="3")
+def run_that_continued_as_another() -> Any:
+    return worked("compat_counter", 1, key="counter")
 
 
 # -- Bringing runs there -------------------------------------------------------------------------

@@ -11,11 +11,14 @@ from django.core.management.color import no_style
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Field, Model
 
-from django_steps.models import StepRecord, Worker, WorkflowRun
+from django_steps.models import StepRecord, Worker, WorkflowEvent, WorkflowLimit, WorkflowRun, WorkflowSchedule
 
 Rows = dict[str, list[dict[str, Any]]]
 
-MODELS: dict[str, type[Model]] = {model._meta.db_table: model for model in (Worker, WorkflowRun, StepRecord)}
+MODELS: dict[str, type[Model]] = {
+    model._meta.db_table: model
+    for model in (Worker, WorkflowRun, StepRecord, WorkflowEvent, WorkflowSchedule, WorkflowLimit)
+}
 # Columns of earlier versions that have another name by now, by table, as the migrations rename them; None: it is gone.
 RENAMED: Mapping[str, Mapping[str, str | None]] = {}
 

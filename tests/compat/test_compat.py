@@ -148,6 +148,10 @@ def test_run_goes_on_from_its_rows(
             run.retry()
     elif entry["then"] == "retry":
         run.retry()
+    elif entry["then"] == "release":
+        WorkflowRun.objects.exclude(pk=run.pk).cancel()
+    elif entry["then"] == "resume":
+        run.resume()
     elif entry["then"] == "recover":
         pass_time("1m")
         staging.recover()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django_steps import PollTimedOut, RetryPolicy, StepInterrupted, Workflow, current_step
+from django_steps import Limit, PollTimedOut, RetryPolicy, StepInterrupted, Workflow, current_step
 from django_steps.definitions import registry
 
 from . import kinds
@@ -100,6 +100,12 @@ def compat_sleeper(input, step):
     return "awake"
 
 
+def compat_alone(input, step):
+    """One at once."""
+    step.define("alone", done).run("alone")
+    return "alone"
+
+
 def compat_wire(input, step):
     """Asks about what may have happened."""
     try:
@@ -170,6 +176,32 @@ def compat_import(input, step):
     return step.define("import", imported, retry=policy).run()
 
 
+def compat_waiting(input, step):
+    """Takes an event, waits for one in vain, and waits for one of two."""
+    found = [step.wait_for_event("approval"), step.wait_for_event("reminder", timeout="1h", default=None)]
+    event = step.wait_for_any_event("outcome", ["paid", "expired"])
+    step.define("after", done).run("after")
+    return [*found, [event.name, event.payload, event.id, event.by]]
+
+
+def compat_child(input, step):
+    step.define("double", shaky).run(f"child {input}", declined)
+    return input * 2
+
+
+def compat_parent(input, step):
+    """Starts a run, invokes one, and maps over runs."""
+    step.start("news", registry.get_workflow("compat_values")).run([])
+    child = registry.get_workflow("compat_child")
+    doubled = step.invoke("receipt", child).run(2)
+    return [doubled, step.map("each", child, [1, 3])]
+
+
+def compat_counter(input, step):
+    """Counts to three, a run for each number."""
+    return step.continue_as_new(input + 1) if input < 3 else input
+
+
 def register() -> None:
     """Make them known to this process."""
     for body in (
@@ -185,7 +217,12 @@ def register() -> None:
         compat_parcel,
         compat_lost_parcel,
         compat_import,
+        compat_waiting,
+        compat_child,
+        compat_parent,
+        compat_counter,
     ):
         registry.register(Workflow(body))
     registry.register(Workflow(compat_again, retry=RetryPolicy(max_attempts=2, initial_interval="1h", jitter=False)))
+    registry.register(Workflow(compat_alone, limit=Limit(at_once=1, hold="unfinished")))
     registry.register(Workflow(compat_sleeper, version="2", queue="bulk", priority=5))

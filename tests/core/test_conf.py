@@ -11,11 +11,13 @@ from django.test import override_settings
 from django_steps.conf import conf, problems
 
 
+@override_settings(DJANGO_STEPS={})
 def test_defaults():
     assert problems() == []
     assert (conf.concurrency, conf.max_recoveries, conf.max_value_bytes) == (8, 3, 1024 * 1024)
     assert (conf.poll_interval, conf.lease) == (timedelta(seconds=1), timedelta(seconds=30))
-    assert (conf.inline_wait, conf.retention) == (timedelta(seconds=1), None)
+    assert (conf.inline_wait, conf.retention, conf.base_url) == (timedelta(seconds=1), None, None)
+    assert conf.event_retention == timedelta(days=7)
 
 
 def test_settings_are_read_when_they_are_asked_for():
@@ -24,6 +26,8 @@ def test_settings_are_read_when_they_are_asked_for():
         assert (conf.inline_wait, conf.retention) == (timedelta(0), timedelta(days=30))
         assert problems() == []
     assert conf.concurrency == 8
+    with override_settings(DJANGO_STEPS={"EVENT_RETENTION": None}):
+        assert conf.event_retention is None
 
 
 @pytest.mark.parametrize(
@@ -45,6 +49,25 @@ def test_settings_are_read_when_they_are_asked_for():
         ("RETENTION", 30, "say the unit: 30 seconds are '30s', days '30d'"),
         ("RETENTION", 30.0, "say the unit"),
         ("RETENTION", "30", "Not a duration"),
+        ("BASE_URL", "", "must be an address"),
+        ("BASE_URL", 7, "must be an address"),
+        ("BASE_URL", b"https://example.com", "must be an address"),
+        ("BASE_URL", "example.com", "must be an address"),
+        ("BASE_URL", "//example.com", "must be an address"),
+        ("BASE_URL", "ftp://example.com", "must be an address"),
+        ("BASE_URL", "javascript:alert(1)", "must be an address"),
+        ("BASE_URL", "https://", "must be an address"),
+        ("BASE_URL", "https:///path", "must be an address"),
+        ("BASE_URL", "https://example.com:x", "must be an address"),
+        ("BASE_URL", "https://[::1", "must be an address"),
+        ("BASE_URL", "https://exa mple.com", "must be an address"),
+        ("BASE_URL", "https://example.com\n", "must be an address"),
+        ("BASE_URL", "https://example.com/?a=b", "without a query"),
+        ("BASE_URL", "https://example.com/?", "without a query"),
+        ("BASE_URL", "https://example.com/#a", "without a query"),
+        ("BASE_URL", "https://user:word@example.com", "without a user name"),
+        ("EVENT_RETENTION", 7, "say the unit: 7 seconds are '7s', days '7d'"),
+        ("EVENT_RETENTION", "0s", "at least 1 seconds"),
     ],
     ids=repr,
 )
@@ -57,11 +80,28 @@ def test_bad_value_is_named_by_the_checks_and_refused_when_read(name, value, hin
             getattr(conf, name.lower())
 
 
+@pytest.mark.parametrize(
+    "given, read",
+    [
+        ("https://example.com", "https://example.com"),
+        ("http://localhost:8000/", "http://localhost:8000"),
+        ("https://example.com/app/", "https://example.com/app"),
+        ("https://[::1]:8000", "https://[::1]:8000"),
+        ("HTTPS://Example.com", "HTTPS://Example.com"),
+        (None, None),
+    ],
+)
+def test_base_url_is_read_without_a_slash_at_its_end(given, read):
+    with override_settings(DJANGO_STEPS={"BASE_URL": given}):
+        assert problems() == []
+        assert conf.base_url == read
+
+
 def test_unknown_key_is_a_problem_that_lists_the_known_ones():
     with override_settings(DJANGO_STEPS={"CONCURENCY": 3}):
         (problem,) = problems()
     assert "'CONCURENCY'" in problem
-    assert "CONCURRENCY, INLINE_WAIT, LEASE" in problem
+    assert "CONCURRENCY, EVENT_RETENTION, EXECUTOR, INLINE_WAIT, LEASE" in problem
 
 
 @pytest.mark.parametrize("value", [None, [], "CONCURRENCY=3", 7])

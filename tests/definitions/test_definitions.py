@@ -80,10 +80,6 @@ def test_any_other_required_parameter_is_a_type_error_that_lists_the_four(body, 
     assert "input, step, logger, run" in str(raised.value)
 
 
-async def coroutine_body(step):
-    pass
-
-
 async def async_generator_body(step):
     yield
 
@@ -95,8 +91,7 @@ def generator_body(step):
 @pytest.mark.parametrize(
     "body, hint",
     [
-        (coroutine_body, "async def, which is not supported yet"),
-        (async_generator_body, "async def, which is not supported yet"),
+        (async_generator_body, "must return, not yield"),
         (generator_body, "must return, not yield"),
         (int, "takes a function"),
         ("process_order", "takes a function"),

@@ -15,7 +15,7 @@ from django_steps.definitions.options import (
     WORKFLOW_DEFAULTS,
     CallOptions,
     RunOptions,
-    StartOptions,
+    StartManyOptions,
     StartOptionsWithKey,
     StepOptions,
     WorkflowOptions,
@@ -25,11 +25,13 @@ from django_steps.models import WorkflowRun
 from django_steps.testing import FakeStep, run_workflow
 from tests.app.models import Person
 
-STEP = "The options are: retry, atomic, at_most_once."
-MANY = "The options are: priority, queue, delay, start_at."
-START = "The options are: priority, queue, delay, start_at, key."
-KIT = "The options are: priority, queue, delay, start_at, key, stubs, straight_through, max_steps."
-WORKFLOW = "The options are: name, version, queue, priority, retry, step_retry, mask."
+STEP = "The options are: retry, timeout, atomic, at_most_once."
+MANY = "The options are: priority, queue, delay, start_at, timeout, start_within, key."
+START = "The options are: priority, queue, delay, start_at, timeout, start_within, key, active_key, event."
+KIT = f"{START[:-1]}, stubs, events, straight_through, max_steps."
+WORKFLOW = (
+    "The options are: name, version, queue, priority, retry, step_retry, mask, timeout, start_within, schedule, limit."
+)
 
 
 @pytest.fixture
@@ -43,7 +45,10 @@ def idle():
 @pytest.mark.parametrize(
     "use, message",
     [
-        (lambda step: step.define("pay", print, timout="5s"), f"Step 'pay' has no option 'timout'. {STEP}"),
+        (
+            lambda step: step.define("pay", print, timout="5s"),
+            f"Step 'pay' has no option 'timout'. Did you mean 'timeout'? {STEP}",
+        ),
         (
             lambda step: step.define("pay", retries=3),
             f"Step 'pay' has no option 'retries'. Did you mean 'retry'? {STEP}",
@@ -65,11 +70,11 @@ def test_unknown_option_of_a_step_is_a_type_error_that_lists_the_legal_ones(use,
     "start, message",
     [
         (lambda idle: idle.start(kye="a"), f"start() has no option 'kye'. Did you mean 'key'? {START}"),
-        (lambda idle: idle.start_many([1], key="a"), f"start_many() has no option 'key'. {MANY}"),
+        (lambda idle: idle.start_many([1], event="a"), f"start_many() has no option 'event'. {MANY}"),
         (lambda idle: idle.start_many([], color="red"), f"start_many() has no option 'color'. {MANY}"),
         (lambda idle: run_workflow(idle, stub={}), f"run_workflow() has no option 'stub'. Did you mean 'stubs'? {KIT}"),
     ],
-    ids=["start", "start_many with a key", "start_many", "run_workflow"],
+    ids=["start", "start_many with an event", "start_many", "run_workflow"],
 )
 def test_unknown_option_of_a_start_is_a_type_error_that_lists_the_legal_ones(idle, start, message):
     with pytest.raises(TypeError) as raised:
@@ -95,8 +100,8 @@ def test_unknown_option_of_a_workflow_is_a_type_error_that_lists_the_legal_ones(
 
 
 def test_options_of_a_step_are_checked_where_it_is_defined():
-    options = FakeStep().define("pay", print, retry=3, atomic=True).options
-    assert options == CallOptions(retry=RetryPolicy(max_attempts=3), atomic=True)
+    options = FakeStep().define("pay", print, retry=3, timeout="30s", atomic=True).options
+    assert options == CallOptions(retry=RetryPolicy(max_attempts=3), timeout_us=30_000_000, atomic=True)
     with pytest.raises(dataclasses.FrozenInstanceError):
         options.atomic = False
     with pytest.raises(TypeError, match="atomic of step 'pay' takes True or False, got 1"):
@@ -110,13 +115,16 @@ def test_options_of_a_start_are_checked_once():
     options = run_options({"key": "a", "priority": 5, "queue": "bulk", "start_at": moment})
     assert options == RunOptions(key="a", priority=5, queue="bulk", due_at_us=int(moment.timestamp()) * 1_000_000)
     assert run_options({"delay": "1m"}) == RunOptions(delay_us=60_000_000)
+    limits = run_options({"timeout": "1m", "start_within": 1})
+    assert limits == RunOptions(timeout_us=60_000_000, start_within_us=1_000_000)
     assert run_options({"key": None, "delay": None, "priority": None}) == run_options({}) == RunOptions()
     with pytest.raises(dataclasses.FrozenInstanceError):
         options.queue = "other"
 
 
 def test_each_option_that_type_checkers_know_is_known_to_the_code():
-    assert set(StepOptions.__annotations__) == {field.name for field in dataclasses.fields(CallOptions)}
+    checked = {field.name.removesuffix("_us") for field in dataclasses.fields(CallOptions)}
+    assert set(StepOptions.__annotations__) == checked
     assert set(WorkflowOptions.__annotations__) == set(WORKFLOW_DEFAULTS)
 
 
@@ -136,8 +144,8 @@ def shown(function: Any) -> dict[str, Any]:
         (Step.get, StepOptions),
         (Workflow.start, StartOptionsWithKey),
         (Workflow.astart, StartOptionsWithKey),
-        (Workflow.start_many, StartOptions),
-        (Workflow.astart_many, StartOptions),
+        (Workflow.start_many, StartManyOptions),
+        (Workflow.astart_many, StartManyOptions),
         (run_workflow, StartOptionsWithKey),
         (workflow, WorkflowOptions),
     ],

@@ -11,10 +11,11 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import Any, TypedDict
+from uuid import UUID
 
 import pydantic
 import pytest
@@ -656,6 +657,28 @@ def test_start_many_starts_all(work, echo):
     assert [run.result(timeout=0)["n"] for run in runs[:3]] == [0, 1, 2]
 
 
+def test_start_many_with_keys_starts_what_no_run_has_the_key_of(work, echo):
+    first = echo.start(1, key="n1")
+    runs = echo.start_many([1, 2, 3, 2], key=lambda n: f"n{n}", queue="bulk")
+    assert [run.created for run in runs] == [False, True, True, False]
+    assert (runs[0].pk, runs[1].pk) == (first.pk, runs[3].pk)
+    assert [run.key for run in runs] == ["n1", "n2", "n3", "n2"]
+    assert WorkflowRun.objects.count() == 3
+    work()
+    assert [run.result(timeout=0) for run in runs] == [1, 2, 3, 2]
+    again = echo.start_many(range(1200), key=str)
+    assert len(again) == 1200 and all(run.created for run in again)
+    assert not any(run.created for run in echo.start_many(range(1200), key=str))
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("key", ["a", lambda n: n, lambda n: ""], ids=["text", "no text", "empty"])
+def test_start_many_refuses_what_makes_no_keys(echo, key):
+    with pytest.raises((TypeError, InvalidName)):
+        echo.start_many([1, 2], key=key)
+    assert not WorkflowRun.objects.exists()
+
+
 @pytest.mark.django_db
 @pytest.mark.parametrize("one", [{"a": 1}, {}, "text", b"bytes"], ids=repr)
 def test_start_many_refuses_one_input(echo, one):
@@ -913,3 +936,44 @@ def test_a_priority_may_be_an_enums_member(transactional_db):
     runs = [tiny.start({}, priority=Priority.HIGH), *tiny.start_many([{}], priority=Priority.HIGH)]
     assert [type(run.priority) for run in runs] == [int, int]
     assert list(WorkflowRun.objects.values_list("priority", flat=True)) == [7, 7]
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+@dataclass
+class Priced:
+    amount: Decimal
+    day: date | None = None
+    colour: Colour = Colour.RED
+    id: UUID | None = None
+    label: str | Decimal = ""
+
+
+@pytest.mark.parametrize(
+    "given, made",
+    [
+        ({"amount": "80.00"}, Priced(Decimal("80.00"))),
+        ({"amount": 80, "day": "2026-11-22"}, Priced(Decimal(80), date(2026, 11, 22))),
+        ({"amount": "1", "colour": "red", "id": str(UUID(int=7))}, Priced(Decimal(1), None, Colour.RED, UUID(int=7))),
+        ({"amount": "1", "label": "5"}, Priced(Decimal(1), label="5")),
+    ],
+    ids=str,
+)
+def test_field_that_json_has_no_form_for_is_made_of_its_text(given, made):
+    @workflow
+    def paying(input: Priced):
+        pass
+
+    assert paying.to_input(given) == made
+
+
+@pytest.mark.parametrize("given", [{"amount": "much"}, {"amount": True}, {"amount": 1.5}])
+def test_text_that_stands_for_no_value_of_the_field_is_refused(given):
+    @workflow
+    def paying(input: Priced):
+        pass
+
+    with pytest.raises(InvalidInput, match="expected Decimal"):
+        paying.to_input(given)

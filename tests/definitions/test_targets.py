@@ -9,7 +9,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.db.models import Model
 
-from django_steps import current_step, workflow
+from django_steps import RunFailed, current_step, workflow
+from django_steps.definitions.kinds import is_async
 from django_steps.definitions.targets import resolve
 from tests.app.models import Person
 
@@ -120,6 +121,54 @@ def test_instance_method_takes_the_instance_or_its_primary_key(work):
     person.refresh_from_db()
     assert person.greeted == 2
     assert [record.name for record in run.steps.all()] == ["Person.greet", "Person.objects.get", "greet_again"]
+
+
+def test_async_instance_method_takes_them_too(work):
+    first, second = Person.objects.create(name="Ann"), Person.objects.create(name="Bob")
+
+    @workflow
+    def deleting(step):
+        return [
+            step.get(Person, "adelete").run(first.pk)[0],
+            step.get(Person, Person.adelete, name="atomic", atomic=True).run(second)[0],
+        ]
+
+    run = deleting.start()
+    work()
+    assert run.result(timeout=0) == [1, 1]
+    assert not Person.objects.exists()
+
+
+def test_async_methods_of_managers_and_querysets_are_async_functions(work):
+    for target in [
+        (Person.objects.aget,),
+        (Person.objects, "aget"),
+        (Person, "aget"),
+        (Person.objects.all().aget,),
+        (Person, "adelete"),
+    ]:
+        assert is_async(resolve(*target)[0]), target
+    assert not is_async(resolve(Person.objects.get)[0])
+
+    @workflow
+    def counting(step):
+        return [step.get(Person.objects.acount).run(), step.get(Person, "acount", name="again").run()]
+
+    Person.objects.create(name="Ann")
+    run = counting.start()
+    work()
+    assert run.result(timeout=0) == [1, 1]
+
+
+def test_async_instance_method_without_its_instance_is_an_error(work):
+    @workflow
+    def deleting(step):
+        step.get(Person, "adelete").run()
+
+    run = deleting.start()
+    work()
+    with pytest.raises(RunFailed, match=r"calls the instance method Person\.adelete"):
+        run.result(timeout=0)
 
 
 def test_instance_that_does_not_exist_fails_the_step(work):

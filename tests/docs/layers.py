@@ -28,13 +28,16 @@ WORDS = {
     "presentation": "what people see of a run",
     "worker": "loop, heartbeat, executors",
     "testing": "the testing kit",
+    "forms": "forms made from types",
     "admin": "the pages",
+    "callbacks": "answers from outside",
     "management": "the commands",
     "contrib": "other frameworks",
     "monitoring": "health, metrics",
     "checks": "system checks",
     "pytest_plugin": "the pytest fixture",
     "templatetags": "for the pages",
+    "urls": "what projects include",
 }
 WIDTH, MARGIN, HEIGHT, GAP, FLOOR_GAP = 920, 8, 50, 10, 26
 BOX, TEXT, QUIET, LINE = "#24557f", "#ffffff", "#cfe3f5", "#7d8b99"

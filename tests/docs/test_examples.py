@@ -49,6 +49,8 @@ def test_commands_in_blocks_that_are_only_shown_can_be_parsed():
 
 
 def parse(name, arguments):
+    if name == "db_worker":  # of another package
+        return
     app = get_commands()[name]
     command = load_command_class(app, name) if isinstance(app, str) else app
     parser = command.create_parser("manage.py", name)

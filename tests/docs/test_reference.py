@@ -13,6 +13,7 @@ from django.dispatch import Signal
 
 import django_steps
 from django_steps import checks, conf, errors, signals
+from django_steps.definitions.requests import MISSING
 from django_steps.definitions.step import Call
 
 from .story import ROOT
@@ -103,6 +104,6 @@ def test_signatures_that_a_page_spells_out_are_those_of_the_code(page, name):
         for parameter in inspect.signature(found).parameters.values()
         if parameter.name != "self"
     ]
-    names = {}
+    names = {"MISSING": MISSING}
     exec(f"def shown({SPELLED_OUT[page, name]}): ...", names)
     assert inspect.signature(names["shown"]) == inspect.Signature(parameters)

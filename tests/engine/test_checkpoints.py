@@ -275,7 +275,7 @@ def die_in_the_step(run: WorkflowRun, pages: Pages, renewals: int = 1, **options
 
     pages.ends.insert(0, renew_and_die)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("django_steps.engine.drivers.execute._PASS_THROUGH", (Died,))
+        patch.setattr("django_steps.engine.drivers.execute.PASS_THROUGH", (Died,))
         patch.setattr(WorkerHost, "lets_through", (Died,))
         with pytest.raises(Died):
             task.run()

@@ -584,8 +584,7 @@ def test_what_is_no_branch_is_refused(work):
     assert "parameter named step" in str(wrong(lambda step: step.branch("b", double)))
     assert "async def" in str(wrong(lambda step: step.branch("b", later)))
     assert "async def" in str(wrong(lambda step: step.map("b", later, [1])))
-    assert "start a run" in str(wrong(lambda step: step.branch("b", inner)))
-    assert "start a run" in str(wrong(lambda step: step.map("b", inner, [1])))
+    assert "step.invoke('b', …)" in str(wrong(lambda step: step.branch("b", inner)))
     assert "bound" in str(wrong(lambda step: step.gather(step.define("x", double))))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -27,15 +27,15 @@ class Noting(Interceptor):
     def __init__(self, name: str, noted: list[Any]) -> None:
         self.name, self.noted = name, noted
 
-    def around_pass(self, claim: Claim, proceed: Callable[[], Ending]) -> Ending:
+    def around_pass(self, claim: Claim) -> Generator[None, Ending, Ending]:
         self.noted.append(f"{self.name}: pass")
-        ending = proceed()
+        ending = yield
         self.noted.append(f"{self.name}: {ending.how.value}")
         return ending
 
-    def around_attempt(self, attempt: Attempt, proceed: Callable[[], Executed]) -> Executed:
+    def around_attempt(self, attempt: Attempt) -> Generator[None, Executed, Executed]:
         self.noted.append(f"{self.name}: attempt {attempt.number} of {attempt.request.name}")
-        write, error = proceed()
+        write, error = yield
         self.noted.append(f"{self.name}: {write.status}")
         return write, error
 
@@ -134,8 +134,9 @@ def _after(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def test_error_of_an_interceptor_around_an_attempt_ends_the_run_as_failed(run):
     class Broken(Interceptor):
-        def around_attempt(self, attempt: Attempt, proceed: Callable[[], Executed]) -> Executed:
+        def around_attempt(self, attempt: Attempt) -> Generator[None, Executed, Executed]:
             raise LookupError("no tracer")
+            yield
 
     execution.run_claim(claim(run), Direct("default"), [], interceptors=[Broken()])
     assert status_of(run) == "failed"
@@ -144,8 +145,9 @@ def test_error_of_an_interceptor_around_an_attempt_ends_the_run_as_failed(run):
 
 def test_error_of_an_interceptor_around_a_pass_ends_the_run_as_failed(run, caplog):
     class Broken(Interceptor):
-        def around_pass(self, claim: Claim, proceed: Callable[[], Ending]) -> Ending:
+        def around_pass(self, claim: Claim) -> Generator[None, Ending, Ending]:
             raise LookupError("no tracer")
+            yield
 
     ending = execution.run_claim(claim(run), Direct("default"), [], interceptors=[Broken()])
     assert ending.how is Ended.FAILED

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import replace
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import pytest
 from django.db import connection
@@ -28,6 +29,7 @@ from hypothesis.stateful import (
 
 from django_steps import RetryPolicy, current_step, workflow
 from django_steps.core import clock
+from django_steps.core.states import ACTIVE, FINISHED
 from django_steps.engine.ending import Ended
 from django_steps.engine.history_cache import HistoryCache, load_histories
 from django_steps.engine.host import Limits
@@ -35,11 +37,12 @@ from django_steps.errors import InvalidState, StepInterrupted
 from django_steps.ledger import claims, database, timers
 from django_steps.ledger.claims import Claim
 from django_steps.ledger.terms import Terms
-from django_steps.models import StepRecord, WorkflowRun
+from django_steps.models import StepRecord, WorkflowEvent, WorkflowRun
 from django_steps.worker.group_commit import GroupCommit
 from django_steps.worker.host import WorkerHost
 from django_steps.worker.task import Task
 from tests.app.models import Effect
+from tests.engine.event_model import NAMES, Mail, Taken, tell_untold
 from tests.staging import make_terms
 from tests.states import check_state
 
@@ -62,17 +65,25 @@ class Killed(BaseException):
 
 # What a body does, one after the other; a step that fails does so in its first `times` attempts, or until it is repaired. A
 # poll finds nothing in so many checks. `once` is `at_most_once`: its history does tell of an interruption in the middle of an
-# attempt, which the body handles.
+# attempt, which the body handles. A wait is for an event of the first or the second name; one may time out.
 operations = st.one_of(
     st.tuples(st.sampled_from(["step", "atomic", "sleep", "caught", "uncaught", "raise"]), st.just(0)),
     st.tuples(st.sampled_from(["retried", "retried_atomic", "polled"]), st.integers(1, 3)),
     st.tuples(st.just("once"), st.integers(0, 3)),
+    st.tuples(st.sampled_from(["waited", "timed"]), st.integers(0, 1)),
 )
 programs = st.lists(operations, min_size=2, max_size=7)
 
 
 # The kind and status of what is recorded of an operation; a sequential body never writes that a sleep is over.
-_KINDS = {"sleep": ("sleep", "waiting"), "caught": ("step", "failed"), "polled": ("poll", "succeeded")}
+_KINDS = {
+    "sleep": ("sleep", "waiting"),
+    "caught": ("step", "failed"),
+    "polled": ("poll", "succeeded"),
+    "waited": ("event", "succeeded"),
+    "timed": ("event", "succeeded"),
+}
+_WAITS = ("waited", "timed")
 _NOT_FINAL = ("retrying", "waiting", "begun")
 
 
@@ -83,6 +94,13 @@ class Row(NamedTuple):
     kind: str
     status: str
     attempts: int
+
+
+def details_of(program: list[tuple[str, int]], recorded: Sequence[str], last: int) -> dict[str, int]:
+    """What a run has said of itself when these operations are recorded, or when it has ended at operation `last`."""
+    numbers = [number for number, (operation, _) in enumerate(program) if f"{operation} {number}" in recorded]
+    last = max([*numbers, last])
+    return {"at": last, **{str(number): number for number in range(last + 1)}} if last >= 0 else {}
 
 
 def history_of(
@@ -101,7 +119,8 @@ def history_of(
         if name in interrupted:
             rows.append(Row(name, "step", "failed", interrupted[name]))
         elif operation != "raise":
-            rows.append(Row(name, *_KINDS.get(operation, ("step", "succeeded")), times + 1))
+            attempts = 1 if operation in _WAITS else times + 1
+            rows.append(Row(name, *_KINDS.get(operation, ("step", "succeeded")), attempts))
     return rows, "succeeded"
 
 
@@ -187,11 +206,18 @@ def work(name: str, operation: str, times: int) -> str:
 
 def define_modelled() -> Any:
     @workflow(name="modelled")
-    def modelled(input, step):
+    def modelled(input, step, run):
+        taken = Taken(_Present.machine.mail)
         for number, (operation, times) in enumerate(input):
             name = f"{operation} {number}"
+            run.update_details(at=number, **{str(number): number})
             if operation == "sleep":
                 step.sleep(name, "1m")
+            elif operation in _WAITS:
+                options = {"timeout": "10m", "default": None} if operation == "timed" else {}
+                payload = step.wait_for_event(NAMES[times], name=name, **options)
+                if payload is not None:
+                    taken.got(NAMES[times], payload)
             elif operation == "raise":
                 if name not in _Present.machine.repaired:
                     raise Broken(name)
@@ -211,6 +237,7 @@ def define_modelled() -> Any:
                     assert error.args == (name,)
                     if operation != "caught":
                         raise
+        run.update_details(at=len(input), **{str(len(input)): len(input)})
         return len(input)
 
     return modelled
@@ -219,7 +246,7 @@ def define_modelled() -> Any:
 # -- The machine -----------------------------------------------------------------------------------
 
 
-goes_on = precondition(lambda self: self.status in ("pending", "sleeping"))
+goes_on = precondition(lambda self: self.status in ("pending", "sleeping", "waiting"))
 points = st.one_of(st.integers(0, 3), st.integers(0, 20))
 
 
@@ -234,8 +261,11 @@ class Modelled(RuleBasedStateMachine):
     def start(self, program: list[tuple[str, int]]) -> None:
         self.program, self.repaired = program, set[str]()
         self.begun, self.interrupted = set[tuple[str, int]](), dict[str, int]()
-        self.run: WorkflowRun = self.workflow.start(program)
+        self.run: WorkflowRun = self.workflow.start(program, key=str(uuid4()))
+        self.mail = Mail(self.workflow, self.run)
         self.histories = HistoryCache()
+        self.paused_one = False  # whether the last attempt to pause it did so, or found it paused
+        self.ended_at = -1  # the operation at which it has ended last
         self.counts["runs"] += 1
 
     @precondition(lambda self: self.status == "succeeded")
@@ -284,6 +314,23 @@ class Modelled(RuleBasedStateMachine):
         self._execute(peril)
         assert left in ([], [self._written()])  # the stale pass wrote nothing
 
+    @rule(name=st.sampled_from(NAMES), by_key=st.booleans(), again=st.booleans(), dies=st.booleans())
+    def send(self, name: str, by_key: bool, again: bool, dies: bool) -> None:
+        self.mail.send(name, by_key=by_key, again=again, dies=dies)
+        self.counts["events"] += not again
+
+    @goes_on
+    @rule(point=points, name=st.sampled_from(NAMES), by_key=st.booleans(), dies=st.booleans())
+    def send_in_the_middle(self, point: int, name: str, by_key: bool, dies: bool) -> None:
+        """Also between a look that finds nothing and the suspension, and right after it."""
+
+        def send() -> None:
+            if not connection.in_atomic_block:
+                self.mail.send(name, by_key=by_key, dies=dies)
+                self.counts["events in the middle"] += 1
+
+        self._execute(Peril(point, send))
+
     @goes_on
     @rule(by=st.sampled_from(["", "eve"]))
     def cancel_at_rest(self, by: str) -> None:
@@ -316,6 +363,83 @@ class Modelled(RuleBasedStateMachine):
                 self._execute()
                 assert self.counts["passes"] == passes
 
+    @goes_on
+    @rule(by=st.sampled_from(["", "eve"]))
+    def pause_at_rest(self, by: str) -> None:
+        self.run.pause(reason="at rest", by=by)
+        assert (self.run.status, self.run.pause_reason, self.run.paused_by) == ("paused", "at rest", by)
+        self.counts["pauses"] += 1
+
+    @goes_on
+    @rule(point=points)
+    def pause_in_the_middle(self, point: int) -> None:
+        """The pass goes on until it notices, and then lets go; nothing but an end comes before the pause."""
+        self.paused_one = False
+        self._execute(Peril(point, self._pause))
+        assert self.status in (("paused", "succeeded", "failed") if self.paused_one else ACTIVE + FINISHED)
+        self.counts["pauses in the middle"] += self.status == "paused"
+
+    @goes_on
+    @rule(point=points)
+    def pause_and_die(self, point: int) -> None:
+        """The process ends when somebody has just asked for a pause: whoever recovers the run pauses it."""
+
+        def pause_and_kill() -> None:
+            self._pause()
+            peril.kill()
+
+        peril = Peril(point, pause_and_kill)
+        self._execute(peril)
+        if peril.is_dead:
+            passes = self.counts["passes"]
+            self._let_leases_run_out()
+            if self.status == "paused":
+                self._execute()
+                assert self.counts["passes"] == passes
+
+    @goes_on
+    @rule(point=points)
+    def pause_and_resume_in_the_middle(self, point: int) -> None:
+        """Before the pass has noticed it, or after."""
+
+        def both() -> None:
+            self._pause()
+            if self.paused_one:
+                Context().run(WorkflowRun.objects.get(pk=self.run.pk).resume)
+
+        self._execute(Peril(point, both))
+        assert self.status != "paused"
+
+    @precondition(lambda self: self.status == "paused")
+    @rule()
+    def let_time_pass_while_paused(self) -> None:
+        clock.offset_us += 10 * MINUTE
+        with database.writing(connection):
+            timers.wake(connection, self.terms)
+        self._execute()
+        assert self.status == "paused"
+
+    @precondition(lambda self: self.status == "paused")
+    @rule()
+    def resume(self) -> None:
+        with pytest.raises(InvalidState):
+            self.run.retry()
+        self.run.resume()
+        assert (self.run.status, self.run.pause_reason, self.run.paused_at) == ("pending", "", None)
+
+    @precondition(lambda self: self.status == "paused")
+    @rule()
+    def cancel_what_is_paused(self) -> None:
+        self.run.cancel()
+        assert self.run.status == "canceled"
+
+    @precondition(lambda self: self.status in FINISHED)
+    @rule()
+    def refuse_to_pause_what_has_ended(self) -> None:
+        for control in (self.run.pause, self.run.resume):
+            with pytest.raises(InvalidState):
+                control()
+
     @precondition(lambda self: self.status == "canceled")
     @rule()
     def retry_what_was_canceled(self) -> None:
@@ -335,14 +459,21 @@ class Modelled(RuleBasedStateMachine):
             Row(record.name, record.kind, record.status, record.attempts)
             for record in StepRecord.objects.filter(run=self.run).order_by("position")
         ]
+        if self.status == "failed":
+            self.ended_at = self._broken()[0][0]
+        elif self.status == "succeeded":
+            self.ended_at = len(self.program)
+        names = [row.name for row in recorded]
+        assert self.run.details == details_of(self.program, names, self.ended_at)
         if recorded and recorded[-1].status in _NOT_FINAL and recorded[-1].kind != "sleep":
             *recorded, tried = recorded
             expected = rows[len(recorded)]
             assert tried.name == expected.name
-            assert tried.attempts < expected.attempts + (tried.status == "begun")
+            assert tried.attempts < expected.attempts + (tried.status == "begun" or tried.kind == "event")
         assert recorded == rows[: len(recorded)]
         if self.status in ("succeeded", "failed"):
             assert (recorded, self.status) == (rows, ending)
+        self.mail.check()
         effects = list(Effect.objects.filter(run=str(self.run.pk)).order_by("id").values_list("name", flat=True))
         assert effects == [row.name for row in recorded if row.name.split()[0].endswith("atomic")]
 
@@ -367,14 +498,19 @@ class Modelled(RuleBasedStateMachine):
                 self._repair()
             if self.status == "canceled":
                 self.run.retry()
+            if self.status == "paused":
+                self.run.resume()
+            if self.status == "waiting":
+                self.mail.send(self.run.waiting_for[0])
             self._execute()
             self.history_is_the_beginning_of_the_models()
         assert self.status == "succeeded"
 
     def _execute(self, peril: Peril | None = None) -> None:
         """Let the time come at which the run is due, and go over it once."""
+        tell_untold()
         self.run.refresh_from_db()
-        if self.run.status == "sleeping":
+        if self.run.status in ("sleeping", "waiting") and self.run.available_at_us < clock.NEVER_US:
             clock.offset_us += max(0, self.run.available_at_us - database.read_clock(connection)) + 1000
         for claim in claims.claim(connection, self._terms_for_run(), 1).runs:
             self._pass_over(claim, peril or Peril())
@@ -404,10 +540,19 @@ class Modelled(RuleBasedStateMachine):
                 somebody = WorkflowRun.objects.get(pk=self.run.pk)
                 Context().run(somebody.cancel)  # in another context than the body's
 
+    def _pause(self) -> None:
+        """Somebody pauses the run; not in the transaction of a step, which is on the same connection here."""
+        self.paused_one = False
+        if not connection.in_atomic_block:
+            with contextlib.suppress(InvalidState):  # it has just ended
+                Context().run(WorkflowRun.objects.get(pk=self.run.pk).pause)
+                self.paused_one = True
+
     def _written(self) -> Any:
         """The run and its records, as they are in the tables."""
         runs = WorkflowRun.objects.filter(pk=self.run.pk)
-        return list(runs.values()), list(StepRecord.objects.filter(run=self.run).order_by("position").values())
+        steps = StepRecord.objects.filter(run=self.run).order_by("position")
+        return list(runs.values()), list(steps.values()), list(WorkflowEvent.objects.order_by("id").values())
 
     def _let_leases_run_out(self) -> None:
         """Suspected first, then to be taken over."""
@@ -417,10 +562,15 @@ class Modelled(RuleBasedStateMachine):
                 timers.wake(connection, self.terms)
 
     def _repair(self) -> None:
-        broken = [f"{operation} {number}" for number, (operation, _) in enumerate(self.program)]
-        broken = [name for name in broken if name.split()[0] in ("uncaught", "raise") and name not in self.repaired]
-        self.repaired.add(broken[0])
+        self.repaired.add(self._broken()[0][1])
         self.run.retry()
+
+    def _broken(self) -> list[tuple[int, str]]:
+        """The number and the name of each operation that fails the run."""
+        named = [(number, f"{operation} {number}") for number, (operation, _) in enumerate(self.program)]
+        return [
+            (n, name) for n, name in named if name.split()[0] in ("uncaught", "raise") and name not in self.repaired
+        ]
 
     def _terms_for_run(self) -> Terms:
         return replace(self.terms, run_id=self.run.pk)
@@ -451,3 +601,4 @@ def check(machine: Any, examples: int) -> None:
 def test_interruptions_at_any_point_leave_no_trace_in_any_history(machine):
     check(machine, examples=10)
     assert machine.counts["interruptions"] > 10
+    assert machine.counts["pauses"] + machine.counts["pauses in the middle"] > 3

@@ -109,6 +109,38 @@ def test_signals_of_passes_and_attempts_say_how_each_began_and_ended(work, pass_
     ]
 
 
+def test_run_that_waits_for_others_is_told_as_waiting_until_its_deadline_or_for_good(work, passes):
+    @workflow
+    def waits(step):
+        step.wait_for_event("paid")
+        step.wait_for_event("sent", timeout="1h")
+
+    seen: list[Any] = []
+
+    def look(sender: Any, run: WorkflowRun, until: Any, **known: Any) -> None:
+        seen.append((run.status, run.waiting_for, run.wakes_at == until))
+
+    signals.run_suspended.connect(look)
+    try:
+        run = waits.start()
+        work()
+        run.send_event("paid")
+        work()
+    finally:
+        signals.run_suspended.disconnect(look)
+    run.refresh_from_db()
+    assert run.wakes_at is not None
+    assert passes == [
+        ("pass_started",),
+        ("run_suspended", None),
+        ("pass_ended", "suspended"),
+        ("pass_started",),
+        ("run_suspended", run.wakes_at),
+        ("pass_ended", "suspended"),
+    ]
+    assert seen == [("waiting", ["paid"], True), ("waiting", ["sent"], True)]
+
+
 def test_signals_of_passes_say_that_a_run_was_canceled(work, passes):
     @workflow
     def canceled(step):

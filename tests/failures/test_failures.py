@@ -586,7 +586,7 @@ def test_failure_of_another_run_keeps_its_type_text_and_error() -> None:
     rebuilt: Any = there_and_back(error)
     assert str(error) == f"Run {run.pk} of 'child' failed in step 'load': KeyError: 'a'"
     assert (type(rebuilt), str(rebuilt), rebuilt.error) == (errors.RunFailed, str(error), run.error)
-    assert not hasattr(rebuilt, "run")
+    assert (rebuilt.run_id, rebuilt.run) == (run.pk, None)
 
 
 def test_argument_that_the_text_does_not_show_is_none_when_it_cannot_be_encoded() -> None:

@@ -18,8 +18,9 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from . import evidence
+from . import brokers, evidence
 from .expectations import Started
+from .fleets import Fleet
 from .processes import Workers
 
 FIGURES = Path(settings.BASE_DIR) / "build" / "faults"
@@ -103,3 +104,14 @@ def version() -> str:
         return f"SQLite {connection.Database.sqlite_version}"
     major, minor, *_ = connection.get_database_version()
     return f"{connection.display_name} {major}.{minor}"
+
+
+@pytest.fixture
+def fleet(workers: Workers, request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    """Celery workers and dispatchers; on Redis, unless the test says otherwise."""
+    broker = getattr(request, "param", "redis")
+    with brokers.queue_on(broker) as environment:
+        started = Fleet(workers, broker, environment)
+        yield started
+        workers.end()
+        started.close()

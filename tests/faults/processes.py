@@ -26,9 +26,20 @@ class Workers:
     def start(self, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         """A worker with a lease of one second and four threads, unless the arguments say otherwise."""
         defaults = ["--lease", "1", "--poll-interval", "0.2", "--concurrency", "4", "-v", "0"]
+        return self._run("manage.py", "runworkflows", *defaults, *arguments, environment=environment)
+
+    def start_command(self, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Another command of the project."""
+        return self._run("manage.py", *arguments, environment=environment)
+
+    def start_module(self, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Another process on the test database: `start_module("tests.faults.sender", "1")`."""
+        return self._run("-m", *arguments, environment=environment)
+
+    def _run(self, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         with self.output.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "manage.py", "runworkflows", *defaults, *arguments],
+                [sys.executable, *arguments],
                 cwd=ROOT,
                 env={
                     **process_environment(),

@@ -4,6 +4,7 @@ told which execution was recorded.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import time
@@ -11,10 +12,11 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from django_steps import RetryPolicy, current_step, workflow
+from django_steps import AsyncStep, RetryPolicy, current_step, workflow
 from django_steps.definitions.step import Step
 from tests.app.models import Effect
 
+from . import dying, families  # noqa: F401
 from .evidence import note, real_time
 
 QUICKLY = RetryPolicy(max_attempts=3, initial_interval="50ms", backoff_coefficient=8, jitter=False)
@@ -124,6 +126,60 @@ def mapped(input, step):
     return "done"
 
 
+async def ado(input: dict[str, Any], step: AsyncStep, name: str, branch: str = "") -> None:
+    """An async step; what the body sees is noted."""
+    seen = await step.define(name, partial(aexecute, input)).run()
+    note(input["label"], "saw", branch + name, seen)
+
+
+async def aexecute(input: dict[str, Any], *item: int, seconds: float | None = None) -> str:
+    """What an async step does, or the item of a map."""
+    token, this = uuid4().hex, current_step()
+    note(input["label"], "execute", this.name, token, this.attempt)
+    await asyncio.sleep(random.uniform(0, 3) * input["pause"] if seconds is None else seconds)
+    return token
+
+
+@workflow(name="faults_async")
+async def asynchronous(input, step: AsyncStep):
+    """Async, plain and atomic steps side by side, branches that sleep, and a race whose loser is canceled."""
+    label = input["label"]
+
+    async def plain(name: str, *, is_atomic: bool) -> None:
+        function = partial(execute, input, is_atomic=is_atomic)
+        note(label, "saw", name, await step.define(name, function, atomic=is_atomic).run())
+
+    async def parcel(number: int, step: AsyncStep) -> None:
+        branch = f"parcel#{number}/"
+        await ado(input, step, "book", branch)
+        await step.sleep("short", "100ms")
+        note(label, "saw", f"{branch}short", str(real_time()))
+        await ado(input, step, "label", branch)
+
+    await asyncio.gather(ado(input, step, "one"), plain("two", is_atomic=False), plain("three", is_atomic=True))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(step.map("parcel", parcel, range(3)))
+        group.create_task(ado(input, step, "four"))
+
+    async def lose() -> None:
+        try:
+            await step.define("loser", partial(aexecute, input, seconds=60)).run()
+        except asyncio.CancelledError:
+            note(label, "saw", "loser", "canceled")
+            raise
+
+    racing = [asyncio.create_task(lose()), asyncio.create_task(ado(input, step, "winner"))]
+    _, left = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
+    for task in left:
+        task.cancel()
+    await asyncio.wait(racing)
+    for number, token in enumerate(await step.map("item", partial(aexecute, input), range(4))):
+        note(label, "saw", f"item#{number}", token)
+    await plain("last", is_atomic=True)
+    note(label, "end", "body")
+    return "done"
+
+
 @workflow(name="faults_failing")
 def failing(input, step):
     do(input, step, "before", atomic=True)
@@ -137,3 +193,40 @@ def writing(input, step):
         do(input, step, f"write_{number}", atomic=number % 2 == 0)
     note(input["label"], "end", "body")
     return "done"
+
+
+def see(input: dict[str, Any], name: str, payload: Any) -> Any:
+    """What a wait has given to the body is noted."""
+    note(input["label"], "saw", name, str(payload))
+    return payload
+
+
+@workflow(name="faults_waiting")
+def waiting(input, step):
+    """Two events of one name, one after the other."""
+    return [see(input, name, step.wait_for_event("go", name=name)) for name in ("one", "two")]
+
+
+@workflow(name="faults_waiting_branches")
+def waiting_branches(input, step):
+    """Two events, each in a branch."""
+
+    def wait(name, step):
+        return see(input, f"wait#{name}/{name}", step.wait_for_event(name))
+
+    return step.map("wait", wait, ["a", "b"])
+
+
+@workflow(name="faults_waiting_async")
+async def waiting_async(input, step: AsyncStep):
+    """Two events, side by side."""
+
+    async def wait(name: str) -> Any:
+        return see(input, name, await step.wait_for_event(name))
+
+    return await asyncio.gather(wait("a"), wait("b"))
+
+
+WAITING = (waiting, waiting_branches, waiting_async)
+
+dying.install()

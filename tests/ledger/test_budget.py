@@ -257,6 +257,39 @@ def test_checkpoints_cost_nothing_in_a_pass():
     assert wire == Wire(statements=2, transactions=2)
 
 
+def test_what_a_body_says_is_two_statements_more_of_the_next_record_and_none_of_the_end():
+    @workflow
+    def telling(step, run):
+        run.update_details(stage="first")
+        run.update_details(more=1)
+        step.define("one", lambda: 1).run()
+        step.define("two", lambda: 2).run()
+        run.update_details(stage="over")
+
+    ending, wire = start_and_execute(telling)
+    assert ending.how is Ended.SUCCEEDED
+    assert wire == Wire(statements=3 + 2, transactions=3)
+
+
+def test_what_a_body_says_again_when_it_is_replayed_costs_nothing(pass_time):
+    @workflow
+    def telling(step, run):
+        for i in range(20):
+            run.update_details(at=i)
+            step.define(f"step_{i}", lambda i=i: i).run()
+        step.sleep("pause", "1h")
+        step.define("last", lambda: None).run()
+
+    run = telling.start()
+    execute(*claim())
+    run.refresh_from_db()
+    assert run.details == {"at": 19}
+    pass_time("2h")
+    ending, wire = execute(*claim())
+    assert ending.how is Ended.SUCCEEDED
+    assert wire == Wire(statements=2, transactions=2)
+
+
 def test_run_and_logger_in_a_body_cost_nothing():
     @workflow
     def looking(run, logger, input, step):

@@ -48,7 +48,7 @@ def test_all_leases_are_renewed_by_two_statements_and_one_commit():
         found = leases.renew(connection, holdings(*claims), terms.lease_us)
     statements = [query["sql"] for query in queries if not query["sql"].startswith(("BEGIN", "COMMIT"))]
     assert len(statements) == 2
-    assert found.renewed == {run.pk for run in runs} and not found.lost | found.canceled
+    assert found.renewed == {run.pk for run in runs} and not found.lost | found.halted
     for run in runs:
         run.refresh_from_db()
         assert run.available_at_us > claims[0].claimed_at + 39 * SECOND
@@ -83,7 +83,7 @@ def test_a_renewal_tells_of_cancels_and_of_lost_runs():
         leases.renew(connection, holdings(*claims), terms.lease_us),
         leases.check(connection, holdings(*claims)),
     ):
-        assert look.canceled == {runs[0].pk}
+        assert look.halted == {runs[0].pk}
         assert look.lost == {runs[1].pk}
         assert look.renewed == {runs[0].pk, runs[2].pk}  # a canceled run is held until its pass lets go
 

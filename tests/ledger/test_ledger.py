@@ -9,6 +9,7 @@ from django_steps.errors import UnserializableValue, ValueTooLarge
 from django_steps.ledger import database, dialect, records, tables, timers, transitions
 from django_steps.ledger.records import Outcome
 from django_steps.ledger.transitions import Finish
+from django_steps.ledger.waits import Suspension
 from django_steps.models import StepRecord, WorkflowRun
 from tests.app import effects
 from tests.app.workflows import three_steps
@@ -77,7 +78,9 @@ def test_a_takeover_in_flight_fences_every_write(write):
         "record": lambda: records.record(connection, one),
         "replace": lambda: records.record(connection, one),
         "finish": lambda: transitions.finish(connection, finish_of(claimed)),
-        "put_down": lambda: transitions.suspend(connection, run.pk, claimed.token, claimed.now() + SECOND, sleep),
+        "put_down": lambda: transitions.suspend(
+            connection, run.pk, claimed.token, Suspension(claimed.now() + SECOND), sleep
+        ),
         "attempt_again": lambda: transitions.attempt_again(connection, run.pk, claimed.token, claimed.now(), "{}", []),
         "shared": lambda: batches.write_many(connection, [one]) or records.record(connection, one),
     }
@@ -163,7 +166,9 @@ def test_a_put_down_written_twice_is_recognized(is_tried):
         records.record(connection, step_write(claimed, "nap", status="retrying", output=None))
     write = step_write(claimed, "nap", replaces=is_tried)
     wakes_at_us = claimed.now() + 60 * SECOND
-    outcomes = [transitions.suspend(connection, run.pk, claimed.token, wakes_at_us, write) for _ in range(2)]
+    outcomes = [
+        transitions.suspend(connection, run.pk, claimed.token, Suspension(wakes_at_us), write) for _ in range(2)
+    ]
     assert outcomes == [Outcome.WRITTEN] * 2
     assert status_of(run) == "sleeping"
 
@@ -173,7 +178,7 @@ def test_a_record_of_a_put_down_run_is_not_taken_for_a_cancel():
     run = three_steps.start({})
     claimed = claim(run)
     write = step_write(claimed, "nap")
-    transitions.suspend(connection, run.pk, claimed.token, claimed.now(), write)
+    transitions.suspend(connection, run.pk, claimed.token, Suspension(claimed.now()), write)
     clock.offset_us += SECOND
     claim(run)
     assert records.explain(connection, write) is Outcome.LOST
@@ -199,11 +204,17 @@ def test_what_a_lost_connection_was_committing_is_waited_for():
 # Every write of a run, one after the other: the database carries it out, and its answer is lost.
 
 
-def _mixed():
+def _mixed(says):
     @workflow(name="mixed", retry=RetryPolicy(max_attempts=2, initial_interval="1ms"))
     def mixed(input, step, run):
+        def say(**details):
+            if says:
+                run.update_details(**details)
+
         effects.leave("body")
+        say(at="plain")
         step.define("plain", effects.leave).run("plain")
+        say(at="atomic", plain="done")
         step.define("atomic", effects.leave, atomic=True).run("atomic")
 
         def flaky():
@@ -211,6 +222,7 @@ def _mixed():
             if effects.count("flaky") == 1:
                 raise OSError("once")
 
+        say(at="flaky", atomic="done")
         step.define("flaky", flaky, retry=RetryPolicy(max_attempts=2, initial_interval="1ms")).run()
 
         def caught():
@@ -220,13 +232,17 @@ def _mixed():
         try:
             step.define("caught", caught).run()
         except LookupError:
+            say(caught="done")
             step.define("instead", effects.leave).run("instead")
         step.sleep("short", "1ms")
+        say(at="long")
         step.sleep("long", "1100ms")
         if effects.count("fail the run") == 0:
             step.define("fail the run", effects.leave).run("fail the run")
+            say(failed="once")
             raise RuntimeError("the whole run is tried again")
         step.define("last", effects.leave).run("last")
+        say(at="end", last="done")
         return "done"
 
     return mixed
@@ -235,10 +251,14 @@ def _mixed():
 EXECUTED_ONCE = ["plain", "atomic", "caught", "instead", "fail the run", "last"]
 
 
-def test_every_write_may_lose_its_answer(work, settings):
+SAID = {"at": "end", "plain": "done", "atomic": "done", "caught": "done", "failed": "once", "last": "done"}
+
+
+@pytest.mark.parametrize("says", [False, True], ids=["says nothing", "says something"])
+def test_every_write_may_lose_its_answer(work, settings, says):
     """One write after the other, each in a run of its own; the outcome is that of an undisturbed run."""
     settings.DJANGO_STEPS = {"INLINE_WAIT": "1050ms"}
-    mixed = _mixed()
+    mixed = _mixed(says)
 
     def outcome(nth):
         effects.Effect.objects.all().delete()
@@ -251,10 +271,12 @@ def test_every_write_may_lose_its_answer(work, settings):
                 run.refresh_from_db()
         steps = list(run.steps.values_list("name", "status", "attempts"))
         times = {name: effects.count(name) for name in [*EXECUTED_ONCE, "flaky"]}
-        return (run.status, run.error, run.output, steps, times), answers
+        return (run.status, run.error, run.output, run.details, steps, times), answers
 
+    work()  # the first worker writes the limits and schedules of all workflows that there are
     expected, undisturbed = outcome(None)
-    assert expected[0] == "succeeded" and expected[4] == {**dict.fromkeys(EXECUTED_ONCE, 1), "flaky": 2}
+    assert expected[0] == "succeeded" and expected[3] == (SAID if says else {})
+    assert expected[5] == {**dict.fromkeys(EXECUTED_ONCE, 1), "flaky": 2}
     lost = []
     for nth in range(undisturbed.seen):
         found, answers = outcome(nth)

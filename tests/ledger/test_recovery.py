@@ -12,6 +12,7 @@ from django_steps import RunFailed
 from django_steps.core import clock
 from django_steps.ledger import controls, database, leases, records, tables, timers, transitions, workers
 from django_steps.ledger.leases import Holding
+from django_steps.ledger.waits import Suspension
 from django_steps.models import WorkflowRun
 from tests.app import effects
 from tests.app.workflows import atomic_steps, kills_its_worker, slow_middle, three_steps
@@ -190,7 +191,7 @@ def die(run, terms, step=""):
     if step:
         assert leases.enter_step(connection, run.pk, claimed.token, step)
     clock.offset_us += 31 * SECOND
-    return claimed, recover(terms)
+    return claimed, recover(terms).ended
 
 
 def test_a_run_without_progress_fails_after_max_recoveries():
@@ -231,13 +232,14 @@ def test_a_crash_before_the_first_renewal_names_the_step_before():
     )
 
 
-def test_a_step_that_is_recorded_is_not_where_the_worker_died():
+@pytest.mark.parametrize("status", ["succeeded", "canceled"])
+def test_a_step_that_is_recorded_is_not_where_the_worker_died(status):
     """The last renewal came during a step, and the crash after it."""
     run = three_steps.start({})
     terms = make_terms(max_recoveries=0)
     claimed = claim(run, terms)
     assert leases.enter_step(connection, run.pk, claimed.token, "first")
-    records.record(connection, step_write(claimed, "first", 0))
+    records.record(connection, step_write(claimed, "first", 0, status=status))
     clock.offset_us += 31 * SECOND
     recover(terms)
     run.refresh_from_db()
@@ -336,7 +338,9 @@ def test_a_sleep_that_was_recorded_before_the_crash_is_still_slept():
     clock.offset_us += 31 * SECOND
     recover()
     again = claim(run)
-    assert transitions.suspend_again(connection, run.pk, again.token, wakes_at_us) is records.Outcome.WRITTEN
+    assert (
+        transitions.suspend_again(connection, run.pk, again.token, Suspension(wakes_at_us)) is records.Outcome.WRITTEN
+    )
     run.refresh_from_db()
     assert run.status == "sleeping" and run.available_at_us == wakes_at_us
 

@@ -12,6 +12,7 @@ from django_steps import RetryPolicy, signals, workflow
 from django_steps.errors import InvalidState, RunCanceled
 from django_steps.ledger import leases, records, transitions
 from django_steps.ledger.transitions import Finish
+from django_steps.ledger.waits import Suspension
 from django_steps.models import WorkflowRun
 from django_steps.worker import Worker
 from tests.app import effects
@@ -172,8 +173,14 @@ def test_a_canceled_run_is_put_down_no_more(transactional_db):
     run.cancel()
     wakes_at_us = claimed.now() + SECOND
     sleep = step_write(claimed, "nap", kind="sleep", wakes_at_us=wakes_at_us)
-    assert transitions.suspend(connection, run.pk, claimed.token, wakes_at_us, sleep) is records.Outcome.NOT_RUNNING
-    assert transitions.suspend_again(connection, run.pk, claimed.token, wakes_at_us) is records.Outcome.NOT_RUNNING
+    assert (
+        transitions.suspend(connection, run.pk, claimed.token, Suspension(wakes_at_us), sleep)
+        is records.Outcome.NOT_RUNNING
+    )
+    assert (
+        transitions.suspend_again(connection, run.pk, claimed.token, Suspension(wakes_at_us))
+        is records.Outcome.NOT_RUNNING
+    )
     again = transitions.attempt_again(connection, run.pk, claimed.token, wakes_at_us, "{}", [])
     assert again is records.Outcome.NOT_RUNNING
     assert status_of(run) == "canceling"

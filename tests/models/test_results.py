@@ -28,7 +28,7 @@ def looks_at_once(monkeypatch):
 def said(run, looks: int = 4) -> list[str]:
     """What is said while the run is looked at so many times."""
     reasons: list[str] = []
-    pauses = results.pauses(run, None, lambda unclaimed: reasons.append(unclaimed.reason))
+    pauses = results.pauses(run, None, lambda unclaimed: reasons.append(unclaimed.reason), [])
     for _ in range(looks):
         next(pauses)
     return reasons
@@ -111,7 +111,7 @@ def test_nothing_is_said_while_a_live_worker_would_take_the_run(live_worker):
 
 def test_worker_that_is_just_restarting_is_not_missed(live_worker):
     reasons: list[str] = []
-    pauses = results.pauses(three_steps.start({}), None, lambda unclaimed: reasons.append(unclaimed.reason))
+    pauses = results.pauses(three_steps.start({}), None, lambda unclaimed: reasons.append(unclaimed.reason), [])
     next(pauses)
     live_worker()
     for _ in range(3):
@@ -125,7 +125,7 @@ def test_worker_that_dies_while_the_run_is_waited_for_is_missed(live_worker, pas
     with connection.cursor() as cursor:
         cursor.execute(f"UPDATE {RUN} SET phase = 1, status = 'running', worker_id = %s", [worker.pk])
     reasons: list[str] = []
-    pauses = results.pauses(run, None, lambda unclaimed: reasons.append(unclaimed.reason))
+    pauses = results.pauses(run, None, lambda unclaimed: reasons.append(unclaimed.reason), [])
     for _ in range(3):
         next(pauses)
     assert reasons == []
@@ -148,7 +148,7 @@ def test_nobody_is_missed_before_five_seconds_have_passed(monkeypatch):
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(results, "time", SimpleNamespace(monotonic=lambda: clock.now))
     reasons: list[str] = []
-    pauses = results.pauses(three_steps.start({}), None, lambda unclaimed: reasons.append(unclaimed.reason))
+    pauses = results.pauses(three_steps.start({}), None, lambda unclaimed: reasons.append(unclaimed.reason), [])
     for clock.now in (0.0, 2.4, 2.6, 4.9):
         next(pauses)
     assert reasons == []

@@ -338,7 +338,7 @@ def test_a_long_history_that_a_worker_keeps_is_forgotten_with_its_steps(transact
     working = Background(worker.run)
     try:
         eventually(lambda: status_of(run) == "sleeping")
-        eventually(lambda: run.pk in worker._histories._kept)
+        eventually(lambda: run.pk in worker._place._histories._kept)
         run.cancel()
         run.retry(from_step="step 78")
         eventually(lambda: status_of(run) == "sleeping")

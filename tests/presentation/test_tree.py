@@ -7,6 +7,8 @@ import json
 import pytest
 
 from django_steps import workflow
+from django_steps.failures.attempt_log import append_attempt
+from django_steps.models import StepRecord
 from django_steps.presentation.tree import Counts, chain_to, never_began, tree
 from tests.commands.conftest import run_command
 
@@ -131,6 +133,39 @@ def test_gather_that_may_go_on_is_running_and_one_that_has_been_left_behind_is_n
     assert drawn(tree(run, records[:2]))[0][2] == "running"
     assert drawn(tree(run, records))[0][2] == "succeeded"
     assert drawn(tree(run, records))[0][0] == "a, b"
+
+
+def test_gather_with_canceled_members_is_over_unless_the_end_of_the_run_cut_something_short(work):
+    @workflow
+    def gathered(step):
+        step.gather(*[step.define(name, double).bind(1) for name in "abcd"])
+        step.sleep("nap", "1h")
+
+    run = gathered.start()
+    work()
+    run.steps.filter(name__in="ab").update(status="canceled")
+    (group, _nap) = tree_of(run).members
+    assert (group.status, str(Counts(group))) == ("canceled", "2 succeeded, 2 canceled of 4")
+    assert [node.status for node in group.in_order()] == ["canceled", "canceled", "succeeded", "succeeded"]
+    run.steps.filter(name="c").update(status="failed")
+    assert tree_of(run).members[0].status == "failed"
+    run.steps.filter(name="c").update(kind="poll", status="waiting", finished_at=None, wakes_at_us=1 << 60)
+    run.cancel()
+    (group, _nap) = tree_of(run).members
+    assert (group.status, str(Counts(group))) == ("unfinished", "1 succeeded, 3 canceled of 4")
+
+
+def test_attempts_of_a_canceled_step_are_counted_up_to_the_one_that_it_was_canceled_in_or_after():
+    log = append_attempt("", 1, 0, 1, None)
+    executing = StepRecord(status="canceled", attempts=2, attempt_log=log)
+    between = StepRecord(status="canceled", attempts=1, attempt_log=log, wakes_at_us=9)
+    retried = StepRecord(status="canceled", attempts=1, attempt_log=log)
+    records = [executing, between, retried]
+    assert [[entry["before_retry"] for entry in record.earlier_attempts] for record in records] == [
+        [False],
+        [False],
+        [True],
+    ]
 
 
 def test_record_with_a_damaged_context_is_in_its_branch(work):

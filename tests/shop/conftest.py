@@ -9,6 +9,7 @@ import pytest
 
 from testproject.shop.flaky_api import FlakyApi
 from testproject.shop.models import Customer, Order, Product, Supplier
+from testproject.shop.payment_provider import PaymentProvider
 
 
 @pytest.fixture(autouse=True)
@@ -50,3 +51,16 @@ def stickers() -> list[str]:
 def suppliers() -> None:
     for name in ["Highland Tea", "Nordic Ceramics", "Müller & Söhne"]:
         Supplier.objects.create(name=name)
+
+
+@pytest.fixture
+def shop(settings, live_server) -> str:
+    """The address of the shop itself, so that others can call it."""
+    settings.SHOP_URL = live_server.url
+    settings.DJANGO_STEPS = {**settings.DJANGO_STEPS, "BASE_URL": live_server.url}
+    return live_server.url
+
+
+@pytest.fixture
+def provider(api, shop) -> PaymentProvider:
+    return PaymentProvider(api)

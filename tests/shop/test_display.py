@@ -22,10 +22,13 @@ def test_each_change_is_one_plain_line(capsys):
     display = PlainDisplay()
     display.update([view("running", step("charge", "succeeded"))])
     display.update([view("running", step("charge", "succeeded"), step("pause", "sleeping", kind="sleep"))])
+    display.update([view("waiting", step("paid", "waiting", kind="event"))])
     display.update([view("failed", step("charge", "succeeded"), step("ship", "failed"))])
 
     assert capsys.readouterr().out.split("\n") == [
         "  process_order: charge succeeded",
+        "  process_order: paid waiting",
+        "  process_order waiting",
         "  process_order: ship failed",
         "  process_order failed",
         "",
@@ -58,6 +61,15 @@ def test_a_terminal_shows_a_mark_for_each_step_and_a_table_at_the_end():
     assert "✔ it held" in shown
     assert "✘ DID NOT HOLD: it broke" in shown
     assert shown.index("DID NOT HOLD") < shown.index("started at")
+
+
+def test_a_terminal_shows_an_address_in_one_piece():
+    url = f"http://127.0.0.1:8000/{'long' * 50}/"
+    output = io.StringIO()
+    display = LiveDisplay(Console(file=output, force_terminal=True, width=60, color_system=None))
+    display.address(url)
+    display.close()
+    assert f"  {url}" in output.getvalue()
 
 
 def test_a_pipe_gets_plain_lines():

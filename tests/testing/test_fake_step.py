@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from django.test import SimpleTestCase
 
-from django_steps import DuplicateStepName, InvalidName, NestedStep, StepNotRun, current_step, workflow
-from django_steps.testing import FakeStep, UnusedStub
+from django_steps import (
+    DuplicateStepName,
+    Event,
+    EventTimedOut,
+    InvalidEvent,
+    InvalidName,
+    NestedStep,
+    StepNotRun,
+    current_step,
+    workflow,
+)
+from django_steps.testing import FakeStep, UnansweredWait, UnusedStub
+
+
+@dataclass
+class Decision:
+    ok: bool
 
 
 @workflow
@@ -52,6 +68,65 @@ class FakeStepTests(SimpleTestCase):
         self.assertEqual(step.get(Person, Person.shout).run("hey"), "HEY")
         with self.assertRaises(AttributeError):
             step.get(Person, "misspelled")
+
+    def test_waits_are_answered_by_the_names_of_their_events(self):
+        step = FakeStep(
+            events={"approval": [{"ok": True}, {"ok": False}], "paid": Event("paid", 5, id="evt_1", by="bank")}
+        )
+        first, second = step.wait_for_event("approval", type=Decision), step.wait_for_event("approval", timeout="7d")
+        self.assertEqual((first, second), (Decision(True), {"ok": False}))
+        event = step.wait_for_any_event("outcome", ["expired", "paid"], until=datetime(2030, 1, 1, tzinfo=UTC))
+        self.assertEqual((event.name, event.payload, event.id, event.by), ("paid", 5, "evt_1", "bank"))
+        self.assertIsInstance(event.sent_at, datetime)
+        self.assertEqual(step.names, ["approval", "approval#2", "outcome"])
+        self.assertEqual(step.waits[1], ("approval#2", ("approval",), timedelta(days=7), None))
+        self.assertEqual(step.waits[2], ("outcome", ("expired", "paid"), None, datetime(2030, 1, 1, tzinfo=UTC)))
+        step.assert_all_run()
+
+    def test_event_that_comes_twice_answers_one_wait(self):
+        step = FakeStep(events={"paid": [Event("paid", 5, id="evt_1"), Event("paid", 5, id="evt_1"), 6]})
+        self.assertEqual([step.wait_for_event("paid"), step.wait_for_event("paid")], [5, 6])
+
+    def test_wait_without_an_answer_times_out_if_it_can(self):
+        step = FakeStep()
+        self.assertIsNone(step.wait_for_event("approval", timeout="7d", default=None))
+        self.assertEqual(step.wait_for_any_event("outcome", ["paid"], default="nothing"), "nothing")
+        for limit in ({"timeout": "7d"}, {"timeout": 0}, {"until": datetime(2030, 1, 1, tzinfo=UTC)}):
+            with self.assertRaises(EventTimedOut) as raised:
+                step.wait_for_event("approval", **limit)
+        self.assertEqual((raised.exception.step, raised.exception.events), ("approval#4", ("approval",)))
+        message = (
+            "Wait 'approval#5' is for event 'approval', and has no answer. Answer it by events={'approval': payload}."
+        )
+        with self.assertRaisesMessage(UnansweredWait, message):
+            step.wait_for_event("approval")
+        step = FakeStep(events={"aproval": 1})
+        with self.assertRaisesMessage(
+            UnansweredWait, "has no answer. Did you mean it by 'aproval' in events=? Answer it by"
+        ):
+            step.wait_for_event("approval")
+
+    def test_payload_that_does_not_fit_its_type_is_refused(self):
+        with self.assertRaisesMessage(InvalidEvent, "ok: expected bool, got 'perhaps'"):
+            FakeStep(events={"approval": {"ok": "perhaps"}}).wait_for_event("approval", type=Decision)
+
+    def test_event_that_no_wait_took_is_told_when_asked(self):
+        step = FakeStep(events={"approval": [1, 2]})
+        step.wait_for_event("approval")
+        with self.assertRaisesMessage(UnusedStub, "gives 'approval' twice, and no run waited for it more than once"):
+            step.assert_all_run()
+        step = FakeStep(stubs={"approval": 1})
+        step.wait_for_event("approval", default=None)
+        with self.assertRaisesMessage(UnusedStub, "It is a wait for an event"):
+            step.assert_all_run()
+
+    def test_waits_in_branches_have_their_paths(self):
+        def sign(signer, step):
+            return step.wait_for_event(f"signature-{signer}")
+
+        step = FakeStep(events={"signature-b": 2, "signature-a": 1})
+        self.assertEqual(step.map("sign", sign, ["a", "b"]), [1, 2])
+        self.assertEqual([wait.name for wait in step.waits], ["sign#a/signature-a", "sign#b/signature-b"])
 
     def test_names_and_durations_are_checked_as_ever(self):
         step = FakeStep()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import asyncio
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -12,9 +13,18 @@ from uuid import UUID
 
 from django_steps import (
     UNFINISHED,
+    AsyncStep,
+    AsyncWorkflow,
+    ChildTimedOut,
+    Event,
+    EventTimedOut,
     GroupFailed,
+    InvalidEvent,
     PollTimedOut,
     RetryPolicy,
+    RunCanceled,
+    RunFailed,
+    Schedule,
     Step,
     TimedOut,
     Workflow,
@@ -24,8 +34,8 @@ from django_steps import (
 )
 from django_steps.core.unfinished import Unfinished
 from django_steps.definitions import StartOptions, StartOptionsWithKey, StepOptions
-from django_steps.models import WorkflowRun
-from django_steps.testing import FakeStep, drain, run_workflow
+from django_steps.models import WorkflowRun, WorkflowSchedule
+from django_steps.testing import AsyncFakeStep, FakeStep, drain, run_workflow
 from tests.app.models import Person
 
 
@@ -82,6 +92,12 @@ def process_order(input: Order, step: Step) -> Receipt:
     assert_type(send.run(input.email), int)
     assert_type(look.run(), list[UUID])
     assert_type(step.poll("shipped", find, every="10m", timeout="3d").run(7), str | None)
+    assert_type(step.poll("each in time", find, every="10m", check_timeout="30s").run(7), str | None)
+    assert_type(step.define("in time", charge, timeout="30s").run(7), Receipt)
+    assert_type(step.define("parcel in time", ship, timeout=timedelta(seconds=30)).run(7), str)
+    assert_type(step.map("import", ship, [1, 2], retry=3, timeout=30), list[str])
+    assert_type(current_step().deadline, datetime | None)
+    assert_type(current_step().remaining(), float | None)
     assert_type(step.poll("async", ship, every=60, backoff=2.0, max_interval=timedelta(hours=1)).run(7), str)
     assert_type(step.poll("awaitable", ship_later, every=60, max_checks=3, retry=2).run(order_id=7), str)
     step.poll("until", charge, every="1m", until=lambda receipt: receipt.number > 7, retry=RetryPolicy()).run(7)
@@ -125,7 +141,16 @@ def typed_functions(input: list[int], step: Step) -> int:
     return first.number
 
 
-@workflow(name="typed_nightly", version="2", queue="reports", priority=10, retry=3, step_retry=2, mask=("token",))
+@workflow(
+    name="typed_nightly",
+    version="2",
+    queue="reports",
+    priority=10,
+    retry=3,
+    step_retry=2,
+    mask=("token",),
+    timeout="2h",
+)
 def nightly(logger: LoggerAdapter[Any], step: Step, input: dict[str, Any]) -> None:
     logger.info("begins")
 
@@ -160,7 +185,7 @@ def typed_step(step: Step) -> list[Order]:
 def typed_step_run(step: Step, run: WorkflowRun[Any]) -> None: ...
 
 
-@workflow(priority=-5)
+@workflow(priority=-5, start_within="10m", timeout=None)
 def typed_input_run(run: WorkflowRun[Any], input: tuple[int, str]) -> float:
     return 0.5
 
@@ -202,7 +227,7 @@ def start_with_options() -> None:
     process_order.start(Order(7), queue="bulk", start_at=datetime(2027, 1, 1), priority=None)
     process_order.start(Order(7), key=None, delay=timedelta(minutes=5))
     later: StartOptions = {"delay": "1h", "queue": "bulk"}
-    once: StartOptionsWithKey = {"key": "order-7", **later}
+    once: StartOptionsWithKey = {"key": "order-7", "active_key": None, "event": None, **later}
     assert_type(process_order.start(Order(7), **once), WorkflowRun[Receipt])
     assert_type(process_order.start_many((Order(number) for number in range(3)), **later), list[WorkflowRun[Receipt]])
     process_order.start_many([{"order_id": 1}, Order(2)])
@@ -342,3 +367,346 @@ def several(input: Order, step: Step) -> None:
         step.map("failing", import_file, ["a"])
     except GroupFailed as group:
         print(group.failures["a"], group.results)
+
+
+# -- Events ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Decision:
+    ok: bool
+    why: str = ""
+
+
+@workflow
+def typed_events(input: Order, run: WorkflowRun[Any], step: Step) -> Decision | None:
+    assert_type(step.wait_for_event("approval", type=Decision, timeout="7d"), Decision)
+    assert_type(step.wait_for_event("simple", type=bool, until=datetime(2027, 1, 1), name="another name"), bool)
+    anything = step.wait_for_event("untyped", timeout="7d")
+    print(anything["ok"], step.wait_for_event("for good"))
+    print(step.wait_for_event("with a default", default=None)["ok"])
+    event = step.wait_for_any_event("outcome", ["paid", "expired"], timeout="1h")
+    assert_type(event, Event[Any])
+    assert_type(event.name, str)
+    assert_type(event.id, str | None)
+    assert_type(event.by, str)
+    print(event.payload["amount"], event.sent_at)
+    late = step.wait_for_any_event("tuple", ("paid",), until=datetime(2027, 1, 1), default=None)
+    assert_type(late, Event[Any] | None)
+    try:
+        step.wait_for_event("in time", timeout=timedelta(minutes=5), type=Decision)
+    except EventTimedOut as error:
+        assert_type(error.step, str)
+        too_late: TimedOut | TimeoutError = error
+        print(too_late, error.events)
+    except InvalidEvent as error:
+        assert_type(error.errors, list[str])
+    signatures = step.map("signer", typed_signature, ["a", "b"])
+    assert_type(signatures, list[Decision])
+    assert_type(run.waiting_for, list[str])
+    return step.wait_for_event("approval again", type=Decision, timeout="7d", default=None)
+
+
+def typed_signature(signer: str, step: Step) -> Decision:
+    return step.wait_for_event(f"signature-{signer}", type=Decision)
+
+
+def send_events(run: WorkflowRun[Receipt], user: str) -> None:
+    sent = run.send_event("approval", {"ok": True}, id="evt_1", by=user)
+    assert_type(sent, Event[Any])
+    assert_type(sent.created, bool)
+    run.send_event("stop")
+    run.send_event("decided", Decision(True), id=None)
+    assert_type(process_order.send_event("paid", {"amount": 5}, key="order-7", id="evt_1").created, bool)
+    process_order.start(Order(7), key="order-7", event=Event("paid", {"amount": 5}, id="evt_1"))
+    typed_nothing.start(event=Event("go"))
+    done, skipped = WorkflowRun.objects.active().send_event("stop", id="evt_2")
+    assert_type(done, list[UUID])
+    assert_type(skipped[0].reason, str)
+    known: Event[Decision] = Event("approval", Decision(True))
+    assert_type(known.payload.ok, bool)
+
+
+async def send_events_async(run: WorkflowRun[Receipt]) -> None:
+    assert_type(await run.asend_event("approval", {"ok": True}, by="carla"), Event[Any])
+    assert_type((await process_order.asend_event("paid", 5, key="order-7")).created, bool)
+    await typed_nothing.astart(event=Event("go"))
+
+
+def test_events() -> None:
+    run_workflow(process_order, Order(7), events={"approval": {"ok": True}, "message": [1, Event("message", by="me")]})
+    drain(events={"approval": Decision(True)}, advance="8d")
+    step = FakeStep(events={"approval": Decision(True)}, stubs=None)
+    typed_events(input=Order(7), step=step, run=None)
+    assert_type(step.waits[0].events, tuple[str, ...])
+    assert_type(step.waits[0].timeout, timedelta | None)
+    assert_type(AsyncFakeStep(events={"approval": None}).names, list[str])
+
+
+@workflow
+async def typed_async_events(input: Order, step: AsyncStep) -> Decision | None:
+    assert_type(await step.wait_for_event("approval", type=Decision, timeout="7d"), Decision)
+    print((await step.wait_for_event("untyped"))["ok"], await step.wait_for_event("default", default=5))
+    event = await step.wait_for_any_event("outcome", ["paid", "expired"], timeout="1h")
+    assert_type(event.name, str)
+    assert_type(await step.wait_for_any_event("late", ["paid"], timeout=0, default=None), Event[Any] | None)
+    first, second = await asyncio.gather(
+        step.wait_for_event("first", type=Decision), step.wait_for_event("second", type=int)
+    )
+    assert_type(first, Decision)
+    assert_type(second, int)
+    return await step.wait_for_event("again", type=Decision, timeout="7d", default=None)
+
+
+assert_type(typed_events, Workflow[Order, Decision | None])
+assert_type(typed_async_events, AsyncWorkflow[Order, Decision | None])
+
+
+# -- Child runs --------------------------------------------------------------------------------------
+
+
+@workflow
+def scrape_page(input: str, step: Step) -> dict[str, int]:
+    return {input: 1}
+
+
+@workflow
+async def scrape_page_async(input: str, step: AsyncStep) -> bytes:
+    return input.encode()
+
+
+@workflow
+def typed_children(input: Order, run: WorkflowRun[Any], step: Step) -> Receipt:
+    assert_type(step.invoke("receipt", process_order, timeout="1h").run(input), Receipt)
+    assert_type(step.invoke("from a dict", process_order).run({"order_id": 7}), Receipt)
+    assert_type(step.invoke("nothing", typed_nothing).run(), int)
+    assert_type(step.invoke("nothing given", typed_nothing, timeout=None).run(None), int)
+    assert_type(step.invoke("async", scrape_page_async).run("https://a"), bytes)
+    assert_type(step.start("letter", process_order, key="x", delay="1h").run(input), UUID)
+    assert_type(step.start("alone", typed_nothing).run(), UUID)
+    assert_type(step.start("event", process_order, event=Event("paid")).run({"order_id": 7}), UUID)
+    receipt, parcel, number = step.gather(
+        step.invoke("gathered", process_order).bind(input),
+        step.define("ship", ship).bind(7),
+        step.invoke("gathered nothing", typed_nothing).bind(),
+    )
+    assert_type(receipt, Receipt)
+    assert_type(parcel, str)
+    assert_type(number, int)
+    assert_type(step.map("page", scrape_page, ["https://a/b"]), list[dict[str, int]])
+    assert_type(step.map("page async", scrape_page_async, ["https://a/b"], concurrency=3, timeout="1h"), list[bytes])
+    orders = [Order(1), Order(2)]
+    assert_type(step.map("receipts", process_order, orders, key=lambda order: order.order_id), list[Receipt])
+    assert_type(step.map("tolerant", scrape_page, ["a"], max_failures=5), list[dict[str, int] | Exception])
+    tolerated = step.map("tolerant orders", process_order, orders, key=lambda order: order.order_id, max_failures=1)
+    assert_type(tolerated, list[Receipt | Exception])
+    assert_type(
+        step.map("all", process_order, orders, key=lambda order: order.order_id, return_exceptions=True),
+        list[Receipt | Exception],
+    )
+    quorum = step.map("quorum", scrape_page, ["a", "b"], min_successes=1)
+    assert_type(quorum, list[dict[str, int] | Exception | Unfinished])
+    try:
+        step.invoke("child", process_order).run({"order_id": 1})
+    except ChildTimedOut as late:
+        in_time: TimedOut | TimeoutError = late
+        print(in_time, late.step, late.run_id)
+    except RunFailed as failed:
+        print(failed.run_id, failed.__cause__, failed.error["message"])
+    except RunCanceled as canceled:
+        print(canceled.run_id)
+    if input.order_id > 5:
+        going_on: Receipt = step.continue_as_new({"order_id": input.order_id - 1})
+        return going_on
+    return receipt
+
+
+@workflow
+def typed_entity(step: Step) -> int:
+    return step.continue_as_new()
+
+
+@workflow
+async def typed_async_children(input: Order, step: AsyncStep) -> Receipt:
+    assert_type(await step.invoke("receipt", process_order, timeout="1h").run(input), Receipt)
+    assert_type(await step.invoke("nothing", typed_nothing).run(), int)
+    assert_type(await step.start("letter", process_order, key="x").run({"order_id": 7}), UUID)
+    first, second = await asyncio.gather(
+        step.invoke("first", process_order).run(input), step.invoke("second", scrape_page_async).run("a")
+    )
+    assert_type(first, Receipt)
+    assert_type(second, bytes)
+    third, fourth = await step.gather(
+        step.invoke("third", process_order).bind(input), step.define("fourth", ship).bind(7)
+    )
+    assert_type(third, Receipt)
+    assert_type(fourth, str)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(step.invoke("fifth", scrape_page).run("a"))
+    assert_type(task.result(), dict[str, int])
+    assert_type(await step.map("page", scrape_page, ["https://a/b"]), list[dict[str, int]])
+    assert_type(await step.map("receipts", process_order, [input], key=lambda order: order.order_id), list[Receipt])
+    assert_type(await step.map("tolerant", scrape_page, ["a"], max_failures=5), list[dict[str, int] | Exception])
+    return step.continue_as_new({"order_id": 8})
+
+
+assert_type(typed_children, Workflow[Order, Receipt])
+assert_type(typed_async_children, AsyncWorkflow[Order, Receipt])
+
+
+def test_children() -> None:
+    run_workflow(typed_children, Order(7), stubs={"receipt": Receipt(1), "page#a": ChildTimedOut, "child": RunCanceled})
+    typed_children(input=Order(7), run=None, step=FakeStep(stubs={"receipt": Receipt(1)}))
+
+
+# -- async def bodies --------------------------------------------------------------------------------
+
+
+async def handle_order_async(order_id: int, step: AsyncStep) -> Receipt:
+    await step.sleep("pause", "1d")
+    return await step.define("charge", charge).run(order_id)
+
+
+async def no_item_async(step: AsyncStep) -> int:
+    return 1
+
+
+async def two_items_async(order: Order, day: str, step: AsyncStep) -> float:
+    return 1.5
+
+
+@workflow(step_retry=2)
+async def typed_async(input: Order, step: AsyncStep) -> Receipt:
+    assert_type(await step.define("charge", charge).run(input.order_id, currency="USD"), Receipt)
+    assert_type(await step.define("ship", ship).run(input.order_id), str)
+    assert_type(await step.define("ship later", ship_later).run(input.order_id), str)
+    assert_type(await step.define("options", charge, retry=RetryPolicy(), atomic=True).run(7), Receipt)
+
+    @step.define("send", retry=3)
+    async def send(address: str) -> int:
+        return len(address)
+
+    @step.define("look", atomic=True)
+    def look() -> list[UUID]:
+        return []
+
+    assert_type(await send.run(input.email), int)
+    assert_type(await look.run(), list[UUID])
+    assert_type(await step.get(Person, Person.greet).run(7, "Hi"), str)
+    assert_type(await step.get(Person.count_all, name="people").run(), int)
+    assert_type(await step.get(Person.objects.get).run(pk=7), Person)
+    await step.get(Person, "greet", name="by name", retry=2).run(7)
+    assert_type(await step.poll("shipped", find, every="10m", timeout="3d").run(7), str | None)
+    assert_type(await step.poll("async", ship, every=60, until=lambda parcel: parcel.upper()).run(7), str)
+    await step.sleep("cool_down", "10m")
+    await step.sleep_until("midnight", datetime(2027, 1, 1))
+    return await step.branch("one", handle_order_async).run(7)
+
+
+@workflow
+async def typed_asyncio(input: Order, step: AsyncStep) -> None:
+    """What the verbs return goes into whatever asyncio has."""
+    a, b = await asyncio.gather(step.define("a", charge).run(1), step.define("b", ship).run(2))
+    assert_type(a, Receipt)
+    assert_type(b, str)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(step.define("c", ship).run(1))
+    assert_type(task.result(), str)
+    assert_type(await asyncio.wait_for(step.branch("d", handle_order_async).run(1), 5), Receipt)
+    assert_type(await asyncio.create_task(step.map("e", import_file, ["a"])), list[int])
+    done, _pending = await asyncio.wait([asyncio.ensure_future(step.sleep("f", "1s"))])
+    assert_type(done, set[asyncio.Task[None]])
+
+
+@workflow
+async def typed_async_groups(input: Order, step: AsyncStep) -> None:
+    receipt, parcel = await step.gather(step.define("charge", charge).bind(7), step.define("ship", ship).bind(7))
+    assert_type(receipt, Receipt)
+    assert_type(parcel, str)
+    amount, alone = await step.gather(
+        step.branch("two", two_items_async).bind(input, "monday"), step.branch("alone", no_item_async).bind()
+    )
+    assert_type(amount, float)
+    assert_type(alone, int)
+    many = await step.gather(*[step.define(f"u{i}", charge).bind(i) for i in range(20)])
+    assert_type(many, tuple[Receipt, ...])
+    a, _b = await step.gather(step.define("a", charge).bind(1), step.define("b", ship).bind(1), return_exceptions=True)
+    assert_type(a, Receipt | Exception)
+
+    async def tool(call: Image, step: AsyncStep) -> str:
+        return await step.define("call", ship).run(call.id)
+
+    images = [Image(1), Image(2)]
+    assert_type(await step.map("download", download, ["a"], concurrency=20), list[bytes])
+    assert_type(await step.map("resize", resize, images, key=lambda image: image.id, atomic=True), list[int])
+    assert_type(await step.map("tolerant", import_file, ["a", "b"], max_failures=1), list[int | Exception])
+    assert_type(await step.map("order", handle_order_async, [1, 2]), list[Receipt])
+    assert_type(await step.map("tools", tool, images, key=lambda call: call.id), list[str])
+    quorum = await step.map("signer", handle_order_async, [1, 2, 3], min_successes=2)
+    assert_type(quorum, list[Receipt | Exception | Unfinished])
+    assert_type(await step.branch("one", tool).run(Image(1)), str)
+
+
+@workflow
+async def typed_async_everything(
+    run: WorkflowRun[Any], logger: LoggerAdapter[Any], step: AsyncStep, input: int
+) -> bool:
+    return True
+
+
+@workflow
+async def typed_async_step(step: AsyncStep) -> list[Order]:
+    return []
+
+
+@workflow
+async def typed_async_input(input: str) -> int:
+    return 1
+
+
+@workflow
+async def typed_async_nothing() -> int:
+    return 1
+
+
+assert_type(typed_async, AsyncWorkflow[Order, Receipt])
+assert_type(typed_async_everything, AsyncWorkflow[int, bool])
+assert_type(typed_async_step, AsyncWorkflow[None, list[Order]])
+assert_type(typed_async_input, AsyncWorkflow[str, int])
+assert_type(typed_async_nothing, AsyncWorkflow[None, int])
+
+
+async def start_async_bodies() -> None:
+    assert_type(typed_async.start(Order(7), key="order-7").result(), Receipt)
+    assert_type(await (await typed_async_step.astart()).aresult(), list[Order])
+    assert_type(run_workflow(typed_async, Order(7)).result(), Receipt)
+    any_workflow: Workflow[Order, Receipt] = typed_async
+    print(any_workflow.is_async)
+    step = AsyncFakeStep(stubs={"charge": Receipt(1)})
+    receipt: Coroutine[Any, Any, Receipt] = typed_async(input=Order(7), step=step)
+    assert_type(await receipt, Receipt)
+    assert_type(step.names, list[str])
+    step.assert_all_run()
+
+
+# -- Schedules ---------------------------------------------------------------------------------------
+
+
+@workflow(schedule=Schedule("30 2 * * *", timezone="Europe/Berlin", input={"a": 1}, overlap="wait", missed="skip"))
+def typed_nightly(input: dict[str, int], step: Step) -> int:
+    return 1
+
+
+@workflow(schedule=[Schedule(every="10s", name="often", spread=5), Schedule("@daily", queue="q", priority=2)])
+async def typed_often(step: AsyncStep) -> None: ...
+
+
+assert_type(typed_nightly, Workflow[dict[str, int], int])
+assert_type(typed_often, AsyncWorkflow[None, None])
+
+
+def use_schedules(row: WorkflowSchedule) -> None:
+    row.pause("holidays", by="eve")
+    assert_type(row.run_now(by="eve"), WorkflowRun[Any])
+    assert_type(row.next_times(3), list[datetime])
+    assert_type(row.next_at, datetime | None)

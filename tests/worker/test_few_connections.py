@@ -14,7 +14,7 @@ from django.db.backends.signals import connection_created
 from django_steps import RetryPolicy, workflow
 from django_steps.ledger import notify
 from django_steps.models import WorkflowRun
-from django_steps.worker import Worker, loop, maintenance, thread_connections, writers
+from django_steps.worker import Worker, maintenance, station, thread_connections, writers
 from django_steps.worker.group_commit import GroupCommit
 from tests.app.models import Person
 from tests.app.workflows import tiny, without_database
@@ -40,23 +40,6 @@ def opened():
     connection_created.connect(created)
     yield found
     connection_created.disconnect(created)
-
-
-@pytest.fixture
-def running():
-    """A worker beside the test: `running(concurrency=2)`."""
-    started = []
-
-    def start(**options):
-        worker = Worker(**{"poll_interval": 0.1, **options})
-        started.append((worker, Background(worker.run)))
-        return worker
-
-    yield start
-    for worker, _ in started:
-        worker.stop()
-    for _, thread in started:
-        thread.result()
 
 
 # -- Threads without connections -----------------------------------------------------------------
@@ -195,7 +178,7 @@ def test_idle_thread_closes_its_connections(running, opened, monkeypatch):
 
 
 def test_idle_worker_closes_its_writers_connections(running, opened, monkeypatch):
-    monkeypatch.setattr(loop, "LONG_IDLE", 0.05)
+    monkeypatch.setattr(station, "LONG_IDLE", 0.05)
     monkeypatch.setattr(maintenance, "_FIRST_ROUND_AFTER", 0.05)
     monkeypatch.setattr(maintenance, "_INTERVAL", 0.05)
     running(concurrency=2)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from django_steps.engine.host import Limits
-from django_steps.worker.executors.threads import _LOOK, Threads
+from django_steps.worker.executors.threads import Threads
 from django_steps.worker.group_commit import GroupCommit
 from django_steps.worker.host import WorkerHost
 from tests.staging import at_once
@@ -62,7 +62,7 @@ def test_waits_of_a_thread_that_helps_end_when_the_run_is_to_end():
     commits.close()
 
 
-def test_runs_that_wait_behind_a_call_for_help_are_released(threads):
+def test_runs_that_wait_behind_other_things_are_released(threads):
     executor = threads()
     released = []
 
@@ -70,11 +70,13 @@ def test_runs_that_wait_behind_a_call_for_help_are_released(threads):
         class claim:
             run_id = 1
 
+        on_left = None
+
         def release(self, connection):
             released.append(connection)
 
-    executor._waiting.put(_LOOK)
-    executor._waiting.put(Waiting())
-    executor._unbegun = 1
+    executor._looks.put(True)
+    executor._waiting.add_errand("an errand of another executor")
+    executor._waiting.add_task(Waiting())
     assert executor.release_next("connection")
     assert released == ["connection"]

@@ -82,7 +82,7 @@ def test_runs_that_were_claimed_ahead_are_given_back(transactional_db):
 
     runs = [blocks.start({}) for _ in range(4)]
     worker = Worker(concurrency=1, lease=30)
-    worker._executor._prefetch.usual = 0.001
+    worker._place.threads._prefetch.usual = 0.001
     working = Background(worker.run)
     eventually(lambda: effects.count("block"))
     worker.stop()

@@ -25,23 +25,6 @@ def _clock(pass_time):
     """The clock is set back after each test."""
 
 
-@pytest.fixture
-def running():
-    """Workers that run beside the test until it ends: `running(concurrency=2)`."""
-    workers = []
-
-    def start(**options):
-        worker = Worker(**{"poll_interval": 0.1, **options})
-        workers.append((worker, Background(worker.run)))
-        return worker
-
-    yield start
-    for worker, _ in workers:
-        worker.stop()
-    for _, thread in workers:
-        thread.result()
-
-
 # -- Each run once -------------------------------------------------------------------------------
 
 
@@ -117,13 +100,13 @@ def test_a_busy_worker_hides_no_runs_from_an_idle_one(running):
 
     busy = running(concurrency=1)
     first = slow_all.start({})
-    busy._executor._prefetch.usual = 0.001
+    busy._place.threads._prefetch.usual = 0.001
     eventually(lambda: status_of(first) == "running")
     behind = tiny.start({})
-    eventually(lambda: len(busy._executor.held()) == 2)
+    eventually(lambda: len(busy._place.threads.held()) == 2)
     running(concurrency=1)
     behind.result(timeout=6)
-    assert len(busy._executor.held()) == 1
+    assert len(busy._place.threads.held()) == 1
     go_on.set()
 
 
@@ -139,7 +122,7 @@ def test_a_full_worker_leaves_new_runs_to_an_idle_one(running):
         busy = running(concurrency=8)
         long_ones = long_one.start_many([{}] * 8)
         eventually(lambda: all(status_of(run) == "running" for run in long_ones))
-        busy._executor._prefetch.usual = 0.001
+        busy._place.threads._prefetch.usual = 0.001
         running(concurrency=1)
         for _ in range(4):
             tiny.start({}).result(timeout=5)
@@ -157,7 +140,7 @@ def test_what_was_claimed_ahead_of_long_runs_is_soon_given_back(running):
     try:
         busy = running(concurrency=2, poll_interval=30)
         tiny.start({}).result(timeout=5)
-        busy._executor._prefetch.usual = 0.001
+        busy._place.threads._prefetch.usual = 0.001
         with transaction.atomic():
             long_ones = long_first.start_many([{}] * 2)
             quick = tiny.start_many([{}] * 2)  # so few that the worker has room for more
@@ -181,9 +164,9 @@ def test_what_a_worker_with_a_limit_has_no_thread_for_goes_to_others(running):
             long_limited.start_many([{}] * 2)
             quick = tiny.start_many([{}] * 4)
         limited = Worker(concurrency=2, max_runs=6, poll_interval=0.1)
-        limited._executor._prefetch.usual = 0.001
+        limited._place.threads._prefetch.usual = 0.001
         working = Background(limited.run)
-        eventually(lambda: len(limited._executor.held()) == 6)
+        eventually(lambda: len(limited._place.threads.held()) == 6)
         running(concurrency=1)
         for run in quick:
             run.result(timeout=5)
@@ -202,9 +185,9 @@ def test_slow_passes_are_not_claimed_ahead(running):
     worker = running(concurrency=1)
     for _ in range(3):
         not_quick.start({})
-    eventually(lambda: len(worker._executor.held()) == 1)
+    eventually(lambda: len(worker._place.threads.held()) == 1)
     for _ in range(20):
-        assert len(worker._executor.held()) <= 1
+        assert len(worker._place.threads.held()) <= 1
         time.sleep(0.02)
 
 
@@ -364,10 +347,10 @@ def test_a_run_that_was_canceled_while_it_waited_for_a_thread_does_not_begin(run
 
     worker = running(concurrency=1)
     first = occupies.start({})
-    worker._executor._prefetch.usual = 0.001
+    worker._place.threads._prefetch.usual = 0.001
     eventually(lambda: status_of(first) == "running")
     waiting = tiny.start({})
-    eventually(lambda: len(worker._executor.held()) == 2)
+    eventually(lambda: len(worker._place.threads.held()) == 2)
     time.sleep(0.25)
     waiting.cancel()
     go_on.set()

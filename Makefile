@@ -13,7 +13,7 @@ ARGS ?=
 .PHONY: help venv demo serve test faults soak bench matrix docs messages lint format
 
 help:
-	@echo "make demo     a shop's workflows in action: failures, killed workers, a retry (under a minute)"
+	@echo "make demo     a shop's workflows in action: failures, killed workers, a retry, an approval (under a minute)"
 	@echo "make serve    the shop's admin and a worker on this machine, with sample data"
 	@echo "make test     all tests, on every database that can be reached; ARGS=\"-k retry\" goes to pytest,"
 	@echo "              JOBS=1 tests one database after the other and shows the output at once"

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import sqlite3
-import subprocess
-import time
-
-from django.db import connection
 
 from django_steps.models import WorkflowRun
 from tests.staging import eventually
+from tests.standing_still import stand_still
 
 from . import evidence
 from .expectations import KINDS
@@ -26,7 +21,7 @@ def test_continued_worker_writes_nothing_over_others_and_goes_on_working(workers
         started.start(PLAIN)
         started.start(RETRYING)
     eventually(lambda: len(evidence.read(started.path)) == 4)  # it is in the middle of all of them
-    stop(stopped)
+    stand_still(stopped)
     other = workers.start()
     eventually(started.are_finished, timeout=30)
     other.terminate()
@@ -38,21 +33,3 @@ def test_continued_worker_writes_nothing_over_others_and_goes_on_working(workers
     assert stopped.poll() is None
     workers.stop()
     started.check()
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """SIGSTOP; on SQLite at a moment when the process doesn't keep the file locked, which would stop everybody."""
-    process.send_signal(signal.SIGSTOP)
-    while connection.vendor == "sqlite" and is_locked():
-        process.send_signal(signal.SIGCONT)
-        time.sleep(0.01)
-        process.send_signal(signal.SIGSTOP)
-
-
-def is_locked() -> bool:
-    with contextlib.closing(sqlite3.connect(connection.settings_dict["NAME"], timeout=0)) as other:
-        try:
-            other.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError:
-            return True
-    return False

@@ -17,6 +17,7 @@ from django_steps.models import WorkflowRun
 from tests.app import effects
 from tests.app.workflows import atomic_steps, kills_its_worker, slow_middle, three_steps
 from tests.staging import SECOND, claim, eventually, make_terms, recover, status_of, step_write
+from tests.standing_still import stand_still
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -51,7 +52,7 @@ def test_stopped_worker_finds_its_run_taken_over_and_goes_on_working(start_worke
     run = slow_middle.start({"seconds": 1})
     stopped = start_worker("--lease", "1", "--poll-interval", "0.1")
     eventually(lambda: effects.count("slow begins"))
-    stopped.process.send_signal(signal.SIGSTOP)
+    stand_still(stopped.process)
     second = start_worker("--lease", "1", "--poll-interval", "0.1")
     run.result(timeout=20)
     assert second.stop() == 0

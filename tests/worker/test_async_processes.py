@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import sqlite3
 import time
 from collections import Counter
 
 import pytest
-from django.db import connection
 
 from django_steps.models import WorkflowRun
 from tests.app import effects
 from tests.app.workflows import several_at_once
 from tests.staging import eventually
+from tests.standing_still import stand_still
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -23,24 +21,6 @@ NAMES = {"before", "a", "b", "plain", "after"}
 
 def succeeded():
     return WorkflowRun.objects.filter(status="succeeded").count()
-
-
-def stand_still(worker):
-    """SIGSTOP; on SQLite at a moment when the process doesn't keep the file locked, which would stop everybody."""
-    worker.process.send_signal(signal.SIGSTOP)
-    while connection.vendor == "sqlite" and is_locked():
-        worker.process.send_signal(signal.SIGCONT)
-        time.sleep(0.01)
-        worker.process.send_signal(signal.SIGSTOP)
-
-
-def is_locked():
-    with contextlib.closing(sqlite3.connect(connection.settings_dict["NAME"], timeout=0)) as other:
-        try:
-            other.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError:
-            return True
-    return False
 
 
 def check(runs, *, once=("before", "after")):
@@ -91,7 +71,7 @@ def test_worker_that_stood_still_past_its_lease_records_nothing_twice(start_work
     runs = several_at_once.start_many([{"seconds": 0.5}] * 10)
     stopped = start_worker("--lease", "1", "--concurrency", "4")
     eventually(lambda: effects.count("a") == effects.count("b") == 10 and effects.count("plain") == 4)
-    stand_still(stopped)
+    stand_still(stopped.process)
     other = start_worker("--lease", "1", "--concurrency", "4")
     eventually(lambda: succeeded() == 10, 20)
     assert other.stop() == 0

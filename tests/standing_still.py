@@ -19,7 +19,8 @@ SETTLED = 0.1  # seconds
 OPEN_TRANSACTIONS = {
     "postgresql": """
         SELECT count(*) FROM pg_stat_activity
-        WHERE datname = current_database() AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'
+        WHERE datname = current_database() AND pid <> pg_backend_pid()
+            AND backend_type = 'client backend' AND xact_start IS NOT NULL
     """,
     "mysql": """
         SELECT count(*) FROM information_schema.innodb_trx AS trx

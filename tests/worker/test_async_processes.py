@@ -70,7 +70,7 @@ def test_sigterm_lets_steps_end_and_releases_the_runs(start_worker):
 def test_worker_that_stood_still_past_its_lease_records_nothing_twice(start_worker):
     runs = several_at_once.start_many([{"seconds": 0.5}] * 10)
     stopped = start_worker("--lease", "1", "--concurrency", "4")
-    eventually(lambda: effects.count("a") == effects.count("b") == 10 and effects.count("plain") == 4)
+    eventually(lambda: effects.count("a") == effects.count("b") == 10 and effects.count("plain") >= 4)
     stand_still(stopped.process)
     other = start_worker("--lease", "1", "--concurrency", "4")
     eventually(lambda: succeeded() == 10, 20)

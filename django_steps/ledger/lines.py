@@ -31,6 +31,8 @@ _STAGES = tuple(SLOTS)
 _AT_ONCE = 50  # limits that one transaction promotes for
 _MOST = 200  # runs of a limit that one transaction promotes
 _SECOND = 1_000_000
+LOOK_EACH_US = _SECOND  # how often a worker looks at lines without a reason, as long as there are any
+_LINES_AT_ONCE = 20  # that it looks at then
 _TRIES = 3  # where others hold what is to be promoted
 
 
@@ -164,6 +166,20 @@ def sweep(connection: BaseDatabaseWrapper) -> bool:
     """Promote all that may go on, whoever should have done it and died; whether any is ready now."""
     rows = database.fetch_all(connection, f"SELECT DISTINCT line_key FROM {RUN} WHERE line_key IS NOT NULL", [])
     return promote(connection, [row[0] for row in rows])
+
+
+def after(connection: BaseDatabaseWrapper, name: str) -> list[str]:
+    """The next limits, by their names, that runs are in line for. However many runs there are in a line, an entry of the index
+    is read for it: by a statement each, since not every database could skip from line to line in one."""
+    found: list[str] = []
+    while len(found) < _LINES_AT_ONCE:
+        ((following,),) = database.fetch_all(
+            connection, f"SELECT MIN(line_key) FROM {RUN} WHERE line_key > %s", [found[-1] if found else name]
+        )
+        if following is None:
+            break
+        found.append(following)
+    return found
 
 
 def due(connection: BaseDatabaseWrapper) -> list[str]:

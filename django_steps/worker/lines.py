@@ -1,5 +1,6 @@
 """When a worker promotes runs that are in line for limits: where it knows that there may be room, and when one may begin by a
-rate, which it learns with the next timed run.
+rate, which it learns with the next timed run. Whoever made room may have died before it could promote: so as long as runs
+are in line, it also looks at some lines each second, from where it has stopped.
 
 What promoting is, is in `ledger/lines.py`.
 """
@@ -30,8 +31,10 @@ class Lines:
         self._look_each = math.inf
         if any(numbers.interval_us is not None for numbers in known_limits()[0].values()):
             self._look_each = _LOOK_EACH
-        # Monotonic: when to look for runs that may begin by a rate.
+        # Monotonic: when to look for runs that may begin by a rate, and at lines without a reason.
         self._looks_at_rates_at = 0.0 if self._look_each < math.inf else math.inf
+        self._looks_at_lines_at = math.inf
+        self._looked_up_to = ""
 
     def add(self, limits: Collection[str]) -> None:
         """There may be room for runs that are in line for these limits. From any thread."""
@@ -50,6 +53,11 @@ class Lines:
         if now >= self._looks_at_rates_at:
             self._looks_at_rates_at = now + self._look_each
             self.add(lines.due(connection))
+        if now >= self._looks_at_lines_at:
+            self._looks_at_lines_at = now + lines.LOOK_EACH_US / 1_000_000
+            found = lines.after(connection, self._looked_up_to)
+            self._looked_up_to = found[-1] if found else ""
+            self.add(found)
         if not self._names:
             return False
         with self._lock:
@@ -60,7 +68,13 @@ class Lines:
             self.add(some)
             raise
 
-    def learn(self, wait_us: int | None) -> None:
-        """The next run in line may begin by a rate in so many microseconds; None: none waits for that."""
-        if wait_us is not None:
-            self._looks_at_rates_at = time.monotonic() + wait_us / 1_000_000
+    def learn(self, rate_us: int | None, lines_us: int | None) -> None:
+        """The next run in line may begin by a rate in so many microseconds, and lines are to be looked at in so many; None:
+        none waits for that."""
+        now = time.monotonic()
+        if rate_us is not None:
+            self._looks_at_rates_at = now + rate_us / 1_000_000
+        if lines_us is None:
+            self._looks_at_lines_at, self._looked_up_to = math.inf, ""
+        else:
+            self._looks_at_lines_at = min(self._looks_at_lines_at, now + lines_us / 1_000_000)

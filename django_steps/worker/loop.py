@@ -320,7 +320,7 @@ class Worker:
         due = timers.next_due(connections[self.alias], self._schedules.workflows)
         self._schedules.learn(due.schedule)
         self._expiry.learn(due.expires)
-        self._lines.learn(due.rate)
+        self._lines.learn(due.rate, due.lines)
         microseconds = due.first
         if microseconds == 0:  # somebody has locked it, or it became due just now
             return min(longest, pause)

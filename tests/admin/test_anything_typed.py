@@ -53,6 +53,8 @@ TYPED = [
     "[" * 900 + "]" * 900,
     "-" + "9" * 4290,
 ]
+# Of each kind one, for what is looked at on many pages in the same way.
+FEW = [TYPED[0], TYPED[2], TYPED[5], *TYPED[7:11], TYPED[12], TYPED[17], TYPED[23], TYPED[24], TYPED[26]]
 LIST = ["q", "p", "o", "all", "e", "_popup", "_to_field", "_facets", "status__exact", "workflow", "queue", "nonsense"]
 DATES = [
     f"{field}__{bound}"
@@ -110,10 +112,10 @@ def quiet(root: Client) -> Client:
     return root
 
 
-def answers(client: Client, address: str, name: str, **kinds: Any) -> list[str]:
+def answers(client: Client, address: str, name: str, typed: list[str] = TYPED, **kinds: Any) -> list[str]:
     """What was typed and got no answer, for one parameter."""
     found = []
-    for text in TYPED:
+    for text in typed:
         for way in (client.get, client.post):
             data = {**kinds.get("also", {}), name: text}
             status = way(address, data).status_code
@@ -140,7 +142,7 @@ def test_every_parameter_of_the_list(quiet: Client, settings: Any, name: str, is
 )
 def test_every_parameter_of_the_pages_of_a_run(quiet: Client, page: str, name: str) -> None:
     run = handled_run()
-    assert answers(quiet, url(page, run.pk), name, post=name == "from_step") == []
+    assert answers(quiet, url(page, run.pk), name, TYPED if page == "change" else FEW, post=name == "from_step") == []
 
 
 @pytest.mark.parametrize("page", ["change", "retry", "cancel", "restart", "delete", "history"])
@@ -163,7 +165,7 @@ def test_every_parameter_of_the_other_pages(quiet: Client, name: str, parameter:
 def test_every_field_of_the_actions(quiet: Client, action: str, name: str) -> None:
     run = make_run("pending")
     also = {"action": action, "_selected_action": str(run.pk), "index": "0"}
-    for text in TYPED:
+    for text in TYPED if action == "retry" else FEW:
         assert quiet.post(url("changelist"), {**also, name: text}).status_code in ANSWERS, text[:40]
 
 

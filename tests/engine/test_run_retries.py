@@ -12,11 +12,6 @@ from tests.staging import SECOND, claim, recover, status_of
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def _clock(pass_time):
-    """The clock is set back after each test."""
-
-
 def fail():
     effects.leave("fail")
     raise OSError("again")

@@ -20,11 +20,6 @@ from tests.wire import counted
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def _clock(pass_time):
-    """The clock is set back after each test."""
-
-
 def claimed(terms=None):
     return claims.claim(connection, terms or make_terms(), 10).runs
 

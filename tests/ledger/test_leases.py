@@ -22,11 +22,6 @@ from tests.wire import Wire, counted
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def _clock(pass_time):
-    """The clock is set back after each test."""
-
-
 def holdings(*claims, **details):
     return {claimed.run_id: Holding(claimed.token, **details) for claimed in claims}
 

@@ -29,11 +29,6 @@ from tests.staging import (
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def _clock(pass_time):
-    """The clock is set back after each test."""
-
-
 def finish_of(claimed, status="succeeded"):
     return Finish(run_id=claimed.run_id, token=claimed.token, status=status, output="null", finished_at=claimed.now())
 

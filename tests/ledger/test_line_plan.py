@@ -10,7 +10,7 @@ from django.db import connection
 
 from django_steps import Limit, workflow
 from django_steps.definitions import registered_kinds
-from django_steps.ledger import claims, dialect, lines, tables
+from django_steps.ledger import claims, dialect, lines, tables, timers
 from django_steps.ledger.terms import Terms
 from django_steps.models import WorkflowRun
 from django_steps.worker.registration import write_limits
@@ -54,7 +54,7 @@ def test_fifty_thousand_blocked_runs_cost_a_claim_nothing(terms: Terms) -> None:
     from django_steps import get_workflow
 
     free = get_workflow("free")
-    free.start_many([None] * 100)
+    free.start_many([None] * 2_000)  # with few, a scan of the table is the better plan
     analyze(tables.RUN)
     claims.claim(connection, terms, 8)
     before = looked_at_by(lambda: claims.claim(connection, terms, 8))
@@ -76,3 +76,18 @@ def test_promoting_one_of_fifty_thousand_looks_at_few(terms: Terms) -> None:
     WorkflowRun.objects.filter(pk=claim.run_id).update(slot_1=None)
     looked_at_by(lambda: lines.promote(connection, ["1:#blocked"]))
     assert WorkflowRun.objects.filter(phase=tables.READY).count() == 1
+
+
+def test_looking_for_lines_reads_an_entry_of_each_however_long_they_are(terms: Terms) -> None:
+    fill("1:#blocked")
+    WorkflowRun.objects.filter(pk__in=list(WorkflowRun.objects.values_list("pk", flat=True)[:2])).update(
+        line_key="1:a#blocked"
+    )
+    analyze(tables.RUN)
+    found: list[str] = []
+    looked_at_by(lambda: found.extend(lines.after(connection, "")))
+    assert found == ["1:#blocked", "1:a#blocked"]
+    assert lines.after(connection, "1:#blocked") == ["1:a#blocked"]
+    assert lines.after(connection, "1:a#blocked") == []
+    looked_at_by(lambda: timers.next_due(connection))
+    assert timers.next_due(connection).lines == lines.LOOK_EACH_US

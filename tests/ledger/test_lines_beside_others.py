@@ -317,7 +317,7 @@ def test_a_worker_looks_for_a_rate_when_it_has_learned_the_time(pass_time: Any) 
     known = Lines()
     assert not known.promote(connection)
     pass_time("1s")
-    known.learn(0)
+    known.learn(0, None)
     assert known.promote(connection)
     assert phases(second) == ["ready"]
     assert not WorkflowLimit.objects.exclude(due_us=None).exists()

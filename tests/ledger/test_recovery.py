@@ -22,11 +22,6 @@ from tests.standing_still import stand_still
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def _clock(pass_time):
-    """The clock is set back after each test."""
-
-
 def wake(terms):
     with database.writing(connection):
         return timers.wake(connection, terms)

@@ -23,11 +23,6 @@ from tests.states import check_state, table
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def _clock(pass_time):
-    """The clock is set back after each test."""
-
-
 def finish(run, status):
     claimed = claim(run)
     end = Finish(run_id=run.pk, token=claimed.token, status=status, output="1", finished_at=claimed.now())

@@ -22,11 +22,6 @@ from tests.staging import SECOND, Background, at_once, claim, eventually, status
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def _clock(pass_time):
-    """The clock is set back after each test."""
-
-
 @pytest.fixture
 def told():
     """The runs of which `run_canceled` told."""

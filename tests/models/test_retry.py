@@ -18,11 +18,6 @@ from tests.staging import Background, at_once, claim, eventually, status_of, ste
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def _clock(pass_time):
-    """The clock is set back after each test."""
-
-
 def failing(name, error=OSError, while_=1):
     """A step's function that leaves a trace, and raises as long as it was executed at most `while_` times."""
 

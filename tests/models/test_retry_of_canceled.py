@@ -21,11 +21,6 @@ from tests.staging import SECOND, claim, status_of, step_write
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def _clock(pass_time):
-    """The clock is set back after each test."""
-
-
 class Recording:
     """A run that is executed, and gets a record by each call; `after` names the last step whose outcome its body knew.
 

@@ -26,11 +26,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 Phase = WorkflowRun.Phase
 
 
-@pytest.fixture(autouse=True)
-def _clock(pass_time):
-    """The clock is set back after each test."""
-
-
 def phase_of(run):
     run.refresh_from_db()
     return Phase(run.phase).name

@@ -23,11 +23,6 @@ from tests.states import check_state
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def _clock(pass_time):
-    """The clock is set back after each test."""
-
-
 @pytest.fixture
 def pays():
     @workflow(name="pays")

@@ -8,13 +8,17 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.db.models import Q
 
+from django_steps.ledger import transitions
+from django_steps.ledger.transitions import Finish
 from django_steps.models import WorkflowRun
 from django_steps.worker import Worker
+from django_steps.worker.registration import write_limits
 from tests.app.models import Effect
 from tests.app.workflows import customer, itself, paced, pair, tiny
-from tests.staging import eventually
+from tests.staging import claim, eventually, status_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -53,6 +57,18 @@ def test_no_more_runs_execute_at_once_than_the_limit_allows(running: Callable[..
     assert longest_pause("pair") < 1
     assert nothing_is_held()
     assert set(WorkflowRun.objects.values_list("status", flat=True)) == {"succeeded"}
+
+
+def test_what_a_dead_process_has_not_promoted_goes_on_within_a_second(running: Callable[..., Worker]) -> None:
+    write_limits(connection)
+    first, second = customer.start_many([{"customer": "forgotten"}] * 2)
+    held = claim(first)
+    running(poll_interval=60)
+    time.sleep(2.5)  # its first round of maintenance is over, the next one comes much later
+    transitions.finish(
+        connection, Finish(run_id=held.run_id, token=held.token, status="succeeded", finished_at=held.now())
+    )
+    eventually(lambda: status_of(second) == "succeeded", 5)
 
 
 def test_one_run_of_each_key_at_a_time_from_its_beginning_to_its_end(running: Callable[..., Worker]) -> None:

@@ -15,11 +15,6 @@ from tests.staging import Background, claim, eventually, locked, make_terms
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def _clock(pass_time):
-    """The clock is set back after each test."""
-
-
 def test_finished_runs_are_pruned_with_their_steps_when_they_are_old(work, pass_time, settings):
     settings.DJANGO_STEPS = {"RETENTION": "30d"}
     old = three_steps.start({}, key="order-7")

@@ -26,11 +26,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 SECOND = 1_000_000
 
 
-@pytest.fixture(autouse=True)
-def _clock(pass_time):
-    """The clock is set back after each test."""
-
-
 def sleeping(**options: Any) -> Any:
     """A workflow that sleeps for a day between two steps."""
 

@@ -20,11 +20,6 @@ from tests.staging import SECOND, Background, eventually, locked, lose_connectio
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def _clock(pass_time):
-    """The clock is set back after each test."""
-
-
 # -- Each run once -------------------------------------------------------------------------------
 
 

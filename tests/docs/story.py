@@ -38,7 +38,7 @@ _FILE = re.compile(
     r"(?:# |<!-- )(?P<path>[\w./-]+\.(py|html|toml|md))"
     r"(?:, (?P<place>at the end|after `(?P<line>[^`\n]+)`|instead of `(?P<replaced>[^`\n]+)`))?(?: -->)?\n"
 )
-_TIMEOUT = 30  # seconds; less than a lease and what comes after it, which none of these commands should wait for
+_TIMEOUT = 120.0  # seconds
 
 _CHANGING = [
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "<id>"),

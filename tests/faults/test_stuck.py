@@ -30,6 +30,6 @@ def test_a_hanging_step_is_given_up_and_nothing_else_is_executed_twice(transacti
 
     assert supervisor.poll() is None
     supervisor.terminate()
-    assert supervisor.wait(30) == 0
+    assert supervisor.wait(60) == 0
     log = workers.log()
     assert f"Worker {first} had a step that can't be interrupted." in log, log

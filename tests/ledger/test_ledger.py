@@ -46,10 +46,10 @@ def steal(claimed, terms):
         with database.writing(connection):
             timers.wake(connection, terms)
             stolen.set()
-            go_on.wait(10)
+            go_on.wait(60)
 
     thread = Background(run)
-    assert stolen.wait(10)
+    assert stolen.wait(60)
     return thread, go_on
 
 
@@ -337,13 +337,13 @@ def test_two_runs_that_lock_each_other_both_go_on():
             if (
                 len(own) > 1
             ):  # else it may take its run again before the other one wakes up: the same deadlock once more
-                is_done.wait(10)
+                is_done.wait(60)
             with database.writing(connection), connection.cursor() as cursor:
                 for run in (first, second):
                     key = dialect.key(connection, run.pk)
                     cursor.execute(f"UPDATE {tables.RUN} SET progress_done = 1 WHERE id = %s", [key])
                     if run is first and len(tries) <= 2 and connection.vendor != "sqlite":
-                        barrier.wait(5)
+                        barrier.wait(60)
 
         database.retrying(connection, statements)
         is_done.set()

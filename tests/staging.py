@@ -204,8 +204,8 @@ def lose_connection(wrapper: BaseDatabaseWrapper) -> None:
 
 
 def eventually(condition: Callable[[], Any], timeout: float = 60.0) -> Any:
-    """Wait for other threads or processes: the first true value of the condition, or an AssertionError. The timeout, in seconds,
-    is far longer than what an idle machine needs: four processes that start beside other tests have taken 15."""
+    """Wait for other threads or processes: the first true value of the condition, or an AssertionError. The timeout, in
+    seconds, is far longer than what an idle machine needs: four processes that start beside other tests have taken 15."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if value := condition():

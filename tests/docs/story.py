@@ -38,7 +38,7 @@ _FILE = re.compile(
     r"(?:# |<!-- )(?P<path>[\w./-]+\.(py|html|toml|md))"
     r"(?:, (?P<place>at the end|after `(?P<line>[^`\n]+)`|instead of `(?P<replaced>[^`\n]+)`))?(?: -->)?\n"
 )
-_TIMEOUT = 120.0  # seconds
+_TIMEOUT = 120.0  # seconds: no command waits for anything, but starting takes long beside other tests
 
 _CHANGING = [
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "<id>"),

@@ -203,8 +203,9 @@ def pass_time() -> Iterator[Callable[[str], None]]:
     def forward(duration: str) -> None:
         clock.offset_us += to_microseconds(duration)
 
+    before = clock.offset_us  # a class of tests may have moved it for all of them
     yield forward
-    clock.offset_us = 0
+    clock.offset_us = before
 
 
 @pytest.fixture(autouse=True)

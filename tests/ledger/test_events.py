@@ -31,11 +31,6 @@ from tests.staging import (
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def _clock(pass_time: Any) -> None:
-    """The clock is set back after each test."""
-
-
 def held(*names: str, key: str | None = None) -> tuple[WorkflowRun, Claim]:
     """A run that is claimed, and to which these events were sent."""
     run = sleeper.start({}, key=key)

@@ -21,11 +21,6 @@ from tests.staging import SECOND, claim, locked, make_terms, recover
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def _clock(pass_time: Any) -> None:
-    """The clock is set back after each test."""
-
-
 @pytest.fixture
 def leaf() -> Any:
     @workflow(queue="nobody")
@@ -75,7 +70,7 @@ def test_very_many_children_are_canceled_a_little_at_a_time(parent, work, monkey
 def test_worker_claims_runs_while_very_many_children_are_canceled(parent, work, monkeypatch):
     monkeypatch.setattr(cascades, "_CHUNK", 2)
     monkeypatch.setattr(loop, "_LONGEST_AFTERCARE", 0)
-    run = dead(parent, 9, work)
+    run = dead(parent, 100, work)
     seen = []
 
     @workflow

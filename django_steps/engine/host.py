@@ -33,11 +33,12 @@ U = TypeVar("U")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What passes need of the settings, read once: reading them costs as much as half a step."""
+    """What passes keep to, mostly by the settings, which are read once: reading them costs as much as half a step."""
 
     inline_wait_us: int  # up to how many microseconds are waited out in place
     max_value_bytes: int
     step_grace_us: int = 30_000_000  # for how long after its timeout a plain function may still end
+    trusted: float = 0.01  # for so many seconds after a write of the pass its run counts as not canceled
 
     @classmethod
     def from_settings(cls) -> Limits:

@@ -78,9 +78,9 @@ class Woken(NamedTuple):
 
 def next_due_by_time(connection: BaseDatabaseWrapper) -> Next:
     """As `next_due()`, for tests, where no worker dies between two statements: a run that waits for others is due only when
-    one of its waits is over, and not when it would be looked at for such a case."""
+    one of its waits is over, and neither it nor lines are looked at for such a case."""
     due = "CASE WHEN status = 'waiting' AND worker_id IS NULL THEN waits_until_us ELSE available_at_us END"
-    return _next(connection, f"SELECT MIN({due}) FROM {RUN} WHERE phase = {TIMED}")
+    return _next(connection, f"SELECT MIN({due}) FROM {RUN} WHERE phase = {TIMED}")._replace(lines=None)
 
 
 def wake(connection: BaseDatabaseWrapper, terms: Terms, found: Sequence[Due] | None = None) -> Woken:

@@ -359,13 +359,14 @@ def test_body_that_never_ends_is_told():
         run_workflow(endless, max_steps=20)
 
 
-def test_order_follows_from_the_seed(monkeypatch):
-    def executed(seed: str) -> list[str]:
+def test_order_follows_from_the_seed_however_fast_the_machine_is(monkeypatch):
+    def executed(seed: str, seconds: float = 0) -> list[str]:
         monkeypatch.setenv(seeded.VARIABLE, seed)
         log: list[str] = []
 
         @workflow(name=f"ordered_{len(seeds)}")
         async def ordered(step: AsyncStep) -> None:
+            time.sleep(seconds)
             await asyncio.gather(*(step.define(name, log.append).run(name) for name in "abcdef"))
 
         seeds.append(seed)
@@ -373,7 +374,7 @@ def test_order_follows_from_the_seed(monkeypatch):
         return log
 
     seeds: list[str] = []
-    assert executed("1") == executed("1")
+    assert executed("1") == executed("1", seconds=0.02)
     assert len({tuple(executed(str(seed))) for seed in range(8)}) > 1
 
 

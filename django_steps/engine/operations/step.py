@@ -18,9 +18,6 @@ from ..frame import Frame
 from .attempts import Attempt, Executed
 from .base import Call, Confirm, Core, Effect, Execute, Operation, Part, Record, record_and_wait, wait_until
 
-# For so many seconds after a write of the pass its run counts as not canceled.
-_TRUSTED = 0.01
-
 
 class StepOperation(Operation[RunStep]):
     """The name is taken when the step is defined."""
@@ -69,7 +66,7 @@ def execute_once(frame: Frame, attempt: Attempt) -> Generator[Effect, Any, Execu
         yield from _announce(frame, name)
     if attempt.request.options.at_most_once:
         yield from _begin(frame, attempt)
-    elif time.monotonic() - frame.state.confirmed_on > _TRUSTED:
+    elif time.monotonic() - frame.state.confirmed_on > frame.host.limits.trusted:
         yield from _confirm(frame)
     executed: Executed = yield Execute(attempt)
     return executed

@@ -44,6 +44,31 @@ def _retention(value: Any) -> timedelta | None:
     return None if value is None else _duration(timedelta(seconds=1))(to_timedelta_with_unit(value))
 
 
+# The statuses of runs that have ended, each of which may be kept for a time of its own.
+ENDS = ("succeeded", "failed", "canceled")
+
+
+def to_retention(value: Any) -> dict[str, timedelta | None]:
+    """How long runs that have ended are kept, by status; None: without limit. Those are left out of which nothing is said.
+
+    `value` is a duration with a unit, for all; or a dict of durations, or None, by status. Raises `TypeError` or `ValueError`.
+
+    >>> to_retention({"succeeded": "7d"})
+    {'succeeded': datetime.timedelta(days=7)}
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        return dict.fromkeys(ENDS, _retention(value))
+    if unknown := [status for status in value if status not in ENDS]:
+        known = ", ".join(map(repr, ENDS))
+        raise ValueError(f"has a time for {unknown[0]!r}; what can be deleted are runs that have ended: {known}")
+    try:
+        return {status: _retention(value[status]) for status in ENDS if status in value}
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{value!r}: {error}") from None
+
+
 def _base_url(value: Any) -> str | None:
     if value is None:
         return None
@@ -109,7 +134,7 @@ _KNOWN: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "INLINE_WAIT": ("1s", _duration(timedelta(0))),
     "MAX_RECOVERIES": (3, _count(0)),
     "MAX_VALUE_BYTES": (1024 * 1024, _count(1024)),
-    "RETENTION": (None, _retention),
+    "RETENTION": (None, to_retention),
     "BASE_URL": (None, _base_url),
     "EVENT_RETENTION": ("7d", _retention),
     "STEP_GRACE": ("30s", _duration(timedelta(0))),
@@ -198,8 +223,9 @@ class Conf:
         return int(_read("MAX_VALUE_BYTES"))
 
     @property
-    def retention(self) -> timedelta | None:
-        value: timedelta | None = _read("RETENTION")
+    def retention(self) -> dict[str, timedelta | None]:
+        """How long finished runs are kept, by status; without those that nothing is said of."""
+        value: dict[str, timedelta | None] = _read("RETENTION")
         return value
 
     @property

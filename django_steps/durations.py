@@ -11,18 +11,18 @@ from datetime import timedelta
 
 Duration = str | int | float | timedelta
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhdw])")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31536000.0}
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhdwy])")
 _WHOLE = re.compile(rf"(?:{_PART.pattern})+")
 # A hundred years: what lies beyond is a mistake (milliseconds given as seconds, say).
 LONGEST = timedelta(days=36525)
-_HELP = 'use "100ms", "5s", "10m", "2h", "1d", "1w", "1h30m", a timedelta, or seconds'
+_HELP = 'use "100ms", "5s", "10m", "2h", "1d", "1w", "1y", "1h30m", a timedelta, or seconds'
 
 
 def to_timedelta(value: Duration) -> timedelta:
     """The duration as a `timedelta`, never negative.
 
-    `value` is text such as `"1h30m"` (units ms, s, m, h, d, w), a `timedelta`, or a number of seconds.
+    `value` is text such as `"1h30m"` (units ms, s, m, h, d, w, y; a year is 365 days), a `timedelta`, or a number of seconds.
     Raises `ValueError` for what is malformed, negative, not finite or longer than a hundred years, and
     `TypeError` for any other type.
 

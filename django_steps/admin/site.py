@@ -24,15 +24,28 @@ from .base import RunAdminBase
 from .list import search
 from .list.changelist import CappedPaginator, RunChangeList
 from .list.columns import RunColumns
+from .list.failures import ErrorFilter, StepFilter
 from .list.filters import QueueFilter, StatusFilter, WorkflowFilter, has_date_range, with_date_ranges
 from .list.relatives import ParentFilter, WaitsFilter
+from .overview import failures, pausing
 from .overview import page as overview
-from .overview import pausing
 from .run import page as run
 from .sending import page as sending
 from .start import page as start
 
-_FILTERED = {"status", "workflow", "version", "queue", "phase", "created_at", "finished_at", "parent", "waits_for"}
+_FILTERED = {
+    "status",
+    "workflow",
+    "version",
+    "queue",
+    "phase",
+    "created_at",
+    "finished_at",
+    "parent",
+    "waits_for",
+    "error_type",
+    "failed_step",
+}
 _COMPARISONS = {"", "exact", "isnull", "gte", "gt", "lte", "lt", "range__gte", "range__lte"}
 
 
@@ -42,6 +55,8 @@ class WorkflowRunAdmin(RunColumns, RunAdminBase):
     list_display: Any = ["run_name", "status_word", "progress", "started"]
     list_filter: ClassVar[Any] = [
         StatusFilter,
+        ErrorFilter,
+        StepFilter,
         WaitsFilter,
         WorkflowFilter,
         QueueFilter,
@@ -68,6 +83,7 @@ class WorkflowRunAdmin(RunColumns, RunAdminBase):
     def get_urls(self) -> list[URLPattern]:
         pages = [
             ("overview/", self.overview_view, "overview"),
+            ("failures/retry/", self.retry_failures_view, "retry_failures"),
             ("start/", self.start_view, "start"),
             ("<path:object_id>/retry/", self.retry_view, "retry"),
             ("<path:object_id>/cancel/", self.cancel_view, "cancel"),
@@ -114,6 +130,9 @@ class WorkflowRunAdmin(RunColumns, RunAdminBase):
 
     def resume_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return single.resume_page(self, request, object_id)
+
+    def retry_failures_view(self, request: HttpRequest) -> HttpResponse:
+        return failures.retry_page(self, request)
 
     def pause_more_view(self, request: HttpRequest) -> HttpResponse:
         return pausing.pause_page(self, request)

@@ -34,6 +34,8 @@ def workflow(function: Callable[..., Any] | None = None, /, **options: Unpack[Wo
     - `mask`: a collection of keys whose values no page and no log shows; default: none.
     - `schedule`: a `Schedule`, or a list of them: when workers start it by themselves; default: never.
     - `limit`: a `Limit`, or a list of up to two: how many runs execute at once, and how many begin in a time; default: none.
+    - `retention`: how long its runs are kept once they have ended: a duration with a unit (`"30d"`), or a dict of them by
+      status, as in `{"succeeded": "7d", "failed": None}`, None for without limit; default: as the setting `RETENTION` says.
 
     The body is a plain function or `async def`; of the latter it makes an `AsyncWorkflow`.
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from difflib import get_close_matches
 from typing import Any, TypedDict, TypeVar
 
+from ..conf import to_retention
 from ..core import clock
 from ..core.event import Event
 from ..core.limit import Limit
@@ -196,6 +197,7 @@ class WorkflowOptions(TypedDict, total=False):
     start_within: Duration | None
     schedule: Schedule | Sequence[Schedule] | None
     limit: Limit | Sequence[Limit] | None
+    retention: Duration | Mapping[str, Duration | None] | None
 
 
 WORKFLOW_DEFAULTS: WorkflowOptions = {
@@ -210,6 +212,7 @@ WORKFLOW_DEFAULTS: WorkflowOptions = {
     "start_within": None,
     "schedule": None,
     "limit": None,
+    "retention": None,
 }
 
 
@@ -217,6 +220,14 @@ def workflow_options(options: WorkflowOptions) -> WorkflowOptions:
     """The options with the defaults of those that are missing; raises `TypeError` for an unknown one."""
     refuse_unknown(options, WorkflowOptions, "@workflow")
     return {**WORKFLOW_DEFAULTS, **options}
+
+
+def check_retention(retention: Any) -> dict[str, timedelta | None]:
+    """How long runs of a workflow are kept, by status, where it says so; raises `TypeError` or `ValueError`."""
+    try:
+        return to_retention(retention)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"retention of @workflow: {error}") from None
 
 
 def check_limits(limit: Any) -> tuple[Limit, ...]:

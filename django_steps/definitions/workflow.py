@@ -22,6 +22,7 @@ from .options import (
     StartOptionsWithKey,
     WorkflowOptions,
     check_limits,
+    check_retention,
     refuse_unknown,
     run_options,
     shows_options,
@@ -70,6 +71,7 @@ class Workflow(Generic[I, R]):
         self.start_within_us = check_timeout(given["start_within"], "start_within of @workflow:")
         self.schedules = schedules_of(given["schedule"], self.name)
         self.limits = check_limits(given["limit"])
+        self.retention = check_retention(given["retention"])
         self._input_type: InputType | None = None
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__

@@ -17,6 +17,7 @@ from .codec import (
     record,
     steps_named_at_the_end,
     summary,
+    type_of,
     users_traceback,
     with_steps,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "record",
     "steps_named_at_the_end",
     "summary",
+    "type_of",
     "users_traceback",
     "with_steps",
 ]

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..core.names import MAX_LENGTH
+from ..core.names import MAX_LENGTH, without_keys
 from ..errors import GroupFailed, NonRetryableError, StepFailed
 from ..values.classes import shown_name
 from .builder import Node, build
@@ -41,6 +41,7 @@ class FailureRecord:
     - `type`: `module.Qualname` of the exception's class; `message`, `traceback`: text for people, cut where it is long. The
       message is `str()` of the exception; that of a `GroupFailed` names its first failure.
     - `step`: the one that is shown as having failed; `steps`: all those whose failures it is, as a group may hold several.
+    - `kind`: of a group that only holds the failures of others the class of the first of them; else empty.
     - `is_retryable`: whether a retry policy is to be asked at all; false for a `NonRetryableError`.
     - `nodes`: what the exception is rebuilt from; of the first one, type and message are those of the record.
     """
@@ -50,6 +51,7 @@ class FailureRecord:
     traceback: str = ""
     step: str | None = None
     steps: tuple[str, ...] = ()
+    kind: str = ""
     is_retryable: bool = True
     nodes: Sequence[Node] = ({},)
 
@@ -60,6 +62,7 @@ class FailureRecord:
             type=_printable(_type(exc)),
             message=_clipped(_shown_text(exc), _MAX_MESSAGE_BYTES),
             traceback=_traceback(exc),
+            kind=_printable(_first_type(exc)),
             # What takes its place where it can't be rebuilt is none.
             is_retryable=not issubclass(type(exc), NonRetryableError),
         )
@@ -91,6 +94,7 @@ class FailureRecord:
             traceback=str(data.get("traceback", "")),
             step=None if step is None else str(step),
             steps=tuple(map(str, steps)) if isinstance(steps, list) else (),
+            kind=str(data.get("kind", "")),
             is_retryable=data.get("retryable") is not False,
             nodes=nodes if isinstance(nodes, list) else ({},),
         )
@@ -101,15 +105,16 @@ class FailureRecord:
         data: dict[str, Any] = {"type": self.type, "message": self.message, "traceback": self.traceback}
         if not self.is_retryable:
             data["retryable"] = False
+        if self.kind:
+            data["kind"] = self.kind
         # The steps come last, where `steps_named_at_the_end` finds them.
         data |= {"nodes": self.nodes, "step": self.step, "steps": self.steps}
         return json.dumps(data, separators=(",", ":"))
 
     @property
     def columns(self) -> tuple[str, str]:
-        """The type and the shown step, as the columns beside the record hold them: empty where there is none."""
-        # Of a long type the end says more: the name of the class.
-        return _printable(self.type)[-MAX_TYPE_LENGTH:], _printable(self.step or "")[:MAX_STEP_LENGTH]
+        """What the columns beside the record of a run hold: the class of what went wrong, and the shown step without keys."""
+        return _fitting(self.kind or self.type), without_keys(_printable(self.step or ""))[:MAX_STEP_LENGTH]
 
     def with_steps(self, steps: Sequence[str]) -> FailureRecord:
         """The same record, of the failures of these steps. The first is shown."""
@@ -161,8 +166,14 @@ def summary(text: str | None) -> dict[str, Any] | None:
 
 
 def columns(text: str | None) -> tuple[str, str]:
-    """What the columns `error_type` and `failed_step` say of a record; empty without one."""
+    """What the columns `error_type` and `failed_step` of a run say of a record: its kind, which is the same for all items of
+    a map; empty without one."""
     return ("", "") if text is None else FailureRecord.read(text).columns
+
+
+def type_of(text: str) -> str:
+    """What the column `error_type` of a step says of a record: the class of the exception."""
+    return _fitting(FailureRecord.read(text).type)
 
 
 def with_steps(text: str, steps: Sequence[str]) -> str:
@@ -194,6 +205,24 @@ def _type(exc: BaseException) -> str:
         return shown_name(type(exc))
     except BaseException:
         return "Exception"
+
+
+def _first_type(exc: BaseException) -> str:
+    """The class of the first failure in a group that only holds it; empty for all others."""
+    try:
+        first = exc
+        while isinstance(first, GroupFailed) or type(first) in (ExceptionGroup, BaseExceptionGroup):
+            first = first.exceptions[0]  # type: ignore[attr-defined]
+        if first is exc:
+            return ""
+        return first.type_name if isinstance(first, StepFailed) else _type(first)
+    except BaseException:  # a subclass of users, which breaks what looks at it
+        return ""
+
+
+def _fitting(kind: str) -> str:
+    # Of a long type the end says more: the name of the class.
+    return _printable(kind)[-MAX_TYPE_LENGTH:]
 
 
 def _message(exc: BaseException, max_bytes: int) -> str:

@@ -29,10 +29,18 @@ class Place(NamedTuple):
     finished_at: Any
 
 
-def prune(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str] = (), limit: int = BATCH) -> int:
-    """Delete up to `limit` runs that ended before a machine time; how many. Their keys are free again."""
+def prune(
+    connection: BaseDatabaseWrapper,
+    before: int,
+    statuses: Sequence[str] = (),
+    limit: int = BATCH,
+    *,
+    workflows: Sequence[str] | None = None,
+) -> int:
+    """Delete up to `limit` runs (`workflows`: only of these) that ended before a machine time; how many. Their keys are free
+    again."""
     with database.writing(connection), connection.cursor() as cursor:
-        ids = [row[0] for row in _oldest(connection, before, statuses or FINISHED, limit)]
+        ids = [row[0] for row in _oldest(connection, before, statuses or FINISHED, limit, workflows=workflows)]
         ids = _few_enough(connection, ids)
         if ids:
             marks = dialect.marks(ids)
@@ -109,11 +117,16 @@ def prune_events(
 
 
 def oldest(
-    connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str] = (), *, after: Mapping[str, Place]
+    connection: BaseDatabaseWrapper,
+    before: int,
+    statuses: Sequence[str] = (),
+    *,
+    after: Mapping[str, Place],
+    workflows: Sequence[str] | None = None,
 ) -> list[Place]:
     """The runs that `prune` would delete next, in order; only those behind the place of their status in `after`."""
     with database.writing(connection):
-        rows = _oldest(connection, before, statuses or FINISHED, BATCH, after)
+        rows = _oldest(connection, before, statuses or FINISHED, BATCH, after, workflows)
         few = set(_few_enough(connection, [row[0] for row in rows]))
     return [Place(dialect.run_id(row[0]), row[1], row[2]) for row in rows if row[0] in few]
 
@@ -153,18 +166,27 @@ def _oldest(
     statuses: Sequence[str],
     limit: int,
     after: Mapping[str, Place] | None = None,
+    workflows: Sequence[str] | None = None,
 ) -> list[Any]:
     """Id, status, time of the end: runs of the first status that has any: one status at a time, as the index has them."""
+    index, order = "", " ORDER BY finished_at" if after is None else " ORDER BY finished_at, id"
+    if workflows is not None:
+        # In the order of this index: all that is due would be sorted otherwise, for each batch.
+        index, order = dialect.by_index(connection, "django_steps_kept"), "" if after is None else order
     for status in statuses:
         condition, parameters = _condition(connection, before, [status])
-        order = "finished_at" if after is None else "finished_at, id"
+        if workflows is not None:
+            condition, parameters = (
+                f"workflow IN ({dialect.marks(workflows)}) AND {condition}",
+                [*workflows, *parameters],
+            )
         if after is not None and status in after:
             place = after[status]
             condition += " AND finished_at >= %s AND (finished_at > %s OR id > %s)"
             parameters += [place.finished_at, place.finished_at, dialect.key(connection, place.run_id)]
         with connection.cursor() as cursor:
             cursor.execute(
-                f"SELECT id, status, finished_at FROM {RUN} WHERE {condition} ORDER BY {order}"
+                f"SELECT id, status, finished_at FROM {RUN}{index} WHERE {condition}{order}"
                 f" LIMIT {int(limit)}{dialect.locking(connection)}",
                 parameters,
             )

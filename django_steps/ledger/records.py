@@ -70,7 +70,7 @@ class StepWrite:
     @property
     def error_type(self) -> str:
         """The dotted path of the class of the exception; empty where there is none."""
-        return failures.columns(self.error)[0] if self.error else ""
+        return failures.type_of(self.error) if self.error else ""
 
 
 # The columns of a record that are written, and their types in PostgreSQL; the others hold what the database has for them.

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core.states import ACTIVE, FINISHED
-from . import dialect, moves
+from . import database, dialect, moves
 from .tables import PARKED, READY, RUN, TIMED, UNKNOWN
 
 _READY_LOOKED_AT = 100_000
@@ -28,8 +28,11 @@ _NAMES = (
 
 def workflow_names(connection: BaseDatabaseWrapper, limit: int = 200) -> list[str]:
     """The first names of workflows in the table."""
+    statement = f"{_NAMES} SELECT name FROM found WHERE name IS NOT NULL LIMIT {int(limit)}"
+    if connection.vendor == "mysql":  # which jumps by itself
+        statement = f"SELECT DISTINCT workflow FROM {RUN} ORDER BY workflow LIMIT {int(limit)}"
     with connection.cursor() as cursor:
-        cursor.execute(f"{_NAMES} SELECT name FROM found WHERE name IS NOT NULL LIMIT {int(limit)}")
+        cursor.execute(statement)
         return [row[0] for row in cursor.fetchall()]
 
 
@@ -42,6 +45,59 @@ def find_by_key(connection: BaseDatabaseWrapper, key: str, limit: int = 200) -> 
             [key],
         )
         return [dialect.run_id(row[0]) for row in cursor.fetchall()]
+
+
+class FailureKind(NamedTuple):
+    """How many runs have failed in the same way: of one workflow, by errors of one class, in the same step (its path without
+    keys; an empty text for none); and when the last of them did, as machine time."""
+
+    workflow: str
+    error_type: str
+    failed_step: str
+    runs: int
+    last: int
+
+
+def failure_kinds(
+    connection: BaseDatabaseWrapper, *, newest: int | None = None, workflow: str = "", since: int | None = None
+) -> list[FailureKind]:
+    """The failed runs by kind, the kinds of most runs first. `newest`: only of so many that failed last; `workflow`: only of
+    this one; `since`: only what failed since this machine time."""
+    condition, parameters = "status = 'failed' AND finished_at IS NOT NULL", list[Any]()
+    if workflow:
+        condition, parameters = f"{condition} AND workflow = %s", [workflow]
+    if since is not None:
+        condition, parameters = (
+            f"{condition} AND finished_at >= %s",
+            [*parameters, dialect.date_value(connection, since)],
+        )
+    limit = "" if newest is None else f" ORDER BY finished_at DESC LIMIT {int(newest)}"
+    rows = database.fetch_all(
+        connection,
+        "SELECT workflow, error_type, failed_step, COUNT(*), MAX(finished_at) FROM (SELECT workflow, error_type, failed_step,"
+        f" finished_at FROM {RUN} WHERE {condition}{limit}) f GROUP BY workflow, error_type, failed_step",
+        parameters,
+    )
+    found = [
+        FailureKind(workflow, error_type, step, runs, dialect.read_date(connection, last) or 0)
+        for workflow, error_type, step, runs, last in rows
+    ]
+    return sorted(found, key=lambda kind: (-kind.runs, -kind.last, kind[:3]))
+
+
+def error_types(connection: BaseDatabaseWrapper, limit: int = 500) -> list[str]:
+    """The first types of the errors in the table: one jump through the index for each."""
+    failed = f"SELECT error_type FROM {RUN} WHERE error IS NOT NULL"
+    statement = (
+        f"WITH RECURSIVE found (name) AS (SELECT ({failed} AND error_type > '' ORDER BY error_type LIMIT 1) UNION ALL"
+        f" SELECT ({failed} AND error_type > found.name ORDER BY error_type LIMIT 1) FROM found"
+        f" WHERE found.name IS NOT NULL) SELECT name FROM found WHERE name IS NOT NULL LIMIT {int(limit)}"
+    )
+    if connection.vendor == "mysql":  # which jumps by itself, but not to what another row says
+        statement = (
+            f"SELECT DISTINCT error_type FROM {RUN} WHERE error_type > '' ORDER BY error_type LIMIT {int(limit)}"
+        )
+    return [row[0] for row in database.fetch_all(connection, statement, [])]
 
 
 def count_by_status(connection: BaseDatabaseWrapper, cap: int) -> dict[str, int]:

@@ -639,6 +639,23 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="workflowrun",
             index=django_steps.models.fields.PartialIndex(
+                fields=["workflow", "status", "finished_at"],
+                name="django_steps_kept",
+                where=models.Q(("finished_at__isnull", False)),
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="workflowrun",
+            index=django_steps.models.fields.PartialIndex(
+                fields=["error_type", "failed_step", "finished_at"],
+                name="django_steps_failures",
+                otherwise=["error_type", "failed_step"],
+                where=models.Q(("error_text__isnull", False)),
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="workflowrun",
+            index=django_steps.models.fields.PartialIndex(
                 fields=["restart_of"], name="django_steps_restarts", where=models.Q(("restart_of__isnull", False))
             ),
         ),

@@ -80,7 +80,8 @@ class RunColumns(models.Model):
     input_search = models.JSONField(null=True)
     output_text = models.TextField(db_column="output", null=True)
     error_text = models.TextField(db_column="error", null=True)
-    # What of the error is asked for by queries: the dotted path of the exception's class, and the step whose failure it is.
+    # What of the error is asked for by queries: the dotted path of the exception's class, and the step whose failure it is, as
+    # its path without keys (`order/charge`). The error itself names the very one (`order#17/charge`).
     error_type = ExactCharField(_("error type"), max_length=MAX_TYPE_LENGTH, default="", db_default="", blank=True)
     failed_step = ExactCharField(_("failed step"), max_length=MAX_STEP_LENGTH, default="", db_default="", blank=True)
 

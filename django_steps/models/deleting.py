@@ -71,7 +71,8 @@ class Pruner:
     `reason` says why the first that was kept could not be deleted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, workflows: Sequence[str] | None = None) -> None:
+        self.workflows = workflows  # only runs of these
         self.deleted = 0
         self.kept = 0
         self.reason = ""
@@ -83,7 +84,7 @@ class Pruner:
         if self._is_refused or concerns_others():
             return self._with_care(connection, before, statuses)
         try:
-            deleted = pruning.prune(connection, before, statuses)
+            deleted = pruning.prune(connection, before, statuses, workflows=self.workflows)
         except IntegrityError:  # a foreign key of a table that is no model's
             self._is_refused = True
             return True
@@ -91,7 +92,7 @@ class Pruner:
         return deleted > 0
 
     def _with_care(self, connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str]) -> bool:
-        places = pruning.oldest(connection, before, statuses, after=self._after)
+        places = pruning.oldest(connection, before, statuses, after=self._after, workflows=self.workflows)
         if not places:
             return False
         deleted = self._try(connection, places) if len(places) > 1 else None

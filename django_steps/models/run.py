@@ -53,6 +53,19 @@ class WorkflowRun(EventUrls, RunControls[R]):
             PartialIndex(
                 fields=["status", "finished_at"], where=Q(finished_at__isnull=False), name="django_steps_ended"
             ),
+            # What ended when, by workflow: where these are kept for times of their own.
+            PartialIndex(
+                fields=["workflow", "status", "finished_at"],
+                where=Q(finished_at__isnull=False),
+                name="django_steps_kept",
+            ),
+            # What failed in the same way. Not with the time where it holds all runs: their ends would change it.
+            PartialIndex(
+                fields=["error_type", "failed_step", "finished_at"],
+                where=Q(error_text__isnull=False),
+                otherwise=["error_type", "failed_step"],
+                name="django_steps_failures",
+            ),
             PartialIndex(fields=["restart_of"], where=Q(restart_of__isnull=False), name="django_steps_restarts"),
             PartialIndex(
                 fields=["open_parent_id", "parent_step"],

@@ -5,6 +5,8 @@ How a failure is recorded is known in `failures`; here are the texts that are ma
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -29,6 +31,19 @@ def line(error: dict[str, Any] | None, *, with_step: bool = True) -> str:
 def line_of_start(start: str | None) -> str:
     """`Type: message`, from the first characters of a recorded failure that may be cut off anywhere."""
     return _line(*type_and_message(start)) if start else ""
+
+
+def short_types(types: Iterable[str]) -> dict[str, str]:
+    """By the dotted path of each class its name alone, or the path where others of them have the same name.
+
+    >>> short_types(["shop.CardDeclined", "a.Timeout", "b.Timeout"])
+    {'shop.CardDeclined': 'CardDeclined', 'a.Timeout': 'a.Timeout', 'b.Timeout': 'b.Timeout'}
+    """
+    names = {kind: kind.rpartition(".")[2] for kind in dict.fromkeys(types)}
+    counts = Counter(names.values())
+    return {
+        kind: portable(name if counts[name] == 1 else kind) or _("unreadable record") for kind, name in names.items()
+    }
 
 
 def full(error: dict[str, Any]) -> list[str]:

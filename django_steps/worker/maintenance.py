@@ -22,7 +22,7 @@ from ..definitions import registered_kinds, scheduling
 from ..definitions.limits import queue_limit
 from ..engine import afterwards
 from ..ledger import database, events, limits, lines, pauses, pruning, unknown, workers
-from ..models.deleting import Pruner
+from .retention import Retention
 
 logger = logging.getLogger("django_steps")
 
@@ -30,7 +30,6 @@ _FIRST_ROUND_AFTER = 1.0  # seconds; a worker that ends sooner need not begin
 _INTERVAL = 15.0  # seconds between two rounds
 _LOOK_FOR_ORPHANS = 300.0  # seconds between two looks for children whose parent has ended
 _PRUNE_EVENTS_AGAIN_AFTER = 3600.0
-_TRY_KEPT_AGAIN_AFTER = 3600.0  # seconds; until then rounds leave out the runs that could not be deleted
 
 
 class Maintenance:
@@ -39,10 +38,10 @@ class Maintenance:
     def __init__(self, alias: str, every_round: Callable[[], None] = lambda: None) -> None:
         self._alias, self._every_round = alias, every_round
         self._repeated = Repeated(logger)
-        self._pruner, self._began_to_prune = Pruner(), time.monotonic()
         self._looks_for_orphans_at = 0.0
         self._prunes_events_on = 0.0
         self._stop = threading.Event()
+        self._retention = Retention(self._stop.is_set)
         self._thread = threading.Thread(target=self._run, name="django-steps-maintenance", daemon=True)
 
     def start(self) -> None:
@@ -76,7 +75,7 @@ class Maintenance:
         self._look_for_orphans(connection)
         self._tell_untold(connection)
         self._prune_events(connection)
-        self._prune_runs(connection)
+        self._retention.prune(connection)
 
     def _set_aside(self, connection: BaseDatabaseWrapper) -> None:
         known_here = registered_kinds()
@@ -124,20 +123,3 @@ class Maintenance:
         while not self._stop.is_set() and place is not None:
             _, place = pruning.prune_events(connection, before, place)
         self._prunes_events_on = time.monotonic() + _PRUNE_EVENTS_AGAIN_AFTER
-
-    def _prune_runs(self, connection: BaseDatabaseWrapper) -> None:
-        retention = conf.retention
-        if retention is None:
-            return
-        before = database.read_clock(connection) - retention // timedelta(microseconds=1)
-        if time.monotonic() - self._began_to_prune > _TRY_KEPT_AGAIN_AFTER:
-            self._began_to_prune, self._pruner = time.monotonic(), Pruner()
-        kept = self._pruner.kept
-        while not self._stop.is_set() and self._pruner.batch(connection, before):
-            pass
-        if self._pruner.kept > kept:
-            logger.warning(
-                "%d runs are older than RETENTION and can't be deleted. The first: %s",
-                self._pruner.kept,
-                self._pruner.reason,
-            )

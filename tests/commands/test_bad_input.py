@@ -26,7 +26,7 @@ NONSENSE = [
     (["showworkflows", "--status", "broken"], "invalid choice: 'broken'"),
     (["showworkflows", "--limit", "0"], "'0' is not a whole number of at least 1"),
     (["showworkflows", "--check", "--workflow", "three_steps"], "--check looks at everything"),
-    (["retryworkflows"], "Say which runs: RUN_IDs, or --all-failed."),
+    (["retryworkflows"], "Say which runs: RUN_IDs, --all-failed, or --error and --step."),
     (["retryworkflows", ID, "--all-failed"], "not both"),
     (["retryworkflows", "--workflow", "three_steps"], "Say which runs"),
     (["retryworkflows", "--all"], "unrecognized arguments: --all"),

@@ -16,14 +16,14 @@ def test_defaults():
     assert problems() == []
     assert (conf.concurrency, conf.max_recoveries, conf.max_value_bytes) == (8, 3, 1024 * 1024)
     assert (conf.poll_interval, conf.lease) == (timedelta(seconds=1), timedelta(seconds=30))
-    assert (conf.inline_wait, conf.retention, conf.base_url) == (timedelta(seconds=1), None, None)
+    assert (conf.inline_wait, conf.retention, conf.base_url) == (timedelta(seconds=1), {}, None)
     assert conf.event_retention == timedelta(days=7)
 
 
 def test_settings_are_read_when_they_are_asked_for():
     with override_settings(DJANGO_STEPS={"CONCURRENCY": 3, "LEASE": "2m", "INLINE_WAIT": 0, "RETENTION": "30d"}):
         assert (conf.concurrency, conf.lease) == (3, timedelta(minutes=2))
-        assert (conf.inline_wait, conf.retention) == (timedelta(0), timedelta(days=30))
+        assert (conf.inline_wait, set(conf.retention.values())) == (timedelta(0), {timedelta(days=30)})
         assert problems() == []
     assert conf.concurrency == 8
     with override_settings(DJANGO_STEPS={"EVENT_RETENTION": None}):
@@ -49,6 +49,10 @@ def test_settings_are_read_when_they_are_asked_for():
         ("RETENTION", 30, "say the unit: 30 seconds are '30s', days '30d'"),
         ("RETENTION", 30.0, "say the unit"),
         ("RETENTION", "30", "Not a duration"),
+        ("RETENTION", {"succeeded": 7}, "say the unit: 7 seconds are '7s', days '7d'"),
+        ("RETENTION", {"failed": "0s"}, "at least 1 seconds"),
+        ("RETENTION", {"running": "1d"}, "has a time for 'running'; what can be deleted are runs that have ended"),
+        ("RETENTION", ["7d"], "Not a duration"),
         ("BASE_URL", "", "must be an address"),
         ("BASE_URL", 7, "must be an address"),
         ("BASE_URL", b"https://example.com", "must be an address"),
@@ -111,3 +115,13 @@ def test_setting_that_is_no_dict_is_a_problem(value):
         assert "must be a dict" in problem
         with pytest.raises(ImproperlyConfigured):
             conf.concurrency  # noqa: B018
+
+
+def test_retention_may_be_one_for_all_or_by_status():
+    year, week = timedelta(days=365), timedelta(days=7)
+    with override_settings(DJANGO_STEPS={"RETENTION": {"succeeded": "7d", "failed": "1y", "canceled": None}}):
+        assert conf.retention == {"succeeded": week, "failed": year, "canceled": None}
+    with override_settings(DJANGO_STEPS={"RETENTION": {"succeeded": "1w"}}):
+        assert conf.retention == {"succeeded": week}
+    with override_settings(DJANGO_STEPS={"RETENTION": timedelta(days=7)}):
+        assert conf.retention == {"succeeded": week, "failed": week, "canceled": week}

@@ -22,6 +22,7 @@ from django_steps.durations import to_microseconds, to_timedelta
         ("2h", timedelta(hours=2)),
         ("1d", timedelta(days=1)),
         ("1w", timedelta(weeks=1)),
+        ("1y", timedelta(days=365)),
         ("1h30m", timedelta(minutes=90)),
         ("1d2h3m4s5ms", timedelta(days=1, hours=2, minutes=3, seconds=4, milliseconds=5)),
         ("1.5h", timedelta(minutes=90)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from typing import Any
 
 import pytest
@@ -60,3 +61,29 @@ def test_run_whose_workers_died_is_logged(work, caplog, pass_time, settings):
 def test_kit_logs_no_failure_that_a_test_expects(caplog):
     run_workflow(fails_in_a_step, stubs={"call": ValueError("expected")})
     assert records(caplog) == []
+
+
+@workflow(mask=("token",))
+def failures_masked(input, step):
+    step.define("call", lambda token: fail()).run(input["token"])
+
+
+def test_log_of_a_failure_holds_nothing_of_the_input(work, caplog):
+    failures_masked.start({"token": "top-secret"})
+    work()
+    (record,) = records(caplog)
+    assert "top-secret" not in logging.Formatter("%(message)s").format(record) + repr(vars(record))
+    # What error trackers show beside a line are the variables of its frames: there are only those of users' code.
+    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(record.exc_info[2])]
+    assert frames[0] == __file__
+
+
+def test_every_executor_logs_a_failure_where_the_pass_is_executed(work, caplog):
+    @workflow
+    async def failures_awaited(step):
+        await step.define("call", fail).run()
+
+    run = failures_awaited.start()
+    work()
+    (record,) = records(caplog)
+    assert (record.run_id, record.step, record.exc_info[0]) == (str(run.pk), "call", OSError)

@@ -78,7 +78,7 @@ def test_run_that_its_body_failed_names_no_step(order, work, broken):
     assert columns(run) == ("KeyError", "KeyError", "")
 
 
-def test_group_names_the_first_of_its_steps(work):
+def test_group_names_the_first_of_its_steps_and_its_error(work):
     @workflow
     def group(input, step):
         found = []
@@ -91,7 +91,38 @@ def test_group_names_the_first_of_its_steps(work):
 
     run = group.start({})
     work()
-    assert columns(run) == ("ExceptionGroup", "ExceptionGroup", "first")
+    assert columns(run) == ("ExceptionGroup", DECLINED, "first")
+
+
+def test_group_that_is_a_class_of_its_own_is_what_failed(work):
+    class BatchFailed(ExceptionGroup):
+        pass
+
+    @workflow
+    def own_group(input, step):
+        raise BatchFailed("all", [Declined("no")])
+
+    run = own_group.start({})
+    work()
+    assert columns(run)[1].endswith("BatchFailed")
+
+
+def test_all_items_of_a_map_have_the_kind_of_the_step_that_failed_them(work):
+    @workflow
+    def mapped(input, step):
+        def order(number, step):
+            step.gather(step.define("charge", lambda: fail(Declined(str(number)))).bind())
+
+        step.map("order", order, [input])
+
+    runs = mapped.start_many([17, 18])
+    work()
+    for run in runs:
+        assert columns(run) == ("django_steps.errors.GroupFailed", DECLINED, "order/charge")
+        assert run.error["step"] == f"order#{run.input}/charge"
+    assert set(run.steps.exclude(kind="step").values_list("error_type", flat=True)) == {
+        "django_steps.errors.GroupFailed"
+    }
 
 
 def test_attempt_of_the_whole_run_that_failed_is_named_until_the_run_succeeds(work, pass_time):

@@ -158,7 +158,7 @@ def test_failures_of_every_kind_name_no_private_module(work: Callable[..., None]
     work()
     run.refresh_from_db()
     failed = run.steps.filter(status="failed").count()
-    assert failed >= len(makes) - 2 and run.error_type == "ExceptionGroup"
+    assert failed >= len(makes) - 2 and run.error["type"] == "ExceptionGroup"
     assert private_names() == []
     run.retry(from_step="several args")
     work()

@@ -38,7 +38,7 @@ def test_a_retry_books_the_refused_parcel_and_no_other_again(api, customer):
     work(run)
 
     assert run.status == "failed"
-    assert run.failed_step == "parcel#B/book"
+    assert run.failed_step == "parcel/book"
     assert recorded(run)["parcel#B/book"] == "failed"
 
     run.retry()

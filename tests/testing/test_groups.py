@@ -142,7 +142,7 @@ class SideBySideTests(TestCase):
 
     def test_a_retry_executes_the_member_that_failed_and_what_was_left(self):
         run = run_workflow(kit_parcels, {"parcels": ["a", "b"]}, stubs={"parcel#a/label": CarrierDown})
-        self.assertEqual((run.status, run.failed_step), ("failed", "parcel#a/label"))
+        self.assertEqual((run.status, run.failed_step), ("failed", "parcel/label"))
         run.retry()
         drain()
         self.assertEqual(run.result(), [["label of a", "label of b"], None])

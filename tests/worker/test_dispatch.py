@@ -481,3 +481,18 @@ def test_until_idle_waits_for_what_others_execute(post, work):
 def test_executor_without_its_app_is_refused():
     with pytest.raises(ImproperlyConfigured, match=r"needs 'django_steps.contrib.celery' in INSTALLED_APPS"):
         messenger_of("celery")
+
+
+@workflow
+def failing_elsewhere(step):
+    step.define("call", lambda: {}["key"]).run()
+
+
+def test_receiver_logs_the_failure_of_a_run(dispatching, post, receiver, caplog):
+    dispatching()
+    run = failing_elsewhere.start()
+    eventually(lambda: post.sent)
+    assert deliver(receiver, post.sent[0]) == [True]
+    assert status_of(run) == "failed"
+    (record,) = [record for record in caplog.records if getattr(record, "is_end_of_run", False)]
+    assert (record.levelname, record.run_id, record.exc_info[0]) == ("ERROR", str(run.pk), KeyError)

@@ -118,7 +118,7 @@ def test_housekeeping_stops_between_two_batches(monkeypatch, settings):
     settings.DJANGO_STEPS = {"RETENTION": "1d"}
     monkeypatch.setattr(maintenance, "_FIRST_ROUND_AFTER", 0.01)
     batches = []
-    monkeypatch.setattr(pruning, "prune", lambda *given: batches.append(1) or time.sleep(0.01) or 200)
+    monkeypatch.setattr(pruning, "prune", lambda *given, **named: batches.append(1) or time.sleep(0.01) or 200)
     keeping = Maintenance("default")
     keeping.start()
     eventually(lambda: len(batches) > 3)

@@ -16,7 +16,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
@@ -93,14 +93,22 @@ def delete(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> H
     return _ask_or_do(model_admin, request, queryset, _DELETE)
 
 
+def retry_page(
+    model_admin: RunAdminBase, request: HttpRequest, queryset: QuerySet[Any], *, back_url: str, **said: Any
+) -> HttpResponse:
+    """Retry these runs on a page of its own, which asks first; `said`: what it shows beyond that, such as its title."""
+    answer = _ask_or_do(model_admin, request, queryset, _RETRY, back_url=back_url, **said)
+    return answer or HttpResponseRedirect(back_url)
+
+
 def _ask_or_do(
-    model_admin: RunAdminBase, request: HttpRequest, queryset: QuerySet[Any], control: Control
+    model_admin: RunAdminBase, request: HttpRequest, queryset: QuerySet[Any], control: Control, **said: Any
 ) -> HttpResponse | None:
     if "runs" in request.POST:  # the answer to the question names the runs in one field
         queryset = model_admin.get_queryset(request).filter(pk__in=parse_ids(request.POST["runs"])[:AT_MOST])
         _do(model_admin, request, list(queryset.defer(*BIG_COLUMNS)), control)
         return None
-    return _ask(model_admin, request, queryset, control)
+    return _ask(model_admin, request, queryset, control, **said)
 
 
 # -- Asking -----------------------------------------------------------------------------------------
@@ -128,7 +136,7 @@ def _not_permitted(runs: Sequence[WorkflowRun]) -> str:
 
 
 def _ask(
-    model_admin: RunAdminBase, request: HttpRequest, queryset: QuerySet[Any], control: Control
+    model_admin: RunAdminBase, request: HttpRequest, queryset: QuerySet[Any], control: Control, **said: Any
 ) -> TemplateResponse:
     selected = list(queryset.order_by("-pk").defer(*BIG_COLUMNS)[: AT_MOST + 1])
     is_cut, selected = len(selected) > AT_MOST, selected[:AT_MOST]
@@ -151,10 +159,11 @@ def _ask(
         details.append(_("%(skipped)s will be skipped.") % {"skipped": _reasons(skipped)})
     if is_cut:
         details.append(_("Only the newest %(limit)d of the selected runs are changed at a time.") % {"limit": AT_MOST})
+    shown = {"title": str(control.title), "back_url": request.get_full_path(), **said}
     return model_admin.render(
         request,
         model_admin.confirmation_template,
-        str(control.title),
+        shown.pop("title"),
         lines=lines,
         details=details,
         button=control.button % {"count": count} if able else "",
@@ -166,7 +175,7 @@ def _ask(
             ACTION_CHECKBOX_NAME: str(selected[0].pk) if selected else "",
             "select_across": "1",
         }.items(),
-        back_url=request.get_full_path(),
+        **shown,
     )
 
 

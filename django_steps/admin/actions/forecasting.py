@@ -26,7 +26,7 @@ from ...models import StepRecord, WorkflowRun
 from ...presentation.text import clipped
 from .retrying import quoted
 
-_ERROR_END = 8000  # characters of a recorded error that hold the names of the steps whose failures it is
+_ERROR_END = 8000  # characters of a recorded error that hold the names of all but very many steps whose failures it is
 _LINES = 5
 
 
@@ -70,7 +70,15 @@ def forecast(runs: Collection[UUID]) -> Forecast:
     ends = WorkflowRun.objects.filter(pk__in=runs).values_list(
         "pk", "workflow", "failed_step", Right("error_text", _ERROR_END)
     )
-    found = {pk: (workflow, *_failures_in(failed_step, end or "")) for pk, workflow, failed_step, end in ends}
+    found, cut = dict[UUID, tuple[str, str, list[str]]](), dict[UUID, str]()
+    for pk, workflow, failed_step, end in ends:
+        steps, reached = failures.steps_named_at_the_end(end or "")
+        found[pk] = (workflow, *_failures_in(steps, reached))
+        if failed_step and not found[pk][1]:
+            cut[pk] = workflow
+    if cut:
+        whole = WorkflowRun.objects.filter(pk__in=cut).values_list("pk", "error_text")
+        found |= {pk: (cut[pk], *_failures_in(*failures.steps_named_at_the_end(text or ""))) for pk, text in whole}
     last = dict(StepRecord.objects.filter(run__in=runs).order_by().values_list("run").annotate(Max("after")))
     failed = StepRecord.objects.filter(run__in=runs, status=StepRecord.Status.FAILED)
     positions: dict[UUID, dict[str, int]] = defaultdict(dict)
@@ -105,14 +113,9 @@ def _first_forgotten(runs: Collection[UUID], last: dict[UUID, int]) -> Iterator[
         yield from ((pk, name) for name in forgotten)
 
 
-def _failures_in(failed_step: str, end_of_error: str) -> tuple[str, list[str]]:
-    """The step that a run would continue with or had reached, and all whose failures its error is.
-
-    The end of the error has not the names of very many; then the first has to do.
-    """
-    steps, reached = failures.steps_named_at_the_end(end_of_error)
-    first = (steps or [reached or failed_step])[0]
-    return first, steps or ([] if reached else [failed_step])
+def _failures_in(steps: list[str], reached: str | None) -> tuple[str, list[str]]:
+    """The step that a run would continue with or had reached, and all whose failures its error is."""
+    return (steps or [reached or ""])[0], steps
 
 
 def _was_handled(run: UUID) -> bool:

@@ -14,7 +14,7 @@ from ...models import WorkflowRun
 from ...presentation import durations, errors, pauses, runs, steps
 from ...presentation.text import clipped
 from .. import html
-from . import subject
+from . import failures, subject
 
 _USUAL_QUEUE = WorkflowRun._meta.get_field("queue").get_default()
 
@@ -76,8 +76,23 @@ class RunColumns:
             lines.append(bar)
         if run.status == run.Status.FAILED:
             line = errors.line_of_start(run.error_start)
-            lines.append(format_html('<span class="steps-error-line" title="{}">{}</span>', line, clipped(line, 160)))
+            step = self._failed_step(run) if run.failed_step else ""
+            # The line is a block of its own.
+            lines.append(
+                format_html('<span class="steps-error-line" title="{}">{}</span>{}', line, clipped(line, 160), step)
+            )
         return format_html_join(mark_safe("<br>"), "{}", ((line,) for line in lines))
+
+    def _failed_step(self, run: WorkflowRun) -> SafeString:
+        """The step, which leads to the runs that failed in the same way."""
+        kind = html.query(**failures.parameters_of(run.workflow, run.error_type, run.failed_step))
+        return format_html(
+            '<small class="steps-quiet">{} <a href="{}?status__exact=failed&amp;{}">{}</a></small>',
+            gettext("in step"),
+            self.url_of("changelist"),
+            kind,
+            clipped(run.failed_step, 60),
+        )
 
     @admin.display(description=_("started"))
     def started(self, run: WorkflowRun) -> SafeString | str:

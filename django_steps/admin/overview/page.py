@@ -34,7 +34,7 @@ from ..base import RunAdminBase
 from ..list.changelist import BIG_COLUMNS
 from ..list.filters import UNKNOWN
 from ..list.relatives import waits_for
-from . import chart, pausing, workers
+from . import chart, failures, pausing, workers
 
 COUNTED = 10_000  # runs of a status
 AWAITED = 20  # events that runs wait for
@@ -120,6 +120,7 @@ def context(admin: RunAdminBase, request: HttpRequest) -> dict[str, Any]:
         ],
         "no_worker": no_worker().text(),
         "changelist_url": admin.url_of("changelist"),
+        **failures.context(admin, request),
         **pausing.context(admin, request),
     }
 

@@ -12,7 +12,7 @@ from ...core import clock
 from ...ledger import database
 from ...models import WorkflowRun
 from ...models.querysets import WorkflowRunQuerySet
-from .. import arguments, base, bulk
+from .. import arguments, base, bulk, failing
 
 
 class Command(base.WorkflowCommand):
@@ -23,8 +23,11 @@ class Command(base.WorkflowCommand):
         "examples:\n"
         "  retryworkflows 0198c2a4-7d1e-7cc3-98c4-dc0c0c07398f\n"
         "  retryworkflows --all-failed --workflow process_order --since 2h --dry-run\n"
+        "  retryworkflows --error CardDeclined --step order/charge\n"
         "\n"
-        "exit codes: 0 retried (with --all-failed also when some were skipped, or none was there), 1 not retried, or\n"
+        "showworkflows --failures shows which errors there are, and in which steps.\n"
+        "\n"
+        "exit codes: 0 retried (without RUN_IDs also when some were skipped, or none was there), 1 not retried, or\n"
         "a workflow that does not exist\n"
     )
 
@@ -32,12 +35,13 @@ class Command(base.WorkflowCommand):
         add = parser.add_argument
         add("run_ids", nargs="*", type=arguments.run_id, metavar="RUN_ID", help=_("The failed or canceled runs."))
         add("--all-failed", action="store_true", help=_("All runs that failed."))
-        add("--workflow", metavar="NAME", help=_("With --all-failed: only runs of this workflow."))
+        failing.add_arguments(parser)
+        add("--workflow", metavar="NAME", help=_("With --all-failed, --error or --step: only runs of this workflow."))
         add(
             "--since",
             type=arguments.duration,
             metavar="D",
-            help=_("With --all-failed: only runs that failed in this time: 30m, 2h, 1d."),
+            help=_("With --all-failed, --error or --step: only runs that failed in this time: 30m, 2h, 1d."),
         )
         add(
             "--from-step",
@@ -57,13 +61,18 @@ class Command(base.WorkflowCommand):
         bulk.tell(self, report, text, options)
 
     def selected(self, options: dict[str, Any]) -> WorkflowRunQuerySet[WorkflowRun]:
+        is_kind = failing.is_given(options)
         if options["run_ids"]:
-            if options["all_failed"] or options["workflow"] or options["since"]:
-                raise CommandError(_("Give RUN_IDs, or --all-failed with --workflow and --since, not both."))
+            if is_kind or options["all_failed"] or options["workflow"] or options["since"]:
+                raise CommandError(
+                    _("Give RUN_IDs, or --all-failed, --error or --step with --workflow and --since, not both.")
+                )
             return bulk.all_runs().filter(pk__in=bulk.existing(options["run_ids"]))
-        if not options["all_failed"]:
-            raise CommandError(_("Say which runs: RUN_IDs, or --all-failed."))
-        runs = bulk.all_runs().failed()
+        if is_kind and options["all_failed"]:
+            raise CommandError(_("Give --all-failed, or --error and --step, not both."))
+        if not is_kind and not options["all_failed"]:
+            raise CommandError(_("Say which runs: RUN_IDs, --all-failed, or --error and --step."))
+        runs = failing.narrowed(bulk.all_runs().failed(), options)
         if options["workflow"]:
             base.refuse_unknown_workflow(options["workflow"])
             runs = runs.filter(workflow=options["workflow"])

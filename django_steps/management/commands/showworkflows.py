@@ -15,13 +15,13 @@ from django.utils.translation import gettext_lazy, ngettext
 from ...core.ids import beginning_with
 from ...definitions import registered
 from ...errors import FailureWasHandled, InvalidState
-from ...ledger import controls, database
+from ...ledger import controls, database, reports
 from ...models import WorkflowRun
 from ...models.diagnosis import live_workers
 from ...presentation import durations, output, pauses, waits
 from ...presentation import json as run_json
 from ...presentation import runs as run_texts
-from .. import arguments, base, details, family, health
+from .. import arguments, base, details, failing, family, health
 
 LIMIT = 20
 _NAMED = 5  # runs, where several are meant
@@ -48,7 +48,8 @@ class Command(base.WorkflowCommand):
         "the first ones), child_counts, left_out. Times are ISO 8601.\n"
         "A retry of the run counts the attempts of its step from 1 again; earlier_attempts has those from before, too,\n"
         "with before_retry set.\n"
-        "With --check it prints an object with the keys ok and problems.\n"
+        "With --check it prints an object with the keys ok and problems; with --failures a list of objects with the keys\n"
+        "workflow, error_type, failed_step (the path without keys, empty for none), runs, last_failed_at.\n"
         "\n"
         "exit codes: 0 shown (with --check: all is well), 1 not found, or --check found a problem\n"
     )
@@ -65,12 +66,25 @@ class Command(base.WorkflowCommand):
             help=_("Only runs of this status; may be repeated."),
         )
         add("--workflow", metavar="NAME", help=_("Only runs of this workflow."))
+        failing.add_arguments(parser)
+        add(
+            "--failures",
+            action="store_true",
+            help=_("Count the runs that failed by workflow, error and step, those of most runs first."),
+        )
+        add(
+            "--since",
+            type=arguments.duration,
+            metavar="D",
+            help=_("With --failures: only what failed in this time: 30m, 2h, 1d."),
+        )
         add(
             "--limit",
             type=arguments.count,
             default=LIMIT,
             metavar="N",
-            help=_("How many runs to show, the newest first (default: %(limit)d).") % {"limit": LIMIT},
+            help=_("How many runs to show, the newest first, or how many kinds of failures (default: %(limit)d).")
+            % {"limit": LIMIT},
         )
         add("--json", action="store_true", help=_("Print JSON."))
         add("--tree", action="store_true", help=_("With RUN: the run with its child runs, theirs and so on."))
@@ -82,16 +96,24 @@ class Command(base.WorkflowCommand):
 
     def show(self, options: dict[str, Any]) -> None:
         """Show what was asked for."""
-        has_filter = options["status"] or options["workflow"]
+        is_kind = failing.is_given(options)
+        has_filter = bool(options["status"] or options["workflow"] or is_kind)
+        if options["failures"]:
+            if options["run"] or options["status"] or is_kind or options["tree"] or options["check"]:
+                raise CommandError(_("--failures takes --workflow, --since, --limit and --json, nothing else."))
+            self.show_failures(options)
+            return
+        if options["since"] is not None:
+            raise CommandError(_("--since takes --failures."))
         if options["tree"] and (not options["run"] or has_filter or options["check"]):
-            raise CommandError(_("--tree takes a RUN, and no --status, --workflow or --check."))
+            raise CommandError(_("--tree takes a RUN, and no other option that chooses runs, nor --check."))
         if options["check"]:
             if options["run"] or has_filter:
-                raise CommandError(_("--check looks at everything: it takes no RUN, --status or --workflow."))
+                raise CommandError(_("--check looks at everything: it takes no RUN, and no option that chooses runs."))
             self.check_health(options["json"])
         elif options["run"]:
             if has_filter:
-                raise CommandError(_("Give a RUN, or --status and --workflow, not both."))
+                raise CommandError(_("Give a RUN, or options that choose runs, not both."))
             run = find(options["run"])
             if options["tree"]:
                 self.show_tree(run, options["json"])
@@ -139,6 +161,7 @@ class Command(base.WorkflowCommand):
         if options["workflow"]:
             base.refuse_unknown_workflow(options["workflow"])
             found = found.filter(workflow=options["workflow"])
+        found = failing.narrowed(found, options)
         limit = options["limit"]
         shown = list(pauses.with_holds(found)[: limit + 1])
         is_cut = len(shown) > limit
@@ -152,6 +175,24 @@ class Command(base.WorkflowCommand):
             if is_cut:
                 text = _("The newest %(limit)d are shown; --limit %(more)d shows more, --status and --workflow fewer.")
                 self.stdout.write("\n" + text % {"limit": limit, "more": limit * 5})
+
+    def show_failures(self, options: dict[str, Any]) -> None:
+        connection, since = base.connection(), None
+        if options["workflow"]:
+            base.refuse_unknown_workflow(options["workflow"])
+        if options["since"] is not None:
+            since = database.read_clock(connection) - arguments.microseconds(options["since"])
+        kinds = reports.failure_kinds(connection, workflow=options["workflow"] or "", since=since)
+        shown = kinds[: options["limit"]]
+        if options["json"]:
+            self.write_json(failing.as_json(shown))
+        elif not shown:
+            self.stdout.write(_("No run has failed."))
+        else:
+            written = failing.lines(shown, output.width_of(self.stdout))
+            if len(kinds) > len(shown):
+                written.append(_("… and %(count)d more") % {"count": len(kinds) - len(shown)})
+            self.stdout.write("\n".join([*written, "", failing.how_to_retry(shown[0], options["since"])]))
 
     def list_of(self, shown: list[WorkflowRun]) -> list[str]:
         header = [_("RUN"), _("WORKFLOW"), _("STATUS"), _("CREATED"), _("DURATION")]
@@ -235,6 +276,6 @@ def how_to_retry(run: WorkflowRun) -> str:
 
 def nothing_found(options: dict[str, Any]) -> str:
     """What to say instead of an empty table."""
-    if options["status"] or options["workflow"]:
+    if options["status"] or options["workflow"] or failing.is_given(options):
         return _("No runs match.")
     return _("There are no runs yet. Start one with: %(manage)s startworkflow NAME") % {"manage": base.manage()}

@@ -133,7 +133,7 @@ def at_once(functions: list[Callable[[], Any]]) -> list[Any]:
 
     threads = [Background(lambda function=function: call(function)) for function in functions]
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive()
     return [thread.error or thread.value for thread in threads]
 

@@ -81,6 +81,13 @@ def test_the_metadata_says_what_is_needed(wheel):
     assert metadata.get_payload().startswith("# django-steps")
 
 
+def test_the_extra_of_traces_needs_the_api_of_opentelemetry_only(wheel):
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    needed = Parser().parsestr(wheel.read(name).decode()).get_all("Requires-Dist")
+    of_extra = {line.partition(";")[0].strip() for line in needed if line.endswith('extra == "opentelemetry"')}
+    assert of_extra == {"opentelemetry-api>=1.24"}
+
+
 def test_the_entry_point_is_the_pytest_plugin(wheel):
     (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     points = configparser.ConfigParser()

@@ -199,6 +199,7 @@ def _instance(new: NewRun, alias: str) -> WorkflowRun:
         "timeout_us": new.timeout,
         "start_within_us": new.start_within,
         "expires_at_us": _expires_at(new),
+        "trace": new.trace,
     }
     # By position, which takes a model half as long as by name.
     defaults = _defaults()

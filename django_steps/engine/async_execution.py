@@ -25,10 +25,10 @@ from .conclusion import Conclusion
 from .desk import Desk
 from .drivers.coroutines import if_need_be_on_thread, tasks_left, until_canceled_have_ended
 from .ending import Ended, Ending
-from .execution import Pass, clean_context, loaded
+from .execution import Pass, clean_context, enter, loaded
 from .frame import Frame
 from .history import History
-from .interceptors import Interceptor, around_pass
+from .interceptors import Interceptor, around_pass, everywhere
 from .loops import PassLoop
 from .operations.base import Announce, End, Tell
 
@@ -48,7 +48,7 @@ async def run_claim(
     begun: Callable[[Pass], None] = lambda current: None,
 ) -> Ending:
     """Execute a claimed run once, and return how the pass ended. As `execution.run_claim()`."""
-    standing = [*hooks.listening(), *interceptors]
+    standing = [*everywhere, *hooks.listening(), *interceptors]
     try:
         if not standing:
             return await _pass(claim, host, loop, recorded, standing, begun)
@@ -75,6 +75,7 @@ async def _pass(
     begun: Callable[[Pass], None],
 ) -> Ending:
     try:
+        enter(interceptors, claim)
         blocking = host.host
         if recorded is None:
             recorded = await host.call(lambda: blocking.write(lambda: loaded(claim, blocking)))
@@ -112,6 +113,7 @@ class AsyncPass(Pass):
         """Call the body, and bring the run to where the call leaves it."""
         context = clean_context()
         context.run(active_pass.set, self.frame)
+        context.run(enter, self.frame.interceptors, self.claim)
         body = self._loop.create_task(self._body(self.frame), context=context)
         self.desk.body = body
         body.add_done_callback(lambda task: self.desk.end())

@@ -102,9 +102,11 @@ def _raised(frame: Frame, workflow: Workflow[Any, Any], error: BaseException) ->
         return (yield from _ended(frame, outcome, ending))
     due_us = claim.now() + delay // timedelta(microseconds=1)
     outcome = yield Call(
-        lambda: transitions.attempt_again(host.connection(), claim.run_id, claim.token, due_us, text, steps, details)
+        lambda: transitions.attempt_again(
+            host.connection(), claim.run_id, claim.token, due_us, text, steps, details, claim.new_trace
+        )
     )
-    return (yield from _ended(frame, outcome, Ending(Ended.SUSPENDED, due_us, reset=steps)))
+    return (yield from _ended(frame, outcome, Ending(Ended.SUSPENDED, due_us, reset=steps, error=text)))
 
 
 def _timed_out(frame: Frame) -> Conclusion:
@@ -152,7 +154,9 @@ def settled(claim: Claim, host: Host, ending: Ending) -> Conclusion:
     """Release the run, if it is still this pass's to release."""
     if ending.how not in _RELEASING:
         return ending
-    has_ended = yield Call(lambda: transitions.release(host.connection(), claim.run_id, claim.token))
+    has_ended = yield Call(
+        lambda: transitions.release(host.connection(), claim.run_id, claim.token, trace=claim.new_trace)
+    )
     if not has_ended:  # it is not this pass's, or paused, or it is canceling until its children have ended
         return Ending(Ended.RELEASED) if ending.how is Ended.CANCELED else ending
     yield from _tell_others(claim, host, Ended.CANCELED)

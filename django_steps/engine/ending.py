@@ -28,7 +28,7 @@ class Ending:
     """How a pass ended; when its run is due again (machine time), or how it was finished.
 
     `suspension`: how it is suspended, but for an attempt of the whole run. `reset`: the run is to be attempted again, for which
-    these steps were reset. `successor`: the run that goes on for this one.
+    these steps were reset; `error`: the record of the failure for which it is. `successor`: the run that goes on for this one.
     """
 
     how: Ended
@@ -37,3 +37,4 @@ class Ending:
     reset: Sequence[str] | None = None
     suspension: Suspension | None = None
     successor: UUID | None = None
+    error: str | None = None

@@ -28,7 +28,7 @@ from .ending import Ended, Ending
 from .frame import Frame, PassState
 from .history import History
 from .host import Host, ThreadedHost
-from .interceptors import Interceptor, around_pass, within
+from .interceptors import Interceptor, around_pass, everywhere, within
 from .performing import Performing
 from .scopes import Scope
 
@@ -47,13 +47,14 @@ def run_claim(
     (a tenant, a language, a time zone, the precision of decimals).
 
     - `recorded`: its history where it is known; otherwise it is loaded.
-    - `interceptors`: what stands around the pass, besides the signals.
+    - `interceptors`: what stands around the pass, besides the signals and what stands around each.
     - `begun`: called with the pass before its body is, for whoever wants to interrupt it.
     """
-    around = [*hooks.listening(), *interceptors]
+    around = [*everywhere, *hooks.listening(), *interceptors]
 
     def proceed() -> Ending:
         try:
+            enter(around, claim)
             history = _history(claim, host, recorded)
             current = Pass(get_workflow(claim.workflow, claim.version), claim, history, host, around)
             begun(current)
@@ -67,6 +68,12 @@ def run_claim(
         return clean_context().run(within, around_pass(around, claim), proceed)
     except Exception as error:  # of an interceptor
         return conclusion.carried_out(conclusion.failed_of_its_own(claim, host, error), host)
+
+
+def enter(interceptors: Sequence[Interceptor], claim: Claim) -> None:
+    """Let the present context be that of a pass, as far as the interceptors are concerned."""
+    for interceptor in interceptors:
+        interceptor.in_pass(claim)
 
 
 def clean_context() -> Context:

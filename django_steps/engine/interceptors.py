@@ -40,6 +40,12 @@ class Interceptor:
         """
         return (yield)
 
+    def in_pass(self, claim: Claim) -> None:
+        """What is set here in context variables is there in the body and its steps, and gone after the pass. Must not wait."""
+
+    def in_attempt(self, attempt: Attempt) -> None:
+        """What is set here in context variables is there in the function of the step, and gone after it. Must not wait."""
+
     def reached(self, claim: Claim, name: str, branch: str) -> None:
         """A body, or a branch (of which `branch` is the path), has come to an operation, which is going to be replayed or
         carried out."""
@@ -58,6 +64,13 @@ class Interceptor:
 
     def recorded(self, claim: Claim, write: StepWrite, error: BaseException | None) -> None:
         """A record is committed; `error` is the exception of an attempt that failed."""
+
+    def given_up(self, claim: Claim, ending: Ending) -> None:
+        """The pass was ended in place of its thread, which is lost: what stands around it is never left."""
+
+
+# What stands around each pass of this process, whoever executes it; the outermost. It is read when a pass begins.
+everywhere: list[Interceptor] = []
 
 
 class Around(Generic[T]):
@@ -107,3 +120,9 @@ def around_pass(interceptors: Sequence[Interceptor], claim: Claim) -> Around[End
 def around_attempt(interceptors: Sequence[Interceptor], attempt: Attempt) -> Around[Executed]:
     """What stands around an attempt."""
     return Around([interceptor.around_attempt(attempt) for interceptor in interceptors])
+
+
+def give_up(interceptors: Sequence[Interceptor], claim: Claim, ending: Ending) -> None:
+    """Let the interceptors know that a pass has ended in place of its thread, from the inside out."""
+    for interceptor in reversed(interceptors):
+        interceptor.given_up(claim, ending)

@@ -16,6 +16,7 @@ from django.db import DatabaseError, IntegrityError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
 
+from ..core import traces
 from ..core.ids import uuid7
 from ..core.states import WITH_CHILDREN, Status
 from ..errors import InvalidState
@@ -75,6 +76,8 @@ class NewRun:
     limit_1: str | None = None
     limit_2: str | None = None
     limit_queue: str | None = None
+    # What it carries of the trace that the calling code is in: NULL where nothing traces.
+    trace: str | None = field(default_factory=traces.carried)
 
     @property
     def line(self) -> str | None:
@@ -136,6 +139,7 @@ _TYPES = {
     "limit_2": "text",
     "limit_queue": "text",
     "line_key": "text",
+    "trace": "text",
 }
 # What a column holds where nothing is set, as in `models/columns.py`.
 _DEFAULTS = {
@@ -162,6 +166,7 @@ _DEFAULTS = {
     "limit_2": None,
     "limit_queue": None,
     "line_key": None,
+    "trace": None,
 }
 
 
@@ -380,6 +385,7 @@ def _values(connection: BaseDatabaseWrapper, run: NewRun) -> dict[str, Any]:
         "restart_of_id": dialect.key(connection, run.restart_of) if run.restart_of else None,
         "timeout_us": run.timeout,
         "start_within_us": run.start_within,
+        "trace": run.trace,
     }
     if run.limit_1 is not None or run.limit_queue is not None:
         values |= {

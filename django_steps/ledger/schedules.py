@@ -89,6 +89,7 @@ class Row(NamedTuple):
             key=key,
             created_at=clock.host_time(),
             slot=Slot(self.name, slot, is_held),
+            trace=None,  # a trace of its own begins, whoever fires
             **({} if known.own is None else known.own(version, self.input, queue)),
         )
 

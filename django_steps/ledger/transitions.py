@@ -142,9 +142,11 @@ def suspend(
 
 
 @cache
-def _suspension(is_waiting: bool) -> Statement:
+def _suspension(is_waiting: bool, has_trace: bool) -> Statement:
     """PostgreSQL: a new record and the end of the claim, by one statement."""
     move, types = (moves.waiting(), ["bigint", "text", "bigint"]) if is_waiting else (moves.suspended(), ["bigint"])
+    if has_trace:
+        move, types = f"{move}, trace = %s", [*types, "text"]
     return Statement(
         f"WITH held AS (SELECT id FROM {RUN} WHERE {records.FENCE} FOR UPDATE),"
         f" written AS ({records.INSERTING} RETURNING run_id)"
@@ -154,11 +156,12 @@ def _suspension(is_waiting: bool) -> Statement:
 
 
 def _suspend_at_once(connection: BaseDatabaseWrapper, suspension: Suspension, write: StepWrite) -> bool:
-    parameters = [write.run_id, write.token, *records.parameters(connection, write), *suspension.parameters]
+    _, said = _saying(None, suspension.trace)
+    parameters = [write.run_id, write.token, *records.parameters(connection, write), *suspension.parameters, *said]
 
     def statement() -> bool:
         with connection.cursor() as cursor:
-            prepared.execute(connection, cursor, _suspension(suspension.is_waiting), parameters)
+            prepared.execute(connection, cursor, _suspension(suspension.is_waiting, bool(said)), parameters)
             return bool(cursor.rowcount)
 
     return database.retrying(connection, statement)
@@ -181,11 +184,12 @@ def attempt_again(
     error: str,
     steps: Sequence[str],
     details: str | None = None,
+    trace: str | None = None,
 ) -> Outcome:
     """As the run's policy says: reset the failures that ended the run and what it had canceled, and come back at `due_at`;
-    `details` as of a `Finish`."""
+    `details` as of a `Finish`, `trace` as of a `Suspension`."""
     key = dialect.key(connection, run_id)
-    also, said = _saying(details)
+    also, said = _saying(details, trace)
 
     counted = "attempts = attempts + 1, generation = generation + 1, error = %s, error_type = %s, failed_step = %s"
     values = [error, *failures.columns(error), *said, key, token]
@@ -216,29 +220,32 @@ def release(
     *,
     is_untouched: bool = False,
     begin_by: int | None = None,
+    trace: str | None = None,
 ) -> bool:
     """Release a run: a running one is ready for others at once, or paused where somebody has asked for that; a canceling one
     is canceled. Returns whether it is canceled.
 
-    `is_untouched`: it was claimed for the first time, and its body was not called; `begin_by` as of the claim.
+    `is_untouched`: it was claimed for the first time, and its body was not called; `begin_by` as of the claim, `trace` as of a
+    `Suspension`.
     """
-    never_started, its_limit = "", list[int | None]()
+    also, said = _saying(None, trace)
+    its_values: list[Any] = list(said)
     if is_untouched:
-        never_started = ", started_at = NULL, attempting_since_us = NULL, expires_at_us = %s"
-        its_limit = [begin_by]
+        also += ", started_at = NULL, attempting_since_us = NULL, expires_at_us = %s"
+        its_values.append(begin_by)
     key = dialect.key(connection, run_id)
 
     def statements() -> bool:
         with connection.cursor() as cursor:
             cursor.execute(
-                f"UPDATE {RUN} SET {moves.ready_again(dialect.now(connection))}{never_started} WHERE {records.FENCE}",
-                [*its_limit, key, token],
+                f"UPDATE {RUN} SET {moves.ready_again(dialect.now(connection))}{also} WHERE {records.FENCE}",
+                [*its_values, key, token],
             )
             if cursor.rowcount:
                 return False
             cursor.execute(
-                f"UPDATE {RUN} SET {moves.paused(is_untouched=is_untouched)}{never_started} WHERE {records.PAUSING}",
-                [*its_limit, key, token],
+                f"UPDATE {RUN} SET {moves.paused(is_untouched=is_untouched)}{also} WHERE {records.PAUSING}",
+                [*its_values, key, token],
             )
             if cursor.rowcount:
                 return False
@@ -326,9 +333,10 @@ def _finish_or_explain(connection: BaseDatabaseWrapper, write: Finish) -> Outcom
     return Outcome.NOT_RUNNING
 
 
-def _saying(details: str | None) -> tuple[str, list[str]]:
-    """What an UPDATE of a run sets besides, where the run says something of itself; and its parameters."""
-    return ("", []) if details is None else (", details = %s", [details])
+def _saying(details: str | None, trace: str | None = None) -> tuple[str, list[str]]:
+    """What an UPDATE of a run sets besides, where the run says something of itself, or is traced; and its parameters."""
+    said = {column: text for column, text in (("details", details), ("trace", trace)) if text is not None}
+    return "".join(f", {column} = %s" for column in said), list(said.values())
 
 
 def _why_not(connection: BaseDatabaseWrapper, run_id: UUID, token: int) -> Outcome:
@@ -344,7 +352,8 @@ def _why_not(connection: BaseDatabaseWrapper, run_id: UUID, token: int) -> Outco
 def _mark_suspended(
     connection: BaseDatabaseWrapper, run_id: UUID, token: int, suspension: Suspension, details: str | None = None
 ) -> bool:
-    move, (also, said) = moves.waiting() if suspension.is_waiting else moves.suspended(), _saying(details)
+    move = moves.waiting() if suspension.is_waiting else moves.suspended()
+    also, said = _saying(details, suspension.trace)
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {RUN} SET {move}{also} WHERE {records.FENCE}",

@@ -36,11 +36,12 @@ class Waiting(NamedTuple):
 
 class Suspension(NamedTuple):
     """How a run is suspended: when it is looked at again (machine time), and if it waits for others, for what and until
-    when."""
+    when; and what it carries of its trace from then on (None: the same as before)."""
 
     available_us: int
     waits_for: str | None = None
     until_us: int | None = None
+    trace: str | None = None
 
     @property
     def is_waiting(self) -> bool:

@@ -192,6 +192,7 @@ class Migration(migrations.Migration):
                 ),
                 ("paused_at", models.DateTimeField(null=True, verbose_name="paused at")),
                 ("pause_exempt", models.BooleanField(db_default=False, default=False, editable=False)),
+                ("trace", models.TextField(editable=False, null=True)),
                 (
                     "details_text",
                     models.TextField(blank=True, db_column="details", db_default="", default="", editable=False),

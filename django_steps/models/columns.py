@@ -154,6 +154,9 @@ class RunColumns(models.Model):
         related_name="restarts",
     )
 
+    # What the run carries of the trace in which it was started, and of its passes: see `core/traces.py`. NULL without tracing.
+    trace = models.TextField(null=True, editable=False)
+
     # What the body says of itself by `update_details()`: JSON, or an empty text.
     details_text = models.TextField(db_column="details", default="", db_default="", blank=True, editable=False)
 

@@ -29,6 +29,7 @@ from ..durations import to_text
 from ..engine import conclusion, hooks
 from ..engine.drivers import execute
 from ..engine.ending import Ended, Ending
+from ..engine.interceptors import give_up
 from ..engine.overdue import TimedCall
 from ..ledger import database, leases
 from ..ledger.records import Outcome
@@ -212,6 +213,7 @@ class Overdue:
         if call.thread_id == task.thread_id:
             claim = task.claim
             ending = conclusion.carried_out(conclusion.settled(claim, self._host, Ending(Ended.RELEASED)), self._host)
+            give_up(call.frame.interceptors, claim, ending)
             hooks.run_left(claim, ending)
             self._threads.let_go(task, ending)
         return True

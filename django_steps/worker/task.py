@@ -13,7 +13,7 @@ from ..engine.ending import Ended, Ending
 from ..engine.execution import Pass, run_claim
 from ..engine.frame import Frame
 from ..engine.host import endless_body
-from ..engine.interceptors import Interceptor
+from ..engine.interceptors import Interceptor, give_up
 from ..engine.loops import PassLoop
 from ..engine.overdue import TimedCall
 from ..errors import ClaimLost
@@ -116,6 +116,8 @@ class Task(Held):
         logger.error("%s", error)
         failed = conclusion.failed_as_endless(claim, self._host, ending, error)
         ending = conclusion.carried_out(failed, self._host)
+        if self._frame is not None:
+            give_up(self._frame.interceptors, claim, ending)
         hooks.run_left(claim, ending)
         if self.abandon is not None:
             self.abandon(self, ending)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable, Generator, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -12,13 +15,13 @@ from django_steps.definitions.requests import CallBranch
 from django_steps.engine import execution, hooks
 from django_steps.engine.ending import Ended, Ending
 from django_steps.engine.host import Direct
-from django_steps.engine.interceptors import Interceptor
+from django_steps.engine.interceptors import Interceptor, everywhere
 from django_steps.engine.operations.attempts import Attempt, Executed
 from django_steps.ledger.claims import Claim
 from django_steps.ledger.records import StepWrite
 from django_steps.models import WorkflowRun
 from django_steps.worker import Worker
-from tests.staging import claim, status_of
+from tests.staging import Background, claim, status_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -105,6 +108,71 @@ def test_worker_gives_its_interceptors_to_each_pass(run):
     Worker(until_idle=True, poll_interval=0.05, interceptors=[Noting("one", noted)]).run()
     assert noted[0] == "one: pass"
     assert noted[-1] == "one: succeeded"
+
+
+def test_what_stands_everywhere_is_the_outermost_of_each_pass(run):
+    noted: list[str] = []
+    everywhere.append(Noting("everywhere", noted))
+    try:
+        Worker(until_idle=True, poll_interval=0.05, interceptors=[Noting("one", noted)]).run()
+    finally:
+        everywhere.clear()
+    assert noted[:2] == ["everywhere: pass", "one: pass"]
+    assert noted[-2:] == ["one: succeeded", "everywhere: succeeded"]
+
+
+_place: ContextVar[str] = ContextVar("place", default="outside")
+
+
+class Placing(Interceptor):
+    """Says in a context variable where the calling code is."""
+
+    def in_pass(self, claim: Claim) -> None:
+        _place.set("in the pass")
+
+    def in_attempt(self, attempt: Attempt) -> None:
+        _place.set(f"in {attempt.request.name}")
+
+
+def test_context_variables_are_set_for_a_body_and_for_each_step_alone():
+    @workflow
+    def looks(step):
+        found = [_place.get(), step.define("one", _place.get).run(), _place.get()]
+        return [*found, *step.map("item", lambda item: _place.get(), [1, 2]), _place.get()]
+
+    @workflow
+    async def looks_async(step):
+        async def look():
+            await asyncio.sleep(0)
+            return _place.get()
+
+        found = [_place.get(), await step.define("one", look).run(), _place.get()]
+        return [*found, *(await step.map("item", lambda item: _place.get(), [1, 2])), _place.get()]
+
+    runs = [looks.start(), looks_async.start()]
+    Worker(until_idle=True, poll_interval=0.05, interceptors=[Placing()]).run()
+    for run in runs:
+        run.refresh_from_db()
+        assert run.output == ["in the pass", "in one", "in the pass", "in item#1", "in item#2", "in the pass"]
+    assert _place.get() == "outside"
+
+
+def test_pass_that_is_ended_in_place_of_its_thread_is_given_up(settings):
+    settings.DJANGO_STEPS = {**settings.DJANGO_STEPS, "STEP_GRACE": "100ms"}
+    given_up, goes_on = [], threading.Event()
+
+    class Leaving(Interceptor):
+        def given_up(self, claim: Claim, ending: Ending) -> None:
+            given_up.append(ending.how)
+
+    @workflow
+    def hangs(step):
+        step.define("hang", lambda: goes_on.wait(60), timeout="50ms").run()
+
+    hangs.start()
+    Background(Worker(poll_interval=0.05, interceptors=[Leaving()]).run).result()
+    goes_on.set()
+    assert given_up == [Ended.RELEASED]
 
 
 def test_replayed_step_is_reached_and_not_attempted(run, monkeypatch):

@@ -16,7 +16,7 @@ from django_steps import AsyncStep, RetryPolicy, current_step, workflow
 from django_steps.definitions.step import Step
 from tests.app.models import Effect
 
-from . import dying, families  # noqa: F401
+from . import dying, families, limited  # noqa: F401
 from .evidence import note, real_time
 
 QUICKLY = RetryPolicy(max_attempts=3, initial_interval="50ms", backoff_coefficient=8, jitter=False)

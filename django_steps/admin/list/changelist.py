@@ -35,6 +35,7 @@ BIG_COLUMNS = (
     "checkpoint",
     "details_text",
     "overdue_text",
+    "trace",
 )
 _ERROR_START = 1200  # characters of a recorded error that hold its type and the beginning of its message
 

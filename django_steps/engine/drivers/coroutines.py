@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from django.core.exceptions import SynchronousOnlyOperation
 
-from ...core.context import StepContext, active_pass
+from ...core.context import active_pass
 from ...core.states import StepStatus
 from ...definitions.kinds import is_async
 from ...definitions.requests import CallBranch
@@ -275,7 +275,7 @@ async def _awaited(
     attempt: Attempt, frame: Frame, desk: Desk, function: Callable[[], Awaitable[Any]], context: Context
 ) -> Executed:
     """Execute an async function, in a context of its own."""
-    context.run(enter_step, StepContext(frame.run_id, attempt.request.name, attempt.number, attempt))
+    context.run(enter_step, attempt, frame)
     if time.monotonic() > frame.claim.held_until:
         await _ensure_held(frame, desk)
     try:

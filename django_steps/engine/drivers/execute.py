@@ -56,7 +56,7 @@ def execute(attempt: Attempt, frame: Frame) -> Executed:
     """
     attempt.started_at = frame.claim.now()
     context = copy_context()
-    context.run(enter_step, StepContext(frame.run_id, attempt.request.name, attempt.number, attempt))
+    context.run(enter_step, attempt, frame)
     try:
         with frame.connections.tidied(f"Step {attempt.request.name!r}"):
             if attempt.request.options.atomic:
@@ -71,10 +71,12 @@ def execute(attempt: Attempt, frame: Frame) -> Executed:
         return attempt.failed(error), error
 
 
-def enter_step(step: StepContext) -> None:
+def enter_step(attempt: Attempt, frame: Frame) -> None:
     """Let the present context be that of a step."""
-    active_step.set(step)
+    active_step.set(StepContext(frame.run_id, attempt.request.name, attempt.number, attempt))
     decimal.setcontext(decimal.getcontext().copy())  # the copied context refers to the body's
+    for interceptor in frame.interceptors:
+        interceptor.in_attempt(attempt)
 
 
 def _call(attempt: Attempt, frame: Frame) -> Any:

@@ -194,6 +194,7 @@ def write_suspension(
     """Suspend the run. Where it waits for others it looks once more after the commit: what has come in between could not wake
     a run that was not suspended."""
     host, run_id, token = frame.host, frame.claim.run_id, frame.claim.token
+    suspension = suspension._replace(trace=frame.claim.new_trace)
     if write is None:
         details = frame.state.details.rest()
         outcome = yield Call(lambda: transitions.suspend_again(host.connection(), run_id, token, suspension, details))

@@ -79,7 +79,7 @@ def rows_looked_at() -> Iterator[list[int]]:
     found.append(_rows_read() - before)
 
 
-_OURS = [tables.RUN, tables.STEP, tables.EVENT, tables.SCHEDULE]
+_OURS = [tables.RUN, tables.STEP, tables.EVENT, tables.SCHEDULE, tables.TAG]
 
 
 def _rows_read() -> int:

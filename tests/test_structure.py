@@ -95,7 +95,7 @@ ADMIN_LAYERS = [
     {"deleting", "damaged"},
     {"base", "html", "csp", "fields"},
     {"list"},
-    {"actions"},
+    {"about", "actions"},
     {"sending"},
     {"run", "start", "overview"},
     {"schedules"},

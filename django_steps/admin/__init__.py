@@ -7,7 +7,8 @@ Imports go one way:
 
 - `base`: what every page needs of the ModelAdmin; the pages are typed against it
 - `html`, `csp`, `fields`: small things that several pages share
-- `list`, then `actions`, then `sending`, then `run`; beside them `start` and `overview`: the pages, a package each
+- `list`, then `about` (what runs are about) and `actions`, then `sending`, then `run`; beside them `start` and `overview`: the
+  pages, a package each
 - `schedules`: the pages of the schedules, and `WorkflowScheduleAdmin`
 - `site`: `WorkflowRunAdmin`, which puts those of the runs together
 
@@ -19,10 +20,11 @@ from __future__ import annotations
 from django.contrib import admin
 
 from ..models import WorkflowRun, WorkflowSchedule
+from .about import RunsOfThis
 from .schedules.site import WorkflowScheduleAdmin
 from .site import WorkflowRunAdmin
 
-__all__ = ["WorkflowRunAdmin", "WorkflowScheduleAdmin"]
+__all__ = ["RunsOfThis", "WorkflowRunAdmin", "WorkflowScheduleAdmin"]
 
 admin.site.register(WorkflowRun, WorkflowRunAdmin)
 admin.site.register(WorkflowSchedule, WorkflowScheduleAdmin)

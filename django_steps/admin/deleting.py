@@ -20,7 +20,7 @@ from django.utils.html import format_html
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
-from ..models import StepRecord, WorkflowEvent, WorkflowRun
+from ..models import StepRecord, WorkflowEvent, WorkflowRun, WorkflowTag
 from ..models.deleting import relations
 
 _LISTED = 100  # runs
@@ -112,12 +112,13 @@ def forecast(site: AdminSite, request: HttpRequest, ids: Iterable[UUID]) -> Fore
 
 
 class _Collector(NestedObjects):
-    """Leaves out steps and events, unless something points at them, and the restarts, which only forget where they are from."""
+    """Leaves out steps, events and tags, unless something points at them, and the restarts, which only forget where they are
+    from."""
 
     def __init__(self, using: str) -> None:
         super().__init__(using=using, origin=None)
         pointed_at = {relation.model for relation in relations()}
-        self._leaves_out: set[Any] = {WorkflowRun, *({StepRecord, WorkflowEvent} - pointed_at)}
+        self._leaves_out: set[Any] = {WorkflowRun, *({StepRecord, WorkflowEvent, WorkflowTag} - pointed_at)}
 
     def related_objects(self, related_model: Any, related_fields: Any, objs: Any) -> QuerySet[Any]:
         found: QuerySet[Any] = super().related_objects(related_model, related_fields, objs)
@@ -135,7 +136,7 @@ def _counts_of_others(collector: _Collector) -> dict[str, int]:
     return {
         str(model._meta.verbose_name_plural): len(rows)
         for model, rows in found.items()
-        if model not in (WorkflowRun, StepRecord, WorkflowEvent)
+        if model not in (WorkflowRun, StepRecord, WorkflowEvent, WorkflowTag)
     }
 
 

@@ -27,6 +27,7 @@ from .list.columns import RunColumns
 from .list.failures import ErrorFilter, StepFilter
 from .list.filters import QueueFilter, StatusFilter, WorkflowFilter, has_date_range, with_date_ranges
 from .list.relatives import ParentFilter, WaitsFilter
+from .list.tags import TagFilter
 from .overview import failures, pausing
 from .overview import page as overview
 from .run import page as run
@@ -45,6 +46,7 @@ _FILTERED = {
     "waits_for",
     "error_type",
     "failed_step",
+    "tag",
 }
 _COMPARISONS = {"", "exact", "isnull", "gte", "gt", "lte", "lt", "range__gte", "range__lte"}
 
@@ -52,7 +54,7 @@ _COMPARISONS = {"", "exact", "isnull", "gte", "gt", "lte", "lt", "range__gte", "
 class WorkflowRunAdmin(RunColumns, RunAdminBase):
     """The pages of the runs. Nothing is edited here: runs change through retry, cancel, pause, restart and delete."""
 
-    list_display: Any = ["run_name", "status_word", "progress", "started"]
+    list_display: Any = ["run_name", "status_word", "run_tags", "progress", "started"]
     list_filter: ClassVar[Any] = [
         StatusFilter,
         ErrorFilter,
@@ -60,6 +62,7 @@ class WorkflowRunAdmin(RunColumns, RunAdminBase):
         WaitsFilter,
         WorkflowFilter,
         QueueFilter,
+        TagFilter,
         ParentFilter,
         "created_at",
         "finished_at",

@@ -36,6 +36,7 @@ def workflow(function: Callable[..., Any] | None = None, /, **options: Unpack[Wo
     - `limit`: a `Limit`, or a list of up to two: how many runs execute at once, and how many begin in a time; default: none.
     - `retention`: how long its runs are kept once they have ended: a duration with a unit (`"30d"`), or a dict of them by
       status, as in `{"succeeded": "7d", "failed": None}`, None for without limit; default: as the setting `RETENTION` says.
+    - `tags`: a dict of texts that all of its runs are tagged with; default: none.
 
     The body is a plain function or `async def`; of the latter it makes an `AsyncWorkflow`.
 

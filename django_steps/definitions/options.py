@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from difflib import get_close_matches
 from typing import Any, TypedDict, TypeVar
+
+from django.db.models import Model
 
 from ..conf import to_retention
 from ..core import clock
@@ -19,7 +21,9 @@ from ..core.event import Event
 from ..core.limit import Limit
 from ..core.names import check_name
 from ..core.retries import RetryPolicy, to_policy
+from ..core.tags import ABOUT, NONE, Tags, check_tags
 from ..durations import Duration, to_microseconds
+from ..values.references import reference
 from .checked import check_datetime, check_flag, check_key, check_priority, check_timeout
 from .schedule import Schedule
 
@@ -112,6 +116,8 @@ class StartOptions(TypedDict, total=False):
     start_at: datetime | None
     timeout: Duration | None
     start_within: Duration | None
+    tags: Mapping[str, str] | None
+    about: Model | None
 
 
 class StartManyOptions(StartOptions, total=False):
@@ -144,6 +150,7 @@ class RunOptions:
     timeout_us: int | None = None
     start_within_us: int | None = None
     event: Event[Any] | None = None
+    tags: Tags = field(default_factory=dict)  # with what it is about
 
 
 PLAIN_RUN = RunOptions()
@@ -171,7 +178,15 @@ def run_options(options: StartOptions, known: type = StartOptionsWithKey, method
         timeout_us=check_timeout(options.get("timeout"), "timeout="),
         start_within_us=check_timeout(options.get("start_within"), "start_within="),
         event=_check_event(options.get("event")),
+        tags=_tags_of(options.get("tags"), options.get("about")),
     )
+
+
+def _tags_of(tags: Any, about: Any) -> Tags:
+    if tags is None and about is None:
+        return NONE
+    checked = check_tags(tags)
+    return checked if about is None else {**checked, ABOUT: reference(about)}
 
 
 def _check_event(event: Any) -> Event[Any] | None:
@@ -198,6 +213,7 @@ class WorkflowOptions(TypedDict, total=False):
     schedule: Schedule | Sequence[Schedule] | None
     limit: Limit | Sequence[Limit] | None
     retention: Duration | Mapping[str, Duration | None] | None
+    tags: Mapping[str, str] | None
 
 
 WORKFLOW_DEFAULTS: WorkflowOptions = {
@@ -213,6 +229,7 @@ WORKFLOW_DEFAULTS: WorkflowOptions = {
     "schedule": None,
     "limit": None,
     "retention": None,
+    "tags": None,
 }
 
 

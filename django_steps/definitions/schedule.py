@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, overload
 
 from ..core import schedules
 from ..core.names import check_name
 from ..core.schedules import MAX_NAME_LENGTH, MISSED, OVERLAPS
+from ..core.tags import check_tags
 from ..durations import Duration, to_microseconds, to_text
 from ..errors import InvalidName
 from .checked import check_count, check_priority
@@ -29,7 +30,7 @@ class Schedule:
     - `missed`: what was missed while no worker was there: `"latest"` (default) makes up for the last time, `"skip"` for none.
     - `spread`: a duration; it starts up to so much later, always by the same, so that not all schedules start at once.
     - `pause_after`: a whole number; after so many failed runs in a row it is paused.
-    - `queue`, `priority`: of its runs; default: the workflow's.
+    - `queue`, `priority`: of its runs; default: the workflow's. `tags`: texts by name, beside those of the workflow.
 
     Raises `TypeError` or `ValueError` for what could never fire, and `InvalidName`.
 
@@ -51,6 +52,7 @@ class Schedule:
         pause_after: int | None = None,
         queue: str | None = None,
         priority: int | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -65,6 +67,7 @@ class Schedule:
         pause_after: int | None = None,
         queue: str | None = None,
         priority: int | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> None: ...
     def __init__(
         self,
@@ -80,6 +83,7 @@ class Schedule:
         pause_after: int | None = None,
         queue: str | None = None,
         priority: int | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         if (cron is None) is (every is None):
             raise TypeError("A Schedule takes either cron, as in Schedule('30 2 * * *'), or every, as in every='10s'.")
@@ -98,11 +102,12 @@ class Schedule:
         self.pause_after = check_count(pause_after, "pause_after", least=1)
         self.queue = None if queue is None else check_name(queue, "queue name")
         self.priority = None if priority is None else check_priority(priority)
+        self.tags = check_tags(tags)
         # Whether it ever fires; in which zone is known once there are settings.
         schedules.timing(name=name or "", cron=self.cron, every=self.every, zone=timezone or "UTC", spread=self.spread)
 
     def __repr__(self) -> str:
-        shown = {key: value for key, value in vars(self).items() if value not in (None, "", "skip", "latest")}
+        shown = {key: value for key, value in vars(self).items() if value not in (None, "", "skip", "latest", {})}
         first = [repr(shown.pop("cron"))] if self.cron else []
         shown = {key: value for key, value in shown.items() if key != "input"}  # which may be a secret
         return f"Schedule({', '.join([*first, *(f'{key}={value!r}' for key, value in shown.items())])})"

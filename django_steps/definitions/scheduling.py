@@ -72,7 +72,12 @@ def _own(name: str, version: str, input: str, queue: str) -> dict[str, Any]:
     `ValueError` where a key function of its limits fails."""
     workflow = get_workflow(name, version if (name, version) in registered_kinds() else None)
     limits = zip(("limit_1", "limit_2", "limit_queue"), limits_of_recorded(workflow, input, queue), strict=True)
-    return {"timeout": workflow.timeout_us, "start_within": workflow.start_within_us, **dict(limits)}
+    return {
+        "timeout": workflow.timeout_us,
+        "start_within": workflow.start_within_us,
+        "tags": workflow.tags,
+        **dict(limits),
+    }
 
 
 def wrong_places(queue: str | None, priority: int | None) -> dict[str, str]:
@@ -126,6 +131,7 @@ def definition(item: Defined) -> dict[str, Any]:
         "overlap": schedule.overlap,
         "missed": schedule.missed,
         "pause_after": schedule.pause_after,
+        "tags": schedule.tags,
     }
 
 

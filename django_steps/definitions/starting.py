@@ -20,6 +20,7 @@ from ..core import clock
 from ..core.context import refuse_control_outside_step, refuse_outside_step
 from ..core.event import Event
 from ..core.names import check_name
+from ..core.tags import NONE, Tags, as_text, merged
 from ..errors import InvalidInput, UnserializableValue
 from ..ledger import database, inserts, notify
 from ..ledger.events import To
@@ -143,9 +144,15 @@ def _refuse_one_input(workflow: Workflow[Any, Any], inputs: Iterable[Any]) -> No
 
 
 def new_run(
-    workflow: Workflow[Any, Any], input: Any, options: RunOptions = PLAIN_RUN, child: Child | None = None
+    workflow: Workflow[Any, Any],
+    input: Any,
+    options: RunOptions = PLAIN_RUN,
+    child: Child | None = None,
+    inherited: Tags = NONE,
 ) -> NewRun:
-    """A run to be inserted; raises `InvalidInput` or `ValueTooLarge` for its input."""
+    """A run to be inserted; `inherited`: the tags of its parent. Raises `InvalidInput` or `ValueTooLarge` for its input, and
+    `ValueError` for too many tags."""
+    tags = merged(inherited, workflow.tags, options.tags)
     if "input" in workflow.parameters:
         input = workflow.to_input(input)
     try:
@@ -173,6 +180,7 @@ def new_run(
         limit_1=limit_1,
         limit_2=limit_2,
         limit_queue=limit_queue,
+        tags=tags,
     )
 
 
@@ -200,6 +208,7 @@ def _instance(new: NewRun, alias: str) -> WorkflowRun:
         "start_within_us": new.start_within,
         "expires_at_us": _expires_at(new),
         "trace": new.trace,
+        "tags_text": as_text(new.tags),
     }
     # By position, which takes a model half as long as by name.
     defaults = _defaults()

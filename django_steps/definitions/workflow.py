@@ -14,6 +14,7 @@ from asgiref.sync import sync_to_async
 from ..core.event import Event
 from ..core.names import check_name
 from ..core.retries import to_policy
+from ..core.tags import check_tags
 from .checked import check_priority, check_timeout
 from .inputs import InputType, input_type_of
 from .kinds import check_annotation, is_async_inside
@@ -72,6 +73,7 @@ class Workflow(Generic[I, R]):
         self.schedules = schedules_of(given["schedule"], self.name)
         self.limits = check_limits(given["limit"])
         self.retention = check_retention(given["retention"])
+        self.tags = check_tags(given["tags"])
         self._input_type: InputType | None = None
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
@@ -129,6 +131,9 @@ class Workflow(Generic[I, R]):
           returned (`created` is False), whatever its input. `InvalidState` while it is canceling.
         - `priority`: a whole number from -100 to 100, larger first; `queue`: text, which workers take it; defaults: the
           workflow's.
+        - `tags`: a dict of texts, by which runs are found: `objects.tagged(tenant="acme")`; beside, and before, those of the
+          workflow. `about`: a saved instance of a model, such as an order: `objects.about(order)`. Runs that this one invokes
+          inherit both.
         - `event`: an `Event` that is sent to the run, new or not, in the same transaction.
         - `delay`: a duration, or `start_at`: a datetime; the run does not begin before that.
         - `timeout`: a duration; the run fails with `RunTimedOut` if it has not ended so long after a worker has begun it,

@@ -25,7 +25,7 @@ from .continuing import Continuation
 from .ending import Ended, Ending
 from .frame import Frame, ended_by
 from .host import Host
-from .operations.base import Announce, Call, Effect, End, Tell, write_suspension
+from .operations.base import Announce, Call, Effect, End, Tell, write_suspension, write_tags
 
 logger = logging.getLogger("django_steps")
 
@@ -55,6 +55,7 @@ def conclude(frame: Frame, workflow: Workflow[Any, Any], value: Any, error: Base
             error = refused
         else:
             details = frame.state.details.rest()
+            yield from write_tags(frame)
             outcome, ending = yield from _end(frame.claim, host, Ended.SUCCEEDED, output=output, details=details)
             if outcome is Outcome.WRITTEN:
                 yield from _leave_children(frame)
@@ -77,6 +78,7 @@ def _continued(frame: Frame, value: Continuation) -> Conclusion:
     finish = _finish(claim, Ended.SUCCEEDED)
     run_id, token, finished_at = claim.run_id, claim.token, finish.finished_at
     details = frame.state.details.rest()
+    yield from write_tags(frame)
     outcome = yield Call(
         lambda: continuing.continue_as(host.connection(), run_id, token, finished_at, value.new, details)
     )
@@ -93,6 +95,7 @@ def _raised(frame: Frame, workflow: Workflow[Any, Any], error: BaseException) ->
     text = failures.with_steps(_error_text(frame, error), steps)
     policy: RetryPolicy | None = workflow.retry
     delay = _delay(claim, policy, error) if policy and failures.is_retryable(text) else None
+    yield from write_tags(frame)
     if delay is None or frame.history.is_handled(steps):
         outcome, ending = yield from _end(claim, host, Ended.FAILED, error=text, details=details)
         if outcome is Outcome.WRITTEN:
@@ -113,6 +116,7 @@ def _timed_out(frame: Frame) -> Conclusion:
     """The timeout of the run is over: it fails, whatever the body makes of that, and no policy tries it again."""
     claim, host = frame.claim, frame.host
     text, details = expiry.error_text(claim.run_id, claim.timeout), frame.state.details.rest()
+    yield from write_tags(frame)
     outcome, ending = yield from _end(claim, host, Ended.FAILED, error=text, details=details)
     if outcome is Outcome.WRITTEN:
         yield from _leave_children(frame)

@@ -1,11 +1,12 @@
-"""What a body says of itself by `run.update_details()`, on its way into the row of the run.
+"""What a body says of itself by `run.update_details()` and `run.set_tags()`, on its way into the row of the run.
 
 It is written by the next record of the body or branch that says it, or by one of the branches within: in the same
 transaction, so that a later pass which finds that record knows that it is written (`Scope.is_behind`). A step says
 something with its own record. Whatever is left goes with the write that suspends or ends the run.
 
 Until such a write is known to be committed, every other one carries it as well. Each writes all that has been said, and
-asks for it while it has the run's row locked. So whichever of two comes last, the row holds what was said last.
+asks for it while it has the run's row locked. So whichever of two comes last, the row holds what was said last. Of tags only
+those are written that were said, so that what operators give the run meanwhile stays.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from .. import values
+from ..core.tags import NONE, Changes, Tags, changed, check_number
 from ..errors import UnserializableValue, ValueTooLarge
 from ..values.types import TAG
 
@@ -25,22 +27,26 @@ NOTHING: Nodes = {}
 
 
 class _Saying:
-    """One call of `update_details()`. `teller`: the path of the branch or the step that has said it, empty for the body."""
+    """One call of `update_details()` or `set_tags()`. `teller`: the path of the branch or the step that has said it, empty for
+    the body; `tags`: the names of those that were said."""
 
-    __slots__ = ("is_taken", "nodes", "teller")
+    __slots__ = ("is_taken", "nodes", "tags", "teller")
 
-    def __init__(self, teller: str, nodes: Nodes) -> None:
-        self.teller, self.nodes, self.is_taken = teller, nodes, False
+    def __init__(self, teller: str, nodes: Nodes, tags: Collection[str] = ()) -> None:
+        self.teller, self.nodes, self.tags, self.is_taken = teller, nodes, tags, False
 
 
 class Details:
-    """What the run of a pass says of itself. `stored`: what its row holds when the pass begins.
+    """What the run of a pass says of itself. `stored`, `stored_tags`: what its row holds when the pass begins.
 
     May be used from any thread.
     """
 
-    def __init__(self, stored: str = "") -> None:
+    def __init__(self, stored: str = "", stored_tags: Tags = NONE) -> None:
         self._stored = stored
+        self._stored_tags = stored_tags
+        # What was said of tags in this pass; a name that comes again stands for what was said last.
+        self._said_tags: dict[str, str | None] = {}
         # What the row holds once what is on its way is committed; made when it is first asked for, which most runs never do.
         self._nodes: dict[str, Any] | None = None
         self._pending: list[_Saying] = []
@@ -53,22 +59,46 @@ class Details:
             check_size(text, max_bytes)
             self._pending.append(_Saying(teller, nodes))
 
+    def say_tags(self, teller: str, changes: Changes) -> None:
+        """The same of tags. Raises `ValueError` if the run has too many then."""
+        with self._lock:
+            check_number(changed(self._stored_tags, {**self._said_tags, **changes}))
+            self._said_tags.update(changes)
+            self._pending.append(_Saying(teller, NOTHING, tuple(changes)))
+
+    def tags(self) -> Tags:
+        """The tags that the run has with what was said in this pass."""
+        with self._lock:
+            return changed(self._stored_tags, self._said_tags)
+
+    def pending_tags(self, sayings: Collection[_Saying] | None = None) -> Changes:
+        """What was said last of the tags that are in these sayings (None: in all that are not known to be written)."""
+        with self._lock:
+            some = self._pending if sayings is None else sayings
+            return {name: self._said_tags[name] for saying in some for name in saying.tags}
+
     def carried_by(self, tellers: Collection[str]) -> Carried | None:
         """What a record carries that is made for these; None if nothing waits."""
         with self._lock:
             waiting = [saying for saying in self._pending if saying.teller in tellers]
-            return Carried(self, tellers, len(as_text(self._with_pending()))) if waiting else None
+            if not waiting:
+                return None
+            has_nodes = any(saying.nodes for saying in waiting)
+            return Carried(self, tellers, len(as_text(self._with_pending())) if has_nodes else 0)
 
     def rest(self) -> str | None:
-        """What the row has to hold where the pass suspends or ends its run; None: what it holds now."""
+        """What the row has to hold where the pass suspends or ends its run; None: what it holds now. Not of tags."""
         if not self._pending:
             return None
         return self.take(None)[0]
 
-    def take(self, tellers: Collection[str] | None) -> tuple[str, list[_Saying]]:
-        """What the row has to hold with what these (None: all) have said; and that part of it that was pending."""
+    def take(self, tellers: Collection[str] | None) -> tuple[str | None, list[_Saying]]:
+        """What the row has to hold with what these (None: all) have said, None: what it holds now; and that part of it that was
+        pending."""
         with self._lock:
             taken = [saying for saying in self._pending if tellers is None or saying.teller in tellers]
+            if not any(saying.nodes for saying in taken):
+                return None, taken
             nodes = self._known()
             for saying in taken:
                 if not saying.is_taken:
@@ -108,10 +138,14 @@ class Carried:
         self._details, self._tellers, self.size = details, tellers, size
         self._taken: list[_Saying] = []
 
-    def text(self) -> str:
-        """What the row of the run has to hold."""
+    def text(self) -> str | None:
+        """What the row of the run has to hold; None: what it holds now."""
         text, self._taken = self._details.take(self._tellers)
         return text
+
+    def tags(self) -> Changes:
+        """The tags that were said with it."""
+        return self._details.pending_tags(self._taken)
 
     def is_written(self) -> None:
         """The record is committed."""

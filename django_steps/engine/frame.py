@@ -11,8 +11,10 @@ from functools import partial
 from typing import Any, NoReturn, cast
 
 from .. import failures, values
+from ..core import tags
 from ..core.context import active_pass, step_around, thread_id
 from ..core.retries import RetryPolicy
+from ..core.tags import Changes, Tags
 from ..errors import (
     DuplicateStepName,
     HistoryMismatch,
@@ -77,7 +79,7 @@ class PassState:
         self.progress: tuple[int, int] | None = None
         self.map_progress: tuple[int, int] | None = None
         self.checkpoints = Checkpoints(claim.checkpoint)
-        self.details = Details(claim.details)
+        self.details = Details(claim.details, tags.read(claim.tags))
         # After a crash each step is announced before it is executed, and one at a time is, until one is recorded: for one
         # lease at most, since it may wait for the others.
         self.careful_until = claim.held_until if claim.recoveries else 0.0
@@ -261,6 +263,20 @@ class Frame:
         if not scope.is_behind():
             self.state.details.say(scope.branch, nodes, max_bytes)
         scope.details = said
+
+    def set_tags(self, changes: Changes) -> None:
+        """Change tags of the run, as `update_details()` says something."""
+        said, step = self.state.details, step_around()
+        if step is not None:
+            said.say_tags(step.name, changes)
+        elif self.state.is_ending or self._is_left() or self.scope.is_behind():
+            return
+        else:
+            said.say_tags(self.scope.branch, changes)
+
+    def tags(self) -> Tags:
+        """The tags of the run, with what was said in this pass for the first time."""
+        return self.state.details.tags()
 
     def details_text(self) -> str | None:
         """What the body or branch has said so far, as recorded text; None in a step, which reads what is written."""

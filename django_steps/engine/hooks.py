@@ -45,6 +45,7 @@ def run_instance(claim: Claim, alias: str, **known: Any) -> WorkflowRun:
         "recoveries": claim.recoveries,
         "worker_id": claim.worker_id,
         "started_at": clock.to_datetime(claim.started_at),
+        "tags_text": claim.tags,
         **known,
     }
     # In the order of the model's fields, which `from_db` relies on.

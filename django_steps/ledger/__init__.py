@@ -9,12 +9,13 @@ Words that all statements share:
 - `moves`: what an UPDATE sets when a run finishes, becomes ready or is suspended; `order`: what came later than what
 
 The way of a run:
-- `inserts`: bringing runs into being; `notify`: telling workers of it
+- `inserts`: bringing runs into being; `copying`: with what another one has recorded; `notify`: telling workers of it
 - `terms`, `claims`: what a worker takes, and taking it; `histories`: reading what runs have recorded
 - `records`: recording the outcome of a step; `transitions`: how a pass leaves its run: finished, suspended, released
 - `waits`: what waiting runs wait for, and waking them; `events`, `taking`: sending and taking events
 - `children`: beginning child runs, and looking at them; `cascades`: what the end of a run means for its parent and children
 - `batches`, `bulk_records`: records and ends of several runs with one commit; `details`: what a run says of itself
+- `tags`: by what runs are found
 - `leases`: renewing what is held; `timers`, `recovery`: waking what is due, recovering what a dead worker held
 - `expiry`: ending what has lasted, or has waited to begin, for too long
 

@@ -50,6 +50,7 @@ class Claim:
     limits: tuple[str, ...] = ()  # each with its rule
     trace: str | None = None  # what the run carries of the trace that it was started in
     new_trace: str | None = None  # what it is to carry once its pass has suspended or released it; None: the same
+    tags: str = ""  # as its row keeps them
     claimed_at: int  # the database's time, microseconds
     claimed_on: float  # the same moment on this process's monotonic clock, seconds
     held_until: float  # on that clock: how long the claim stands for certain
@@ -79,7 +80,7 @@ class Claimed(NamedTuple):
 READ = (
     "id, workflow, version, queue, input, attempts, recoveries, generation, has_history, started_at, attempting_since_us,"
     " checkpoint, parent_id, parent_step, depth, details, timeout_us, expires_at_us, open_schedule, limit_1, limit_2,"
-    " limit_queue, trace"
+    " limit_queue, trace, tags"
 )
 _NOW = len(READ.split(", "))  # where the time stands in a row: behind these
 
@@ -245,6 +246,7 @@ def from_rows(
             schedule=row[18],
             limits=tuple(filter(None, row[19:22])) if row[19] is not None or row[21] is not None else (),
             trace=row[22],
+            tags=row[23],
             claimed_at=int(row[_NOW]),
             claimed_on=claimed_on,
             held_until=held_until,

@@ -8,6 +8,7 @@ from uuid import UUID
 from django.db import IntegrityError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ..core import tags
 from ..core.states import Status
 from . import database, dialect, inserts, moves, notify, records, waits
 from . import details as said
@@ -19,8 +20,8 @@ from .tables import EVENT, RUN
 def continue_as(
     connection: BaseDatabaseWrapper, run_id: UUID, token: int, finished_at: int, new: NewRun, details: str | None = None
 ) -> Outcome:
-    """Finish a run, and let `new` take over its key, its place among the children of its parent, and the events that it has
-    not taken; fenced by its claim. `details` as of a `Finish`."""
+    """Finish a run, and let `new` take over its key, its tags, its place among the children of its parent, and the events that
+    it has not taken; fenced by its claim. `details` as of a `Finish`."""
 
     def statements() -> Outcome:
         with database.writing(connection):
@@ -38,14 +39,29 @@ def _continue(connection: BaseDatabaseWrapper, run_id: UUID, token: int, finishe
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT {moves.standing()}, queue, priority, {key_column}, own_active_key, parent_id, parent_step, parent_item,"
-            f" depth, continued_as_id, timeout_us, schedule, scheduled_for FROM {RUN} WHERE id = %s AND claim_token = %s"
+            f" depth, continued_as_id, timeout_us, schedule, scheduled_for, tags FROM {RUN} WHERE id = %s AND claim_token = %s"
             f"{dialect.locking(connection, wait=True)}",
             [run_key, token],
         )
         row = cursor.fetchone()
         if row is None:
             return Outcome.LOST
-        status, queue, priority, key, active_key, parent, step, item, depth, successor, timeout, schedule, slot = row
+        (
+            status,
+            queue,
+            priority,
+            key,
+            active_key,
+            parent,
+            step,
+            item,
+            depth,
+            successor,
+            timeout,
+            schedule,
+            slot,
+            has_tags,
+        ) = row
         if status != Status.RUNNING:
             is_done = successor is not None and dialect.run_id(successor) == new.id
             return Outcome.WRITTEN if is_done else Outcome.NOT_RUNNING
@@ -65,6 +81,7 @@ def _continue(connection: BaseDatabaseWrapper, run_id: UUID, token: int, finishe
         its_own = replace(
             new, queue=queue, priority=priority, key=key, active_key=active_key, child=child, slot=takes_slot
         )
+        its_own.tags = tags.read(has_tags)
         # Its clock begins anew. It has begun in a way, so that nothing bounds how long it waits for that.
         inserts.insert(connection, replace(its_own, timeout=timeout, start_within=None))
         cursor.execute(

@@ -16,16 +16,17 @@ from django.db import DatabaseError, IntegrityError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
 
+from ..core import tags as run_tags
 from ..core import traces
 from ..core.ids import uuid7
-from ..core.states import WITH_CHILDREN, Status
+from ..core.states import Status
+from ..core.tags import Tags
 from ..errors import InvalidState
-from . import database, dialect, lines, notify, records
+from . import database, dialect, lines, notify, tags
 from .postgresql import prepared
 from .postgresql.literals import execute_as_literals, literals
 from .postgresql.prepared import Statement
-from .resets import delete, found_from
-from .tables import HELD, IN_LINE, READY, RUN, STEP, TIMED
+from .tables import HELD, IN_LINE, READY, RUN, TIMED
 
 M = TypeVar("M", bound=Model)
 
@@ -78,6 +79,7 @@ class NewRun:
     limit_queue: str | None = None
     # What it carries of the trace that the calling code is in: NULL where nothing traces.
     trace: str | None = field(default_factory=traces.carried)
+    tags: Tags = field(default_factory=dict)
 
     @property
     def line(self) -> str | None:
@@ -140,6 +142,7 @@ _TYPES = {
     "limit_queue": "text",
     "line_key": "text",
     "trace": "text",
+    "tags": "text",
 }
 # What a column holds where nothing is set, as in `models/columns.py`.
 _DEFAULTS = {
@@ -167,6 +170,7 @@ _DEFAULTS = {
     "limit_queue": None,
     "line_key": None,
     "trace": None,
+    "tags": "",
 }
 
 
@@ -175,13 +179,29 @@ def insert(connection: BaseDatabaseWrapper, run: NewRun) -> bool:
     line = run.line
     if line is not None:
         notify.ensure_possible(connection)
-    if connection.vendor != "mysql":
-        is_inserted = _insert(connection, run)
-    else:
-        is_inserted = database.retrying(connection, lambda: _insert_in_mysql(connection, run))
+    is_inserted = _insert_with_tags(connection, run) if run.tags else _insert_plain(connection, run)
     if is_inserted and line is not None:
         lines.promote_after_commit(connection, [line])
     return is_inserted
+
+
+def _insert_plain(connection: BaseDatabaseWrapper, run: NewRun) -> bool:
+    if connection.vendor != "mysql":
+        return _insert(connection, run)
+    return database.retrying(connection, lambda: _insert_in_mysql(connection, run))
+
+
+def _insert_with_tags(connection: BaseDatabaseWrapper, run: NewRun) -> bool:
+    """Together, in a transaction of its own where the caller has none."""
+
+    def statements() -> bool:
+        with transaction.atomic(using=connection.alias) if not connection.in_atomic_block else nullcontext():
+            is_inserted = _insert_plain(connection, run)
+            if is_inserted:
+                tags.insert(connection, [(run.id, run.tags)])
+        return is_inserted
+
+    return database.retrying(connection, statements)
 
 
 def _insert_in_mysql(connection: BaseDatabaseWrapper, run: NewRun) -> bool:
@@ -209,12 +229,14 @@ def insert_many(connection: BaseDatabaseWrapper, runs: Sequence[NewRun], *, wher
     limit = connection.features.max_query_params
     size = min(500, limit // len(columns) if limit else 500)
 
+    is_more = len(runs) > size or (any(run.tags for run in runs) and not connection.in_atomic_block)
+
     def statements() -> None:
-        with transaction.atomic(using=connection.alias) if len(runs) > size else nullcontext():
+        with transaction.atomic(using=connection.alias) if is_more else nullcontext():
             for start in range(0, len(runs), size):
-                _insert_rows(
-                    connection, columns, runs[start : start + size], rows[start : start + size], where_new=where_new
-                )
+                some = runs[start : start + size]
+                _insert_rows(connection, columns, some, rows[start : start + size], where_new=where_new)
+                tags.insert(connection, [(run.id, run.tags) for run in some])
 
     if connection.vendor == "mysql":  # where an INSERT may be one of two that lock each other out
         database.retrying(connection, statements)
@@ -314,36 +336,6 @@ def ids_by_key(connection: BaseDatabaseWrapper, workflow: str, keys: Sequence[st
     return found
 
 
-def copy_steps(connection: BaseDatabaseWrapper, source: UUID, target: UUID, from_step: str) -> None:
-    """Give a new run what another one has recorded, but for what a retry from `from_step` executes again; and what it says of
-    itself, since a pass that replays says nothing again.
-
-    Raises `UnknownStep`.
-    """
-    columns = (*records.TYPES, "arguments")
-    names, failed = found_from(connection, source, [from_step])
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"INSERT INTO {STEP} (run_id, {', '.join(columns)}) SELECT t.id, {', '.join(f's.{c}' for c in columns)}"
-            f" FROM {STEP} s, {RUN} t WHERE t.id = %s AND s.run_id = %s",
-            [dialect.key(connection, target), dialect.key(connection, source)],
-        )
-        delete(connection, target, names.union(failed))
-        # What waits for runs of the other one: this one starts its own. And waits for events: this one has its own deadlines.
-        kinds = (*WITH_CHILDREN, "event")
-        cursor.execute(
-            f"DELETE FROM {STEP} WHERE run_id = %s AND kind IN ({dialect.marks(kinds)})"
-            " AND status IN ('waiting', 'retrying')",
-            [dialect.key(connection, target), *kinds],
-        )
-        cursor.execute(f"SELECT details FROM {RUN} WHERE id = %s", [dialect.key(connection, source)])
-        (details,) = cursor.fetchone() or ("",)
-        cursor.execute(
-            f"UPDATE {RUN} SET has_history = %s, details = %s WHERE id = %s",
-            [True, details, dialect.key(connection, target)],
-        )
-
-
 def _insert(connection: BaseDatabaseWrapper, run: NewRun) -> bool:
     conflict = "" if not run.has_key or connection.vendor == "mysql" else " ON CONFLICT DO NOTHING"
     values = _values(connection, run)
@@ -386,6 +378,7 @@ def _values(connection: BaseDatabaseWrapper, run: NewRun) -> dict[str, Any]:
         "timeout_us": run.timeout,
         "start_within_us": run.start_within,
         "trace": run.trace,
+        "tags": run_tags.as_text(run.tags),
     }
     if run.limit_1 is not None or run.limit_queue is not None:
         values |= {

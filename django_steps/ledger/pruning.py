@@ -1,5 +1,5 @@
-"""Deleting finished runs with their steps and events, and old events of keys that no run has, in small batches that hold no
-lock for long.
+"""Deleting finished runs with their steps, tags and events, and old events of keys that no run has, in small batches that hold
+no lock for long.
 
 Not here: runs at which rows of others point (`models/deleting.py`).
 """
@@ -13,7 +13,7 @@ from uuid import UUID
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core.states import FINISHED
-from . import database, dialect
+from . import database, dialect, tags
 from .tables import EVENT, RUN, STEP
 
 BATCH = 200
@@ -46,6 +46,7 @@ def prune(
             marks = dialect.marks(ids)
             cursor.execute(f"DELETE FROM {STEP} WHERE run_id IN ({marks})", ids)
             _delete_events(connection, ids)
+            tags.delete(connection, ids)
             for link in ("restart_of_id", "continued_as_id"):
                 cursor.execute(f"UPDATE {RUN} SET {link} = NULL WHERE {link} IN ({marks})", ids)
             cursor.execute(f"DELETE FROM {RUN} WHERE id IN ({marks})", ids)

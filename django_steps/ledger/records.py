@@ -270,12 +270,13 @@ def _write_with_details(connection: BaseDatabaseWrapper, write: StepWrite, said:
     key = dialect.key(connection, write.run_id)
     with connection.cursor() as cursor:
         # Before the record, whose statement shares the row: two that share it could not both go on to change it.
-        cursor.execute(f"SELECT 1 FROM {RUN} WHERE {HELD}{dialect.keeping(connection)}", [key, write.token])
-        if cursor.fetchone() is None:
-            return Outcome.LOST
-        outcome = _write(connection, write)
-        if outcome in (Outcome.WRITTEN, Outcome.NOT_RUNNING):
-            details.write(connection, write.run_id, said.text())
+        cursor.execute(f"SELECT tags FROM {RUN} WHERE {HELD}{dialect.keeping(connection)}", [key, write.token])
+        row = cursor.fetchone()
+    if row is None:
+        return Outcome.LOST
+    outcome = _write(connection, write)
+    if outcome in (Outcome.WRITTEN, Outcome.NOT_RUNNING):
+        details.write_said(connection, write.run_id, said, row[0])
     return outcome
 
 

@@ -17,6 +17,7 @@ from uuid import UUID
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core import clock, schedules
+from ..core import tags as run_tags
 from ..core.schedules import Timing, slot_key
 from . import database, dialect, inserts, notify, overlaps
 from .inserts import NewRun, Slot
@@ -29,11 +30,11 @@ KEPT_SKIPS = 20
 
 _COLUMNS = (
     "id, name, source, workflow, version, input, input_search, cron, every, timezone, spread, queue, priority, overlap,"
-    " missed, next_at_us, skipped"
+    " missed, next_at_us, skipped, tags"
 )
 
 
-# What else a `NewRun` has of its workflow, by its version, its encoded input and its queue: limits and timeouts.
+# What else a `NewRun` has of its workflow, by its version, its encoded input and its queue: limits, timeouts and tags.
 Own = Callable[[str, str, str], Mapping[str, Any]]
 
 
@@ -66,6 +67,7 @@ class Row(NamedTuple):
     missed: str
     next_at_us: int
     skipped: str
+    tags: Any
 
     def timing(self) -> Timing:
         """When it fires; raises `ValueError` where the row is damaged, or its zone is unknown here."""
@@ -74,11 +76,14 @@ class Row(NamedTuple):
         )
 
     def new_run(self, slot: int, target: Target | None, *, key: str | None, is_held: bool = False) -> NewRun:
-        """The run of a slot. Raises `ValueError` where a key function of its limits fails."""
+        """The run of a slot. Raises `ValueError` where a key function of its limits fails, or it has too many tags."""
         known = target or Target("", "default", 0)
         version = self.version if self.version or self.source == "code" else known.version
         queue = self.queue or known.queue
         search = self.input_search
+        own = {} if known.own is None else dict(known.own(version, self.input, queue))
+        given = self.tags if isinstance(self.tags, str) else json.dumps(self.tags)
+        own["tags"] = run_tags.merged(own.get("tags", {}), run_tags.read(given))
         return NewRun(
             workflow=self.workflow,
             version=version,
@@ -90,7 +95,7 @@ class Row(NamedTuple):
             created_at=clock.host_time(),
             slot=Slot(self.name, slot, is_held),
             trace=None,  # a trace of its own begins, whoever fires
-            **({} if known.own is None else known.own(version, self.input, queue)),
+            **own,
         )
 
 

@@ -11,6 +11,7 @@ WORKER = "django_steps_worker"
 LIMIT = "django_steps_workflowlimit"
 SCHEDULE = "django_steps_workflowschedule"
 PAUSE = "django_steps_workflowpause"
+TAG = "django_steps_workflowtag"
 
 # The phases of a run, apart from its status: they alone decide where a claim looks for it.
 READY, TIMED, ENDED, UNKNOWN = Phase.READY, Phase.TIMED, Phase.ENDED, Phase.UNKNOWN

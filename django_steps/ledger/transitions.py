@@ -17,7 +17,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from .. import failures
 from ..core import clock
 from ..core.states import Status
-from . import database, dialect, moves, records
+from ..core.tags import Changes
+from . import database, dialect, moves, records, tags
 from .postgresql import prepared
 from .postgresql.prepared import Statement
 from .records import Outcome, StepWrite
@@ -174,6 +175,22 @@ def suspend_again(
     if database.retrying(connection, lambda: _mark_suspended(connection, run_id, token, suspension, details)):
         return Outcome.WRITTEN
     return _why_not(connection, run_id, token)
+
+
+def say_tags(connection: BaseDatabaseWrapper, run_id: UUID, token: int, changes: Changes) -> Outcome:
+    """Write the tags that a body has said and that no record has carried, before its run is left. Written twice, they are the
+    same."""
+
+    def transaction() -> Outcome:
+        with database.writing(connection):
+            stored = tags.locked(connection, records.HELD, [dialect.key(connection, run_id), token])
+            if stored is None:
+                return Outcome.LOST
+            tags.change(connection, run_id, stored, changes)
+        return Outcome.WRITTEN
+
+    outcome: Outcome = database.retrying(connection, transaction)
+    return outcome
 
 
 def attempt_again(

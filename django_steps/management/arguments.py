@@ -11,6 +11,7 @@ from uuid import UUID
 
 from django.utils.translation import gettext as _
 
+from ..core.tags import parse
 from ..definitions import check_priority
 from ..durations import to_timedelta, to_timedelta_with_unit
 
@@ -80,6 +81,15 @@ def priority(text: str) -> int:
         return check_priority(int(text))
     except ValueError:
         message = _("%(text)r is not a priority: a whole number from -100 to 100, larger first")
+        raise ArgumentTypeError(message % {"text": text}) from None
+
+
+def tag(text: str) -> tuple[str, str]:
+    """A tag: `tenant=acme`."""
+    try:
+        return parse(text)
+    except ValueError:
+        message = _("%(text)r is not a tag: write NAME=VALUE, as in tenant=acme")
         raise ArgumentTypeError(message % {"text": text}) from None
 
 

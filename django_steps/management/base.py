@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from argparse import RawDescriptionHelpFormatter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,8 +22,11 @@ from django.utils.translation import gettext as _
 from ..definitions import registered
 from ..errors import StepsError
 from ..models import WorkflowRun
+from ..models.querysets import WorkflowRunQuerySet
+from ..models.tagging import having
 from ..presentation import json as run_json
 from ..presentation.output import one_line
+from . import arguments
 from .streams import forgiving_streams
 
 _APP = "django_steps"
@@ -78,6 +82,20 @@ def connection() -> BaseDatabaseWrapper:
     """This thread's connection to the database of the runs."""
     found: BaseDatabaseWrapper = connections[router.db_for_write(WorkflowRun)]
     return found
+
+
+def add_tag(parser: CommandParser, help: str) -> None:
+    """The option `--tag NAME=VALUE`, which may be repeated."""
+    parser.add_argument("--tag", action="append", default=[], type=arguments.tag, metavar="NAME=VALUE", help=help)
+
+
+def with_tags(
+    runs: WorkflowRunQuerySet[WorkflowRun], tags: Sequence[tuple[str, str]]
+) -> WorkflowRunQuerySet[WorkflowRun]:
+    """Those of the runs that have all of these tags."""
+    for name, value in tags:
+        runs = runs.filter(pk__in=having(name, value))
+    return runs
 
 
 def manage() -> str:

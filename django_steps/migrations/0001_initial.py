@@ -198,6 +198,10 @@ class Migration(migrations.Migration):
                     models.TextField(blank=True, db_column="details", db_default="", default="", editable=False),
                 ),
                 (
+                    "tags_text",
+                    models.TextField(blank=True, db_column="tags", db_default="", default="", editable=False),
+                ),
+                (
                     "parent_step",
                     django_steps.models.fields.ExactCharField(
                         max_length=275, null=True, verbose_name="step of the parent"
@@ -377,6 +381,32 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "workflow events",
                 "ordering": ["id"],
                 "default_permissions": ("view",),
+            },
+        ),
+        migrations.CreateModel(
+            name="WorkflowTag",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("name", django_steps.models.fields.ExactCharField(max_length=100, verbose_name="name")),
+                ("value", django_steps.models.fields.ExactCharField(max_length=255, verbose_name="value")),
+                (
+                    "run",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="tag_rows",
+                        to="django_steps.workflowrun",
+                        verbose_name="run",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "workflow tag",
+                "verbose_name_plural": "workflow tags",
+                "default_permissions": (),
+                "indexes": [models.Index(fields=["name", "value", "run"], name="django_steps_tag_value")],
+                "constraints": [models.UniqueConstraint(fields=("run", "name"), name="django_steps_tag_run")],
             },
         ),
         migrations.CreateModel(
@@ -574,6 +604,16 @@ class Migration(migrations.Migration):
                         help_text="So many failed runs in a row.",
                         null=True,
                         verbose_name="pause after",
+                    ),
+                ),
+                (
+                    "tags",
+                    models.JSONField(
+                        blank=True,
+                        db_default={},
+                        default=dict,
+                        help_text='Of its runs, as JSON, such as {"tenant": "acme"}.',
+                        verbose_name="tags",
                     ),
                 ),
                 ("digest", models.CharField(db_default="", default="", editable=False, max_length=64)),

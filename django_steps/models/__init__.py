@@ -9,14 +9,34 @@ from .pause import WorkflowPause
 from .run import WorkflowRun
 from .schedule import WorkflowSchedule
 from .step import StepRecord
+from .tag import WorkflowTag
 from .worker import Worker
 
-__all__ = ["StepRecord", "Worker", "WorkflowEvent", "WorkflowLimit", "WorkflowPause", "WorkflowRun", "WorkflowSchedule"]
+__all__ = [
+    "StepRecord",
+    "Worker",
+    "WorkflowEvent",
+    "WorkflowLimit",
+    "WorkflowPause",
+    "WorkflowRun",
+    "WorkflowSchedule",
+    "WorkflowTag",
+]
 
 
 def _name_publicly() -> None:
     """Records name a class by its module: for what is in the models that is this one, where users import them from."""
-    for model in (WorkflowRun, StepRecord, Worker, WorkflowEvent, WorkflowLimit, WorkflowPause, WorkflowSchedule):
+    models = (
+        WorkflowRun,
+        StepRecord,
+        Worker,
+        WorkflowEvent,
+        WorkflowLimit,
+        WorkflowPause,
+        WorkflowSchedule,
+        WorkflowTag,
+    )
+    for model in models:
         for name in ("DoesNotExist", "MultipleObjectsReturned", "Status", "Kind", "Source"):
             if (found := getattr(model, name, None)) is not None:
                 found.__module__, found.__qualname__ = __name__, f"{model.__name__}.{name}"

@@ -160,6 +160,9 @@ class RunColumns(models.Model):
     # What the body says of itself by `update_details()`: JSON, or an empty text.
     details_text = models.TextField(db_column="details", default="", db_default="", blank=True, editable=False)
 
+    # Its tags, and what it is about, as JSON, or an empty text. The rows of `WorkflowTag` say the same, to be looked for.
+    tags_text = models.TextField(db_column="tags", default="", db_default="", blank=True, editable=False)
+
     # Of a child: the run that has invoked it, the record of that step or map there, and which item of the map it is (an empty
     # text where it is no map's). `parent_item` is NULL once the parent has another child in its place.
     parent = models.ForeignKey(

@@ -17,11 +17,11 @@ from django.apps import apps
 from django.db import router, transaction
 
 from .. import signals
-from ..core import clock
+from ..core import clock, tags
 from ..core.context import active_pass, refuse_control_outside_step, refuse_outside_step
 from ..core.event import Event
 from ..errors import ResultUnavailable, RunCanceled, RunFailed
-from ..ledger import cascades, database, inserts, lines, notify
+from ..ledger import cascades, copying, database, inserts, lines, notify
 from ..ledger import controls as ledger
 from ..ledger.events import To
 from . import results, sending
@@ -165,7 +165,7 @@ class RunControls(RunColumns, _Generic[R]):
         return await sync_to_async(self.send_event)(name, payload, id=id, by=by)
 
     def restart(self, from_step: str | None = None) -> Self:
-        """Start a new run of the same workflow with the same input, linked to this one by `restart_of`.
+        """Start a new run of the same workflow with the same input and tags, linked to this one by `restart_of`.
 
         With `from_step` what was recorded is copied, but for that step and all that came later. The key is not copied.
         The new run may last as long as this one, and wait as long to begin.
@@ -187,11 +187,12 @@ class RunControls(RunColumns, _Generic[R]):
             limit_1=self.limit_1,
             limit_2=self.limit_2,
             limit_queue=self.limit_queue,
+            tags=tags.read(self.tags_text),
         )
         with transaction.atomic(using=connection.alias):
             inserts.insert(connection, new)
             if from_step is not None:
-                inserts.copy_steps(connection, self.pk, new.id, from_step)
+                copying.copy_steps(connection, self.pk, new.id, from_step)
         notify.workers(connection)
         return type(self)._default_manager.using(connection.alias).get(pk=new.id)
 

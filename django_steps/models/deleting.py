@@ -19,8 +19,9 @@ from ..ledger import database, pruning
 from .event import WorkflowEvent
 from .run import WorkflowRun
 from .step import StepRecord
+from .tag import WorkflowTag
 
-_OWN = (WorkflowRun, StepRecord, WorkflowEvent)
+_OWN = (WorkflowRun, StepRecord, WorkflowEvent, WorkflowTag)
 
 
 def relations() -> Iterator[Any]:

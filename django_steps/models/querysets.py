@@ -10,13 +10,16 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core.context import refuse_control_outside_step
 from ..core.event import Event
+from ..core.tags import ABOUT
 from ..errors import StepsError
 from ..ledger import controls as ledger
 from ..ledger import database, events, notify
 from ..ledger.events import NewEvent, To
+from ..values import references
 from . import sending
 from .columns import RunColumns
 from .controls import follow_cancel, log_control
+from .tagging import having, pairs
 
 M = TypeVar("M", bound=RunColumns, covariant=True)
 
@@ -53,6 +56,23 @@ class WorkflowRunQuerySet(models.QuerySet[M]):
     def finished(self) -> Self:
         """Runs that have ended: succeeded, failed or canceled."""
         return self.filter(status__in=self.model.FINISHED)
+
+    def tagged(self, /, **tags: str) -> Self:
+        """Runs that have all of these tags: `WorkflowRun.objects.tagged(tenant="acme")`.
+
+        Raises `TypeError`, `ValueError` or `InvalidName` for what can't be a tag.
+        """
+        found = self
+        for name, value in pairs(tags):
+            found = found.filter(pk__in=having(name, value))
+        return found
+
+    def about(self, instance: models.Model) -> Self:
+        """Runs about an instance of a model, those included that such runs have invoked: `WorkflowRun.objects.about(order)`.
+
+        Raises `TypeError` for what is no instance, `ValueError` for one that isn't saved.
+        """
+        return self.filter(pk__in=having(ABOUT, references.reference(instance)))
 
     def retry(self, from_step: str | None = None, by: str = "") -> BulkResult:
         """Retry each of these runs, as `run.retry()` does; those that can't be are skipped with the reason."""

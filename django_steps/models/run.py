@@ -12,6 +12,7 @@ from .controls import R, RunControls
 from .event_urls import EventUrls
 from .fields import PartialIndex
 from .querysets import WorkflowRunQuerySet
+from .tagging import RunTags
 
 if TYPE_CHECKING:
     from django.db.models.fields.related_descriptors import RelatedManager
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from .step import StepRecord
 
 
-class WorkflowRun(EventUrls, RunControls[R]):
+class WorkflowRun(EventUrls, RunTags, RunControls[R]):
     """One run of a workflow. Made by `start()`, changed by its controls: `retry()`, `cancel()`, `pause()` and others."""
 
     if TYPE_CHECKING:

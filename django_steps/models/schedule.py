@@ -13,7 +13,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from .. import values
-from ..core import clock
+from ..core import clock, tags
 from ..core.context import refuse_control_outside_step, refuse_outside_step
 from ..core.names import MAX_LENGTH, check_name
 from ..errors import InvalidInput, InvalidState, StepsError
@@ -69,6 +69,10 @@ class WorkflowSchedule(ScheduleColumns):
             errors["timezone" if "time zone" in str(error) else "every" if self.every else "cron"] = str(error)
         if self.pause_after == 0:
             errors["pause_after"] = _("At least 1.")
+        try:
+            self.tags = tags.check_tags(self.tags)
+        except (StepsError, TypeError, ValueError) as error:
+            errors["tags"] = str(error)
         errors |= self._check_against_code()
         if errors:
             raise ValidationError(errors)

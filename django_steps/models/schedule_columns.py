@@ -31,6 +31,7 @@ DEFINITION = (
     "overlap",
     "missed",
     "pause_after",
+    "tags",
 )
 
 
@@ -122,6 +123,13 @@ class ScheduleColumns(models.Model):
     )
     pause_after = models.PositiveIntegerField(
         _("pause after"), null=True, blank=True, default=None, help_text=_("So many failed runs in a row.")
+    )
+    tags = models.JSONField(
+        _("tags"),
+        default=dict,
+        db_default={},
+        blank=True,
+        help_text=_('Of its runs, as JSON, such as {"tenant": "acme"}.'),
     )
     # Digests of the definition that the row has, and of all that it has had.
     digest = models.CharField(max_length=64, default="", db_default="", editable=False)

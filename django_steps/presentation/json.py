@@ -42,6 +42,8 @@ def as_json(run: WorkflowRun) -> dict[str, Any]:
         "active_key": run.active_key,
         "schedule": run.schedule,
         "scheduled_for": _iso(run.scheduled_for),
+        "tags": run.tags,
+        "about": run.about_text or None,
         "limits": limits.names_of(run),
         "waits_for_limit": shown(run.line_key) if run.line_key else None,
         "status": run.status,

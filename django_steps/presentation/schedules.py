@@ -33,6 +33,11 @@ def state(schedule: WorkflowSchedule) -> str:
     }
 
 
+def tags(schedule: WorkflowSchedule) -> list[tuple[str, str]]:
+    """The tags of its runs; none where the row is damaged."""
+    return sorted(schedule.tags.items()) if isinstance(schedule.tags, dict) else []
+
+
 def skipped(schedule: WorkflowSchedule) -> str:
     """How often it has left a time out, and why: `3 (2 overlap, 1 missed)`; empty for never."""
     counts = schedule.skipped["counts"]
@@ -76,6 +81,7 @@ def as_json(schedule: WorkflowSchedule, last: WorkflowRun | None) -> dict[str, A
         "pause_after": schedule.pause_after,
         "queue": schedule.queue,
         "priority": schedule.priority,
+        "tags": schedule.tags,
         "next_at": _iso(schedule.next_at),
         "next_times": [_iso(moment) for moment in next_times(schedule)],
         "paused_at": _iso(schedule.paused_at),

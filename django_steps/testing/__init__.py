@@ -92,7 +92,7 @@ def run_workflow(
     - `straight_through`: don't suspend the run after every step.
     - `max_steps`: how many steps and sleeps a run may record, and how many runs may be started by runs, before `DoesNotEnd`
       is raised.
-    - `key`, `priority`, `queue`, `delay`, `start_at`, `timeout`, `start_within`: as for `Workflow.start()`.
+    - `key`, `priority`, `queue`, `delay`, `start_at`, `timeout`, `start_within`, `tags`, `about`: as for `Workflow.start()`.
 
     A failure that no stub asked for is logged with its traceback (logger `django_steps.testing`); `run.result()` raises it.
     A wait with a timeout or a deadline that nothing answers times out, since its time passes as well. Without one it is an

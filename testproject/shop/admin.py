@@ -2,6 +2,8 @@
 
 from django.contrib import admin
 
+from django_steps.admin import RunsOfThis
+
 from .models import (
     Activity,
     Customer,
@@ -43,7 +45,7 @@ class ProductAdmin(admin.ModelAdmin):
 
 
 @admin.register(Order)
-class OrderAdmin(admin.ModelAdmin):
+class OrderAdmin(RunsOfThis, admin.ModelAdmin):
     list_display = ["__str__", "customer", "total", "status", "charge"]
     list_filter = ["status"]
     list_select_related = ["customer"]

@@ -44,10 +44,16 @@ def switch(service: Service.Name, *, on: bool) -> None:
     Service.objects.update_or_create(name=service, defaults={"is_on": on})
 
 
+def tags_of(customer: Customer) -> dict[str, str]:
+    """By what the shop's people look for the runs of a customer."""
+    return {"customer": customer.name.lower()}
+
+
 def start_order(customer: Customer, quantity: int = 2) -> WorkflowRun:
     order = Order.objects.create(customer=customer, total=Decimal("7.50") * quantity)
     items: list[Item] = [{"sku": "mug-1", "quantity": quantity}]
-    return process_order.start({"order_id": order.pk, "items": items, "email": customer.email})
+    order_input = {"order_id": order.pk, "items": items, "email": customer.email}
+    return process_order.start(order_input, about=order, tags=tags_of(customer))
 
 
 def start_sale(customer: Customer, sku: str = "mug-1", quantity: int = 2) -> WorkflowRun:
@@ -57,14 +63,14 @@ def start_sale(customer: Customer, sku: str = "mug-1", quantity: int = 2) -> Wor
         order = Order.objects.create(customer=customer, total=total)
         items: list[Item] = [{"sku": sku, "quantity": quantity}]
         order_input = {"order_id": order.pk, "items": items, "email": customer.email}
-        return take_order.start(order_input, key=f"order-{order.pk}")
+        return take_order.start(order_input, key=f"order-{order.pk}", about=order, tags=tags_of(customer))
 
 
 def start_shipping(customer: Customer, *codes: str) -> WorkflowRun:
     """An order that is shipped in several parcels."""
     order = Order.objects.create(customer=customer, total=Decimal("45.00"), status=Order.Status.PAID)
     parcels: list[Parcel] = [{"code": code, "grams": 900 * number} for number, code in enumerate(codes, start=1)]
-    return ship_order.start({"order_id": order.pk, "parcels": parcels})
+    return ship_order.start({"order_id": order.pk, "parcels": parcels}, about=order, tags=tags_of(customer))
 
 
 def start_notifications() -> WorkflowRun:

@@ -26,11 +26,12 @@ from django_steps.testing import FakeStep, run_workflow
 from tests.app.models import Person
 
 STEP = "The options are: retry, timeout, atomic, at_most_once."
-MANY = "The options are: priority, queue, delay, start_at, timeout, start_within, key."
-START = "The options are: priority, queue, delay, start_at, timeout, start_within, key, active_key, event."
+MANY = "The options are: priority, queue, delay, start_at, timeout, start_within, tags, about, key."
+START = "The options are: priority, queue, delay, start_at, timeout, start_within, tags, about, key, active_key, event."
 KIT = f"{START[:-1]}, stubs, events, straight_through, max_steps."
 WORKFLOW = (
-    "The options are: name, version, queue, priority, retry, step_retry, mask, timeout, start_within, schedule, limit."
+    "The options are: name, version, queue, priority, retry, step_retry, mask, timeout, start_within, schedule, limit,"
+    " tags."
 )
 
 

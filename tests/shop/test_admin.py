@@ -8,7 +8,7 @@ from django.core.management import CommandError, call_command
 from django.urls import reverse
 
 from testproject.shop import samples
-from testproject.shop.models import Product, Service
+from testproject.shop.models import Customer, Product, Service
 from testproject.shop.workflows import process_order
 
 from .evidence import work
@@ -51,3 +51,12 @@ def test_the_cause_of_a_failure_is_repaired_in_the_admin(admin_client, api, orde
 def test_the_shop_with_its_well_known_password_is_not_served_without_debug():
     with pytest.raises(CommandError, match="only with DEBUG=1"):
         call_command("serve")
+
+
+def test_the_page_of_an_order_shows_its_run(admin_client):
+    samples.create_catalogue()
+    customer = Customer.objects.order_by("pk").first()
+    run = samples.start_order(customer)
+    page = admin_client.get(reverse("admin:shop_order_change", args=[run.about.pk])).content.decode()
+    assert reverse("admin:django_steps_workflowrun_change", args=[run.pk]) in page
+    assert run.tags == {"customer": customer.name.lower()}

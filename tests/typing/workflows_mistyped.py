@@ -135,6 +135,10 @@ def start() -> None:
     mistyped_order.start(Order(7), timeout=["1h"])  # error
     mistyped_order.start(Order(7), start_within=["1h"])  # error
     mistyped_order.start(Order(7), start_at="2027-01-01")  # error
+    mistyped_order.start(Order(7), tags={"order": 7})  # error
+    mistyped_order.start(Order(7), about="order-7")  # error
+    mistyped_order.start(Order(7)).set_tags(order=7)  # error
+    WorkflowRun.objects.tagged(order=7)  # error
     mistyped_order.start_many([Order(7)], key="order-7")  # error
     mistyped_order.start_many(Order(7))  # error
     mistyped_nothing.start("something")  # error

@@ -185,7 +185,7 @@ def typed_step(step: Step) -> list[Order]:
 def typed_step_run(step: Step, run: WorkflowRun[Any]) -> None: ...
 
 
-@workflow(priority=-5, start_within="10m", timeout=None)
+@workflow(priority=-5, start_within="10m", timeout=None, tags={"kind": "agent"})
 def typed_input_run(run: WorkflowRun[Any], input: tuple[int, str]) -> float:
     return 0.5
 
@@ -207,7 +207,10 @@ def start() -> None:
     assert_type(run, WorkflowRun[Receipt])
     assert_type(run.result(timeout=60).number, int)
     assert_type(run.restart().result(), Receipt)
-    process_order.start({"order_id": 7})
+    process_order.start({"order_id": 7}, tags={"tenant": "acme"}, about=Person(name="Ann"))
+    run.set_tags(stage="packed", draft=None)
+    assert_type(run.tags, dict[str, str])
+    assert_type(WorkflowRun.objects.tagged(tenant="acme").about(Person(name="Ann")).count(), int)
     assert_type(process_order.start_many([Order(1), Order(2)], priority=5), list[WorkflowRun[Receipt]])
     assert_type(nightly.start({}).result(), None)
     assert_type(typed_nothing.start().result(), int)

@@ -14,7 +14,7 @@ from ...models import WorkflowRun
 from ...presentation import durations, errors, pauses, runs, steps
 from ...presentation.text import clipped
 from .. import html
-from . import failures, subject
+from . import failures, subject, tags
 
 _USUAL_QUEUE = WorkflowRun._meta.get_field("queue").get_default()
 
@@ -54,6 +54,11 @@ class RunColumns:
             notes.append(format_html('<a href="{}">{}</a>', self.url_of("change", run.parent_id), gettext("child run")))
         word = html.status_word(run.status)
         return format_html("{}{}", word, format_html_join("", "<br><small>{}</small>", ((note,) for note in notes)))
+
+    @admin.display(description=_("tags"))
+    def run_tags(self, run: WorkflowRun) -> SafeString:
+        """Each with a link to the runs that have it, what the run is about first."""
+        return tags.links(self.url_of, run)
 
     @admin.display(description=_("progress"))
     def progress(self, run: Any) -> SafeString:

@@ -24,10 +24,11 @@ from ...presentation import errors, limits, pauses, runs, timing, tree, values, 
 from ...presentation import events as event_texts
 from ...presentation import steps as step_texts
 from ...presentation.text import clipped
-from .. import html
+from .. import about, html
 from ..actions import retrying
 from ..base import RunAdminBase
 from ..list import subject
+from ..list import tags as tag_links
 from ..list.changelist import BIG_COLUMNS
 from ..sending import page as sending
 from . import children, events, folds, step_rows, timeline
@@ -195,6 +196,8 @@ def _summary(
         (_("Version"), run.version),
         (_("Queue"), run.queue),
         (_("Priority"), run.priority or ""),
+        (_("About"), about.object_of(admin, request, run)),
+        (_("Tags"), tag_links.links(admin.url_of, run, with_about=False)),
         (_("Key"), run.key),
         (_("Active key"), run.active_key),
         (_("Schedule"), run.schedule),

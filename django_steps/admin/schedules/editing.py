@@ -59,6 +59,7 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
             "pause_after",
             "queue",
             "priority",
+            "tags",
             "version",
         ]
         widgets: ClassVar[Any] = dict.fromkeys(

@@ -111,6 +111,7 @@ def _definition(schedule: WorkflowSchedule) -> list[tuple[Any, Any]]:
         (_("Paused after failures in a row"), schedule.pause_after),
         (_("Queue"), schedule.queue),
         (_("Priority"), schedule.priority),
+        (_("Tags"), ", ".join(f"{name}={value}" for name, value in texts.tags(schedule))),
     ]
 
 

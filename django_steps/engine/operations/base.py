@@ -197,6 +197,7 @@ def write_suspension(
     suspension = suspension._replace(trace=frame.claim.new_trace)
     if write is None:
         details = frame.state.details.rest()
+        yield from write_tags(frame)
         outcome = yield Call(lambda: transitions.suspend_again(host.connection(), run_id, token, suspension, details))
     else:
         outcome = yield Call(lambda: transitions.suspend(host.connection(), run_id, token, suspension, write, also))
@@ -204,6 +205,14 @@ def write_suspension(
         return outcome, suspension
     is_woken = yield Call(lambda: waits.look_again(host.connection(), run_id))
     return outcome, suspension._replace(available_us=0) if is_woken else suspension
+
+
+def write_tags(frame: Frame) -> Generator[Effect, Any, None]:
+    """Write the tags that no record has carried, before the run is left: in most runs there are none. If the run is no longer
+    this pass's, what leaves it says so."""
+    host, claim, changes = frame.host, frame.claim, frame.state.details.pending_tags()
+    if changes:
+        yield Call(lambda: transitions.say_tags(host.connection(), claim.run_id, claim.token, changes))
 
 
 def wait_for_others(

@@ -67,7 +67,8 @@ def too_deep(frame: Frame) -> InvalidState:
 
 def child_of(frame: Frame, request: Invoke, step: str, item: str = "") -> NewRun:
     """The run that a step, or an item of a map, starts."""
-    return new_run(request.workflow, request.input, child=Child(frame.run_id, step, item, frame.claim.depth + 1))
+    child = Child(frame.run_id, step, item, frame.claim.depth + 1)
+    return new_run(request.workflow, request.input, child=child, inherited=frame.tags())
 
 
 def failure_of(child: Found, name: str) -> StepsError:

@@ -20,8 +20,9 @@ class Command(base.WorkflowCommand):
         "  cancelworkflows 0198c2a4-7d1e-7cc3-98c4-dc0c0c07398f\n"
         "  cancelworkflows --workflow send_notifications --status sleeping --dry-run\n"
         "  cancelworkflows --workflow import_orders --reason 'wrong file'\n"
+        "  cancelworkflows --tag tenant=acme --dry-run\n"
         "\n"
-        "exit codes: 0 canceled (with --workflow also when some were skipped, or none was there), 1 not canceled, or\n"
+        "exit codes: 0 canceled (with --workflow or --tag also when some were skipped, or none was there), 1 not canceled, or\n"
         "a workflow that does not exist\n"
     )
 
@@ -29,11 +30,12 @@ class Command(base.WorkflowCommand):
         add = parser.add_argument
         add("run_ids", nargs="*", type=arguments.run_id, metavar="RUN_ID", help=_("The runs to cancel."))
         add("--workflow", metavar="NAME", help=_("All runs of this workflow that have not ended."))
+        base.add_tag(parser, _("All runs with this tag, such as tenant=acme, that have not ended; may be repeated."))
         add(
             "--status",
             action="append",
             choices=[str(status) for status in WorkflowRun.CANCELABLE],
-            help=_("With --workflow: only runs of this status; may be repeated."),
+            help=_("With --workflow or --tag: only runs of this status; may be repeated."),
         )
         add("--reason", default="", metavar="TEXT", help=_("Why, for whoever looks at the runs later."))
         add("--dry-run", action="store_true", help=_("Say what would happen, and change nothing."))
@@ -51,11 +53,13 @@ class Command(base.WorkflowCommand):
 
     def selected(self, options: dict[str, Any]) -> WorkflowRunQuerySet[WorkflowRun]:
         if options["run_ids"]:
-            if options["workflow"] or options["status"]:
-                raise CommandError(_("Give RUN_IDs, or --workflow with --status, not both."))
+            if options["workflow"] or options["status"] or options["tag"]:
+                raise CommandError(_("Give RUN_IDs, or --workflow and --tag with --status, not both."))
             return bulk.all_runs().filter(pk__in=bulk.existing(options["run_ids"]))
-        if not options["workflow"]:
-            raise CommandError(_("Say which runs: RUN_IDs, or --workflow NAME."))
-        base.refuse_unknown_workflow(options["workflow"])
-        runs = bulk.all_runs().active().filter(workflow=options["workflow"])
+        if not options["workflow"] and not options["tag"]:
+            raise CommandError(_("Say which runs: RUN_IDs, --workflow NAME or --tag NAME=VALUE."))
+        runs = base.with_tags(bulk.all_runs().active(), options["tag"])
+        if options["workflow"]:
+            base.refuse_unknown_workflow(options["workflow"])
+            runs = runs.filter(workflow=options["workflow"])
         return runs.filter(status__in=options["status"]) if options["status"] else runs

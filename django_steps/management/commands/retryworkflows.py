@@ -37,6 +37,10 @@ class Command(base.WorkflowCommand):
         add("--all-failed", action="store_true", help=_("All runs that failed."))
         failing.add_arguments(parser)
         add("--workflow", metavar="NAME", help=_("With --all-failed, --error or --step: only runs of this workflow."))
+        base.add_tag(
+            parser,
+            _("With --all-failed, --error or --step: only runs with this tag, such as tenant=acme; may be repeated."),
+        )
         add(
             "--since",
             type=arguments.duration,
@@ -63,9 +67,9 @@ class Command(base.WorkflowCommand):
     def selected(self, options: dict[str, Any]) -> WorkflowRunQuerySet[WorkflowRun]:
         is_kind = failing.is_given(options)
         if options["run_ids"]:
-            if is_kind or options["all_failed"] or options["workflow"] or options["since"]:
+            if is_kind or options["all_failed"] or options["workflow"] or options["since"] or options["tag"]:
                 raise CommandError(
-                    _("Give RUN_IDs, or --all-failed, --error or --step with --workflow and --since, not both.")
+                    _("Give RUN_IDs, or --all-failed, --error or --step with --workflow, --tag and --since, not both.")
                 )
             return bulk.all_runs().filter(pk__in=bulk.existing(options["run_ids"]))
         if is_kind and options["all_failed"]:
@@ -79,4 +83,4 @@ class Command(base.WorkflowCommand):
         if options["since"] is not None:
             since = database.read_clock(base.connection()) - arguments.microseconds(options["since"])
             runs = runs.filter(finished_at__gte=clock.to_datetime(since))
-        return runs
+        return base.with_tags(runs, options["tag"])

@@ -20,7 +20,7 @@ class Command(base.WorkflowCommand):
     help = gettext_lazy("Show the schedules: when each fires next, how its last run went, and what it has skipped.")
     epilog = gettext_lazy(
         "--json prints a list of objects with the keys name, source, workflow, version, cron, every, timezone, spread,\n"
-        "overlap, missed, pause_after, queue, priority, next_at, next_times, paused_at, paused_by, pause_reason,\n"
+        "overlap, missed, pause_after, queue, priority, tags, next_at, next_times, paused_at, paused_by, pause_reason,\n"
         "disabled_reason, last_slot, last_run (id, status), skipped (counts, since, last). Times are ISO 8601.\n"
         "exit codes: 0 shown, 1 not found\n"
     )
@@ -70,6 +70,7 @@ class Command(base.WorkflowCommand):
             (_("workflow"), schedule.workflow),
             (_("when"), texts.when(schedule)),
             (_("state"), texts.state(schedule)),
+            (_("tags"), ", ".join(f"{name}={value}" for name, value in texts.tags(schedule))),
             (_("skipped"), texts.skipped(schedule)),
             *[(_("next"), f"{moment:%Y-%m-%d %H:%M:%S %Z}") for moment in texts.next_times(schedule)],
             *[

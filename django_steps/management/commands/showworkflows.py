@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 from django.core.management.base import CommandError, CommandParser
-from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
@@ -18,6 +17,7 @@ from ...errors import FailureWasHandled, InvalidState
 from ...ledger import controls, database, reports
 from ...models import WorkflowRun
 from ...models.diagnosis import live_workers
+from ...models.querysets import WorkflowRunQuerySet
 from ...presentation import durations, output, pauses, waits
 from ...presentation import json as run_json
 from ...presentation import runs as run_texts
@@ -37,10 +37,11 @@ class Command(base.WorkflowCommand):
         "runs that have been ready or due for more than 60 seconds; runs of workflows that no live worker knows; queues and\n"
         "workflows that have been paused for more than a day.\n"
         "\n"
-        "--json prints a list of objects with the keys id, workflow, version, queue, priority, key, schedule,\n"
-        "scheduled_for, status, attempts, recoveries, current_step, progress, worker, created_at, started_at,\n"
-        "finished_at, wakes_at, timeout and start_within (seconds), expires_at, waiting_for, cancel_reason, canceled_by,\n"
-        "pause_reason, paused_by, paused_at, restart_of, parent, parent_step, continued_as, error;\n"
+        "--json prints a list of objects with the keys id, workflow, version, queue, priority, key, active_key,\n"
+        "schedule, scheduled_for, tags, about, limits, waits_for_limit, status, attempts, recoveries, current_step,\n"
+        "progress, worker, created_at, started_at, finished_at, wakes_at, timeout and start_within (seconds), expires_at,\n"
+        "waiting_for, cancel_reason, canceled_by, pause_reason, paused_by, paused_at, restart_of, parent, parent_step,\n"
+        "continued_as, error;\n"
         "for one run an object that also has input, output, details, overdue, recovery_log, steps (name, kind, branch, group,\n"
         "position, status, attempts, timed_out, child, started_at, finished_at, wakes_at, output, error, earlier_attempts),\n"
         "events (name, payload, id, by, sent_at, taken_by, taken_at), children (how many by status) and continues.\n"
@@ -78,6 +79,7 @@ class Command(base.WorkflowCommand):
             metavar="D",
             help=_("With --failures: only what failed in this time: 30m, 2h, 1d."),
         )
+        base.add_tag(parser, _("Only runs with this tag, such as tenant=acme; may be repeated."))
         add(
             "--limit",
             type=arguments.count,
@@ -97,9 +99,9 @@ class Command(base.WorkflowCommand):
     def show(self, options: dict[str, Any]) -> None:
         """Show what was asked for."""
         is_kind = failing.is_given(options)
-        has_filter = bool(options["status"] or options["workflow"] or is_kind)
+        has_filter = bool(options["status"] or options["workflow"] or options["tag"] or is_kind)
         if options["failures"]:
-            if options["run"] or options["status"] or is_kind or options["tree"] or options["check"]:
+            if options["run"] or options["status"] or options["tag"] or is_kind or options["tree"] or options["check"]:
                 raise CommandError(_("--failures takes --workflow, --since, --limit and --json, nothing else."))
             self.show_failures(options)
             return
@@ -162,6 +164,7 @@ class Command(base.WorkflowCommand):
             base.refuse_unknown_workflow(options["workflow"])
             found = found.filter(workflow=options["workflow"])
         found = failing.narrowed(found, options)
+        found = base.with_tags(found, options["tag"])
         limit = options["limit"]
         shown = list(pauses.with_holds(found)[: limit + 1])
         is_cut = len(shown) > limit
@@ -214,7 +217,7 @@ class Command(base.WorkflowCommand):
         return output.with_notes(lines, notes, width)
 
 
-def runs() -> QuerySet[WorkflowRun]:
+def runs() -> WorkflowRunQuerySet[WorkflowRun]:
     """All runs, with their workers."""
     return WorkflowRun.objects.using(base.connection().alias).select_related("worker")
 
@@ -276,6 +279,6 @@ def how_to_retry(run: WorkflowRun) -> str:
 
 def nothing_found(options: dict[str, Any]) -> str:
     """What to say instead of an empty table."""
-    if options["status"] or options["workflow"] or failing.is_given(options):
+    if options["status"] or options["workflow"] or options["tag"] or failing.is_given(options):
         return _("No runs match.")
     return _("There are no runs yet. Start one with: %(manage)s startworkflow NAME") % {"manage": base.manage()}

@@ -8,7 +8,8 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from ...definitions import get_workflow
+from ...core.tags import check_tags, merged
+from ...definitions import Workflow, get_workflow
 from ...models import WorkflowRun, diagnosis, results
 from ...presentation import durations
 from ...presentation import json as run_json
@@ -54,10 +55,12 @@ class Command(base.WorkflowCommand):
             metavar="N",
             help=_("From -100 to 100, larger first (default: the workflow's)."),
         )
+        base.add_tag(parser, _("A tag of the run, beside those of the workflow; may be repeated."))
         add("--wait", action="store_true", help=_("Wait for the end of the run and print its result as JSON."))
 
     def carry_out(self, **options: Any) -> None:
         workflow = get_workflow(options["name"])
+        _check_tags(workflow, options["tag"])
         run = workflow.start(
             typed_json.read(options["input"]),
             key=options["key"],
@@ -67,6 +70,7 @@ class Command(base.WorkflowCommand):
             priority=options["priority"],
             timeout=options["timeout"],
             start_within=options["start_within"],
+            tags=dict(options["tag"]),
         )
         said = self.tell(run, options)
         if options["wait"]:
@@ -118,3 +122,11 @@ class Command(base.WorkflowCommand):
         except KeyboardInterrupt:
             raise CommandError(_("Stopped waiting; run %(id)s continues.") % {"id": run.pk}) from None
         self.write_json(run_json.value(run.output_text, Mask.of(run)))
+
+
+def _check_tags(workflow: Workflow[Any, Any], given: list[tuple[str, str]]) -> None:
+    """`CommandError` for what can't be tags of its runs."""
+    try:
+        merged(workflow.tags, check_tags(dict(given)))
+    except ValueError as error:
+        raise CommandError(str(error)) from error

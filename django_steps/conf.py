@@ -6,6 +6,7 @@ checks show; reading a wrong value raises `ImproperlyConfigured`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -125,6 +126,15 @@ def _executor(value: Any) -> str:
     return str(value)
 
 
+def _level(value: Any) -> int | None:
+    if value is None:
+        return None
+    levels = logging.getLevelNamesMapping()
+    if not isinstance(value, str) or not levels.get(value):  # NOTSET is none
+        raise ValueError(f"must be the name of a level of logging, such as 'INFO', or None, got {value!r}")
+    return levels[value]
+
+
 # name: (default, parser)
 _KNOWN: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "CONCURRENCY": (8, _count(1)),
@@ -138,6 +148,7 @@ _KNOWN: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "BASE_URL": (None, _base_url),
     "EVENT_RETENTION": ("7d", _retention),
     "STEP_GRACE": ("30s", _duration(timedelta(0))),
+    "CAPTURE_LOGS": ("INFO", _level),
     "QUEUES": ({}, _queues),
     "EXECUTOR": ("threads", _executor),
 }
@@ -237,6 +248,12 @@ class Conf:
     @property
     def step_grace(self) -> timedelta:
         value: timedelta = _read("STEP_GRACE")
+        return value
+
+    @property
+    def capture_logs(self) -> int | None:
+        """The level from which log lines are kept with their runs; None: none are."""
+        value: int | None = _read("CAPTURE_LOGS")
         return value
 
     @property

@@ -7,4 +7,5 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("shop/", include("testproject.shop.urls")),
     path("workflows/", include("django_steps.urls")),
+    path("monitoring/", include("django_steps.monitoring.urls")),
 ]

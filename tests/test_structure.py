@@ -84,7 +84,7 @@ LAYERS = [
     {"models"},
     {"definitions"},
     {"engine", "presentation"},
-    {"worker", "testing", "forms"},
+    {"worker", "testing", "forms", "monitoring"},
     {"checks"},
     {"admin", "callbacks", "management", "contrib", "pytest_plugin"},
     {"templatetags", "urls"},
@@ -197,7 +197,9 @@ def test_imports_within_the_admin_go_one_way():
     ] == []
 
 
-@pytest.mark.parametrize("room", ["admin", "callbacks", "forms", "management", "presentation", "templatetags"])
+@pytest.mark.parametrize(
+    "room", ["admin", "callbacks", "forms", "management", "monitoring", "presentation", "templatetags"]
+)
 def test_package_says_what_lives_there_and_what_does_not(room):
     packages = [name for name, path in MODULES.items() if path.name == "__init__.py" and room_of(name) == room]
     assert packages
@@ -261,6 +263,7 @@ WITHOUT_THREADS = ("core", "values", "failures", "ledger", "definitions", "engin
 KNOWS_OF_THREADS = {
     "django_steps.core.context",
     "django_steps.core.repeated",
+    "django_steps.engine.captured",
     "django_steps.engine.history_cache",
     "django_steps.engine.drivers.side_by_side",
     "django_steps.engine.details",

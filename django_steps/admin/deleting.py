@@ -20,7 +20,7 @@ from django.utils.html import format_html
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
-from ..models import StepRecord, WorkflowEvent, WorkflowRun, WorkflowTag
+from ..models import StepRecord, WorkflowEvent, WorkflowLog, WorkflowRun, WorkflowTag
 from ..models.deleting import relations
 
 _LISTED = 100  # runs
@@ -53,6 +53,8 @@ def deletion_of(site: AdminSite, request: HttpRequest, runs: Sequence[WorkflowRu
     }
     if events := WorkflowEvent.objects.filter(run__in=runs).count():
         counts[str(WorkflowEvent._meta.verbose_name_plural)] = events
+    if lines := WorkflowLog.objects.filter(run__in=runs).count():
+        counts[str(WorkflowLog._meta.verbose_name_plural)] = lines
     parents = WorkflowRun.objects.filter(pk__in=[run.parent_id for run in children_kept(runs)])
     protected = [
         format_html("{} ({})", _link(site, parent), _("its parent, which has to be deleted first"))
@@ -118,7 +120,10 @@ class _Collector(NestedObjects):
     def __init__(self, using: str) -> None:
         super().__init__(using=using, origin=None)
         pointed_at = {relation.model for relation in relations()}
-        self._leaves_out: set[Any] = {WorkflowRun, *({StepRecord, WorkflowEvent, WorkflowTag} - pointed_at)}
+        self._leaves_out: set[Any] = {
+            WorkflowRun,
+            *({StepRecord, WorkflowEvent, WorkflowLog, WorkflowTag} - pointed_at),
+        }
 
     def related_objects(self, related_model: Any, related_fields: Any, objs: Any) -> QuerySet[Any]:
         found: QuerySet[Any] = super().related_objects(related_model, related_fields, objs)
@@ -136,7 +141,7 @@ def _counts_of_others(collector: _Collector) -> dict[str, int]:
     return {
         str(model._meta.verbose_name_plural): len(rows)
         for model, rows in found.items()
-        if model not in (WorkflowRun, StepRecord, WorkflowEvent, WorkflowTag)
+        if model not in (WorkflowRun, StepRecord, WorkflowEvent, WorkflowLog, WorkflowTag)
     }
 
 

@@ -113,7 +113,8 @@ class Pass:
     ) -> None:
         self.workflow, self.claim, self.history, self.host = workflow, claim, history, host
         default_retry = workflow.step_retry or ONE_ATTEMPT
-        self.state = PassState(claim, history, default_retry, interceptors, self._arguments_of)
+        lines = host.capture.lines_of(claim) if host.capture is not None else None
+        self.state = PassState(claim, history, default_retry, interceptors, self._arguments_of, lines)
         self.frame = Frame(self.state, host, Scope(history, details=self.state.details), None, connections)
         self.state.frames[self.frame] = None
 
@@ -152,7 +153,9 @@ class Pass:
             arguments["step"] = self._step_of(frame)
         if "logger" in wanted:
             scope = frame.scope
-            arguments["logger"] = WorkflowLogger(self.workflow.name, self.claim.run_id, lambda: scope.is_replaying)
+            arguments["logger"] = WorkflowLogger(
+                self.workflow.name, self.claim.run_id, lambda: scope.is_replaying, self.state.lines
+            )
         if "run" in wanted:
             arguments["run"] = hooks.run_instance(self.claim, self.host.connection().alias)
         return arguments

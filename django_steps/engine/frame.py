@@ -32,6 +32,7 @@ from ..ledger import order
 from ..ledger.claims import Claim
 from ..ledger.histories import Recorded
 from ..ledger.records import Outcome, StepWrite
+from .captured import Lines
 from .checkpoints import Checkpoints
 from .connections import Connections
 from .details import Details, as_text, check_size, packed
@@ -66,8 +67,10 @@ class PassState:
         default_retry: RetryPolicy,
         interceptors: Sequence[Interceptor],
         arguments_of: Callable[[Frame, Sequence[str]], dict[str, Any]],
+        lines: Lines | None = None,
     ) -> None:
         self.claim, self.history = claim, history
+        self.lines = lines  # what is written to the log; None if that is not captured
         self.default_retry, self.interceptors = default_retry, interceptors
         # What a body or a branch gets by these names.
         self.arguments_of = arguments_of
@@ -320,6 +323,8 @@ class Frame:
         self.history.add(recorded)
         if state.checkpoints.latest:
             state.checkpoints.recorded(write.name, is_final=recorded.is_final)
+        if state.lines is not None:
+            state.lines.recorded(write.name, write.output)
         if self.interceptors:
             self._tell(write, error)
         return recorded
@@ -351,6 +356,8 @@ class Frame:
         output = self.history.output_of(recorded)
         if output is None:  # it was reset since the history was loaded
             self.end(Ending(Ended.LOST))
+        if self.state.lines is not None:
+            self.state.lines.knows(output)
         try:
             return values.decode(output)
         except RecordedInstanceGone as error:

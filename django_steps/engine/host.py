@@ -23,6 +23,7 @@ from ..ledger import cascades, database, records, transitions
 from ..ledger.claims import Claim
 from ..ledger.records import Outcome, StepWrite
 from ..ledger.transitions import Finish
+from .captured import Capture
 from .ending import Ending
 
 logger = logging.getLogger("django_steps")
@@ -120,6 +121,11 @@ class Host(Protocol):
         """What the settings allow here."""
         ...
 
+    @property
+    def capture(self) -> Capture | None:
+        """What keeps the log lines of bodies and steps; None where nothing does."""
+        ...
+
 
 class ThreadedHost(Host, Protocol):
     """Where the pass of a plain body runs: on a thread of its own, which others may help with what is side by side."""
@@ -170,6 +176,7 @@ class Direct:
     suspends_always = False
     lets_through: tuple[type[BaseException], ...] = ()
     logs_failures = True
+    capture: Capture | None = None
 
     def __init__(self, alias: str) -> None:
         self._alias = alias

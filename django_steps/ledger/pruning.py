@@ -14,7 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core.states import FINISHED
 from . import database, dialect, tags
-from .tables import EVENT, RUN, STEP
+from .tables import EVENT, LOG, RUN, STEP
 
 BATCH = 200
 STEPS_AT_ONCE = 5000  # a batch whose runs have more steps than this is made smaller
@@ -45,6 +45,7 @@ def prune(
         if ids:
             marks = dialect.marks(ids)
             cursor.execute(f"DELETE FROM {STEP} WHERE run_id IN ({marks})", ids)
+            cursor.execute(f"DELETE FROM {LOG} WHERE run_id IN ({marks})", ids)
             _delete_events(connection, ids)
             tags.delete(connection, ids)
             for link in ("restart_of_id", "continued_as_id"):

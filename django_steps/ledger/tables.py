@@ -12,6 +12,7 @@ LIMIT = "django_steps_workflowlimit"
 SCHEDULE = "django_steps_workflowschedule"
 PAUSE = "django_steps_workflowpause"
 TAG = "django_steps_workflowtag"
+LOG = "django_steps_workflowlog"
 
 # The phases of a run, apart from its status: they alone decide where a claim looks for it.
 READY, TIMED, ENDED, UNKNOWN = Phase.READY, Phase.TIMED, Phase.ENDED, Phase.UNKNOWN

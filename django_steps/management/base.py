@@ -16,7 +16,6 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
 from django.db import DatabaseError, InterfaceError, connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.migrations.executor import MigrationExecutor
 from django.utils.translation import gettext as _
 
 from ..definitions import registered
@@ -24,12 +23,11 @@ from ..errors import StepsError
 from ..models import WorkflowRun
 from ..models.querysets import WorkflowRunQuerySet
 from ..models.tagging import having
+from ..monitoring import health
 from ..presentation import json as run_json
 from ..presentation.output import one_line
 from . import arguments
 from .streams import forgiving_streams
-
-_APP = "django_steps"
 
 
 class _HelpFormatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
@@ -115,25 +113,9 @@ def refuse_unknown_workflow(name: str) -> None:
 
 def explain(error: Exception) -> str:
     """What is wrong with the database, in one line that says what to do."""
-    return database_problem() or _("The database refused: %(error)s") % {"error": one_line(error)}
+    return database_problem() or health.refused(error)
 
 
 def database_problem() -> str | None:
     """Why nothing can be done with the database, in one line: it can't be reached, or isn't migrated."""
-    database = connection()
-    try:
-        database.ensure_connection()
-        executor = MigrationExecutor(database)
-        missing = executor.migration_plan([leaf for leaf in executor.loader.graph.leaf_nodes() if leaf[0] == _APP])
-    except (DatabaseError, InterfaceError) as error:
-        return _("Database %(alias)r can't be reached: %(error)s") % {
-            "alias": database.alias,
-            "error": one_line(error),
-        }
-    if not missing:
-        return None
-    return _("Database %(alias)r lacks tables of django_steps. Create them with: %(manage)s migrate%(option)s") % {
-        "alias": database.alias,
-        "manage": manage(),
-        "option": "" if database.alias == "default" else f" --database {database.alias}",
-    }
+    return health.database_problem(connection(), manage())

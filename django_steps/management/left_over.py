@@ -16,8 +16,9 @@ from ..core import clock
 from ..definitions import registered_kinds
 from ..models import WorkflowRun
 from ..models.diagnosis import known_kinds, live_workers
+from ..monitoring import health
 from ..presentation.durations import full_moment
-from . import base, health
+from . import base
 
 _COUNTED = 10_000
 

@@ -183,9 +183,12 @@ def logging_to_stderr(verbosity: int) -> Iterator[None]:
     handler.addFilter(lambda record: not getattr(record, "is_end_of_run", False))
     handler.setFormatter(logging.Formatter("%(asctime)s  %(levelname)-9s  %(name)s: %(message)s", "%H:%M:%S"))
     level = logger.level
+    handler.setLevel(
+        logging.INFO if verbosity else logging.WARNING
+    )  # not the logger's, whose lines are also kept with runs
     logger.addHandler(handler)
     if level == logging.NOTSET:
-        logger.setLevel(logging.INFO if verbosity else logging.WARNING)
+        logger.setLevel(logging.INFO)
     try:
         yield
     finally:

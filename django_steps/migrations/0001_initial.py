@@ -341,6 +341,45 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="WorkflowLog",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("number", models.PositiveIntegerField(editable=False)),
+                ("total", models.PositiveIntegerField(editable=False)),
+                ("at", models.DateTimeField(verbose_name="time")),
+                (
+                    "step",
+                    django_steps.models.fields.ExactCharField(
+                        blank=True, db_default="", default="", max_length=275, verbose_name="step"
+                    ),
+                ),
+                ("level", models.PositiveSmallIntegerField(verbose_name="level")),
+                (
+                    "logger",
+                    models.CharField(blank=True, db_default="", default="", max_length=255, verbose_name="logger"),
+                ),
+                ("text", models.TextField(verbose_name="text")),
+                (
+                    "run",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="logs",
+                        to="django_steps.workflowrun",
+                        verbose_name="run",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "log line",
+                "verbose_name_plural": "log lines",
+                "ordering": ["id"],
+                "default_permissions": (),
+                "indexes": [models.Index(fields=["run", "number"], name="django_steps_log_run")],
+            },
+        ),
+        migrations.CreateModel(
             name="WorkflowEvent",
             fields=[
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),

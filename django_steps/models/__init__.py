@@ -5,6 +5,7 @@ Not here: the SQL (`ledger`), and how a run is executed (`engine`).
 
 from .event import WorkflowEvent
 from .limit import WorkflowLimit
+from .log import WorkflowLog
 from .pause import WorkflowPause
 from .run import WorkflowRun
 from .schedule import WorkflowSchedule
@@ -17,6 +18,7 @@ __all__ = [
     "Worker",
     "WorkflowEvent",
     "WorkflowLimit",
+    "WorkflowLog",
     "WorkflowPause",
     "WorkflowRun",
     "WorkflowSchedule",
@@ -32,6 +34,7 @@ def _name_publicly() -> None:
         Worker,
         WorkflowEvent,
         WorkflowLimit,
+        WorkflowLog,
         WorkflowPause,
         WorkflowSchedule,
         WorkflowTag,

@@ -17,11 +17,12 @@ from django.db.models.signals import post_delete, pre_delete
 
 from ..ledger import database, pruning
 from .event import WorkflowEvent
+from .log import WorkflowLog
 from .run import WorkflowRun
 from .step import StepRecord
 from .tag import WorkflowTag
 
-_OWN = (WorkflowRun, StepRecord, WorkflowEvent, WorkflowTag)
+_OWN = (WorkflowRun, StepRecord, WorkflowEvent, WorkflowLog, WorkflowTag)
 
 
 def relations() -> Iterator[Any]:

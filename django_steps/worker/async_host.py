@@ -38,7 +38,7 @@ class OnThreads:
 
     def __init__(self, base: WorkerHost, alias: str) -> None:
         self._base, self._alias = base, alias
-        self.limits = base.limits
+        self.limits, self.capture = base.limits, base.capture
 
     def connection(self) -> BaseDatabaseWrapper:
         host: WorkerHost | None = getattr(_writing, "host", None)

@@ -18,6 +18,7 @@ from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core.repeated import Repeated
+from ..engine.captured import Capture
 from ..engine.ending import Ending
 from ..engine.host import Handed, Helpable, Limits
 from ..errors import ClaimLost, UnserializableResult
@@ -63,8 +64,9 @@ class WorkerHost:
         repeated: Repeated | None = None,
         crew: Crew | None = None,
         interrupted: threading.Event | None = None,
+        capture: Capture | None = None,
     ) -> None:
-        self.limits = limits
+        self.limits, self.capture = limits, capture
         self._crew = crew or Crew()
         self._commits = commits
         self._repeated = repeated or Repeated(logger)
@@ -121,7 +123,7 @@ class WorkerHost:
         self._crew.park()
 
     def for_helper(self) -> WorkerHost:
-        return WorkerHost(self._commits, self.limits, self._repeated, self._crew, self._interrupted)
+        return WorkerHost(self._commits, self.limits, self._repeated, self._crew, self._interrupted, self.capture)
 
     def arrange(self, begun: Sequence[U], others: Sequence[U], concurrency: int | None) -> Sequence[U]:
         return [*begun, *others]

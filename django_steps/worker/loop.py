@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connections, router
@@ -35,6 +36,7 @@ from .maintenance import Maintenance
 from .messenger import messenger_of
 from .news import News
 from .pauses import Pauses
+from .pulse import Pulse
 from .schedules import Schedules
 from .station import Station, is_async
 from .wakeups import LOOK_AGAIN_AFTER
@@ -50,6 +52,8 @@ _LONGEST_WAIT_FOR_THREAD = 0.3
 _LONGEST_AFTERCARE = 0.05
 # So many times as long as a claim has taken that found nothing beside runs of other executors, none of its kind is made.
 _REST = 20
+# Seconds that the loop may be silent for before it counts as hanging: at least, and at least a lease.
+_SLACK = 30.0
 
 
 @dataclass(slots=True)
@@ -67,6 +71,7 @@ class Worker:
     `lease`, `poll_interval` and `shutdown_timeout` are in seconds; no `queues` means all of them. `max_runs` bounds how
     many runs are claimed. `interceptors` stand around each pass. Runs of async workflows are executed on an event loop,
     `async_concurrency` at a time. With another `executor` than "threads", runs are claimed here and executed elsewhere.
+    `heartbeat_file` is touched each second while it works.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class Worker:
         shutdown_timeout: float | None = None,
         interceptors: Sequence[Interceptor] = (),
         executor: str | None = None,
+        heartbeat_file: Path | None = None,
     ) -> None:
         self.alias = router.db_for_write(WorkflowRun)
         self.queues = list(queues)
@@ -100,6 +106,7 @@ class Worker:
         self._is_stopping = False
         self._schedules, self._expiry, self._lines = Schedules(), Expiry(), Lines()
         self._aftercare = Aftercare()
+        self._pulse = Pulse(heartbeat_file, slack=max(self.lease, _SLACK))
         # A step of it can't be interrupted: the process is to end, and another one to take its place.
         self.is_stuck = False
         self._repeated = Repeated(logger)
@@ -180,6 +187,7 @@ class Worker:
         # that, a run that sleeps for two seconds could wait for the ten of an idle worker.
         pause = _SHORTEST_POLL
         while True:
+            self._pulse.works()
             self._wakeups.clear()
             self._news.heard(self._wakeups.notifications)
             self._looks_at = math.inf  # whoever suspends a run meanwhile makes it look once more
@@ -214,6 +222,7 @@ class Worker:
                 timeout = min(1.0, self.poll_interval)
             timeout = min([timeout, *self._rests()])
             self._looks_at = time.monotonic() + timeout
+            self._pulse.works(timeout)
             if self._wakeups.wait(timeout):
                 pause = _SHORTEST_POLL
             else:
@@ -223,6 +232,7 @@ class Worker:
         # Release first: what waits for a thread can be executed elsewhere at once, while the passes here still end. The
         # heartbeat goes on until they have: a run whose lease expires is recovered, and its step executed a second time.
         self._is_stopping = True
+        self._pulse.works(math.inf)  # as long as the steps take
         self._release_waiting(0)
         deadline = math.inf if self._shutdown_timeout is None else time.monotonic() + self._shutdown_timeout
         for task in self._place.held().values():
@@ -342,6 +352,7 @@ class Worker:
 
     def _look_after(self, lease: float) -> None:
         """Each second, on the thread of the heartbeat."""
+        self._pulse.look()
         self._place.look_after(lease, self._terms.worker_id)
         self._news.look()
 

@@ -10,8 +10,11 @@ from collections.abc import Callable, Collection, Sequence
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ..conf import conf
 from ..core.repeated import Repeated
 from ..definitions import get_workflow
+from ..engine import captured
+from ..engine.captured import Capture
 from ..engine.ending import Ended, Ending
 from ..engine.history_cache import HistoryCache, load_histories
 from ..engine.host import Limits
@@ -25,6 +28,7 @@ from .executors.event_loop import EventLoop
 from .executors.threads import Threads
 from .group_commit import GroupCommit
 from .host import WorkerHost
+from .log_writer import LogWriter
 from .overdue import Overdue
 from .task import AsyncTask, Task
 from .writers import LONG_IDLE
@@ -60,6 +64,10 @@ class Station(Place):
         self._limits = Limits.from_settings()
         self._histories = HistoryCache()
         self.commits = GroupCommit(alias, writers=1 if connections[alias].vendor == "sqlite" else 2)
+        level = conf.capture_logs
+        self._log_writer = None if level is None else LogWriter(self.commits, repeated)
+        self._capture = None if level is None or self._log_writer is None else Capture(level, self._log_writer.put)
+        self._is_captured = False
         self.threads = Threads(alias, concurrency, self.has_ended, has_room)
         self._overdue = Overdue(self.commits, WorkerHost(self.commits, self._limits), self.threads, repeated, has_stuck)
         self.event_loop: EventLoop | None = None
@@ -71,6 +79,9 @@ class Station(Place):
             self.executors.append((self.event_loop, async_kinds))
 
     def tasks(self, claims: Sequence[Claim], connection: BaseDatabaseWrapper) -> list[Task]:
+        if self._capture is not None and not self._is_captured:
+            self._is_captured = True
+            captured.attach()
         histories = load_histories(connection, claims, self._histories)
         return [self._task(claim, histories.get(claim.run_id)) for claim in claims]
 
@@ -82,7 +93,7 @@ class Station(Place):
 
     def host(self) -> WorkerHost:
         """Where a pass writes."""
-        return WorkerHost(self.commits, self._limits, self._repeated, self.threads.crew)
+        return WorkerHost(self.commits, self._limits, self._repeated, self.threads.crew, capture=self._capture)
 
     def _task(self, claim: Claim, recorded: Sequence[Recorded] | None) -> Task:
         host = self.host()
@@ -95,6 +106,7 @@ class Station(Place):
 
     def has_ended(self, task: Task, ending: Ending) -> None:
         """A pass has ended: somebody may have to look for its run again."""
+        task.end_lines()
         # On the thread of the pass. The history is kept before the loop is woken, which may claim the run at once.
         if ending.how is Ended.SUSPENDED:
             self._histories.keep(task.claim, task.recorded(), ending.reset)
@@ -123,6 +135,11 @@ class Station(Place):
         self.commits.close_unused(LONG_IDLE)
 
     def close(self) -> None:
+        if self._is_captured:
+            captured.detach()
+            self._is_captured = False
+        if self._log_writer is not None:
+            self._log_writer.stop()
         self.commits.close()
 
 

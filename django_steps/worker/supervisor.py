@@ -21,10 +21,13 @@ from django.apps import apps
 from django.utils.autoreload import StatReloader
 from django.utils.translation import gettext as _
 
+from .pulse import Gathered
 from .stopping import STUCK, Repetition, stop_signals
 
 # Set in the environment of a worker that has a supervisor; its stdin is a pipe that closes when the supervisor is gone.
 SUPERVISED = "DJANGO_STEPS_SUPERVISED"
+# The heartbeat file of that worker, if there is one.
+HEARTBEAT_FILE = "DJANGO_STEPS_HEARTBEAT_FILE"
 
 _TICK = 0.1  # seconds between two looks at the workers
 _FIRST_BACK_OFF, _LAST_BACK_OFF = 1.0, 30.0
@@ -54,6 +57,7 @@ class Supervisor:
     - `ends_by_itself`: a worker that ended well is done; otherwise another one is started in its place.
     - `files`: restart the workers when one of these has changed.
     - `shutdown_timeout`: seconds that the workers have to end; None: as long as it takes.
+    - `heartbeat`: the file that is touched while all of them work.
     """
 
     def __init__(
@@ -65,7 +69,9 @@ class Supervisor:
         ends_by_itself: bool = False,
         files: PythonFiles | None = None,
         shutdown_timeout: float | None = None,
+        heartbeat: Gathered | None = None,
     ) -> None:
+        self._heartbeat = heartbeat
         self._command, self._say, self._files = list(command), say, files
         self._ends_by_itself, self._shutdown_timeout = ends_by_itself, shutdown_timeout
         self._slots = [_Slot() for _ in range(processes)]
@@ -81,6 +87,7 @@ class Supervisor:
         try:
             while self._is_anything_left():
                 self._start_due()
+                self._look_at_files()
                 self._wait()
                 self._bury()
                 self._reload_if_changed()
@@ -120,20 +127,27 @@ class Supervisor:
     # -- Workers --------------------------------------------------------------------------------
 
     def _start_due(self) -> None:
-        for slot in self._slots:
+        for number, slot in enumerate(self._slots):
             is_due = slot.start_at is not None and time.monotonic() >= slot.start_at
             if slot.process is None and is_due and not slot.is_done and not self.is_stopping:
                 slot.started_at = time.monotonic()
-                slot.process = self._start()
+                slot.process = self._start(number)
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self, number: int) -> subprocess.Popen[bytes]:
+        heartbeat = {} if self._heartbeat is None else {HEARTBEAT_FILE: str(self._heartbeat.paths[number])}
         return subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
-            env={**os.environ, SUPERVISED: "1"},
+            env={**os.environ, SUPERVISED: "1", **heartbeat},
             # A group of its own: Ctrl-C in the terminal is for the supervisor, which passes it on.
             process_group=0,
         )
+
+    def _look_at_files(self) -> None:
+        """Touch the heartbeat file if all workers that there should be touch theirs."""
+        if self._heartbeat is not None:
+            wanted = [not (slot.is_done or (self.is_stopping and slot.process is None)) for slot in self._slots]
+            self._heartbeat.look([number for number, is_wanted in enumerate(wanted) if is_wanted])
 
     def _bury(self) -> None:
         """See which workers have ended, and decide what comes after them."""

@@ -107,6 +107,11 @@ class Task(Held):
         asked_on += [frame.host.asked_on for frame in frames if isinstance(frame.host, WorkerHost)]
         return max((time.monotonic() - asked for asked in asked_on if asked is not None), default=0.0)
 
+    def end_lines(self) -> None:
+        """The pass has ended: what it has written to the log is complete."""
+        if self._frame is not None and self._frame.state.lines is not None:
+            self._frame.state.lines.end()
+
     def recorded(self) -> list[Recorded]:
         """What the run had recorded when its pass ended: what its next pass need not load again."""
         return [] if self._frame is None else self._frame.history.records()

@@ -109,6 +109,21 @@ def test_async_run_is_executed_on_an_event_loop_of_the_receiving_process(dispatc
         receiver.close()
 
 
+def test_log_lines_are_kept_by_the_receiving_process(dispatching, post):
+    @workflow
+    def logs_elsewhere(input, step, logger):
+        step.define("one", lambda: logger.info("in a step")).run()
+
+    receiver = Receiver("celery")
+    dispatching()
+    run = logs_elsewhere.start({})
+    eventually(lambda: post.sent)
+    assert deliver(receiver, *post.sent) == [True]
+    eventually(lambda: run.logs.exists())
+    assert [(line.step, line.text) for line in run.logs.all()] == [("one", "in a step")]
+    receiver.close()
+
+
 def test_side_by_side_steps_are_executed_on_several_threads_of_the_receiving_process(dispatching, post):
     together = threading.Barrier(2, timeout=10)
 

@@ -31,7 +31,7 @@ from ..list import subject
 from ..list import tags as tag_links
 from ..list.changelist import BIG_COLUMNS
 from ..sending import page as sending
-from . import children, events, folds, step_rows, timeline
+from . import children, events, folds, logs, step_rows, timeline
 
 _LOGS = 300  # logs of failed attempts that the timeline reads
 _SHOWN_DETAILS, _LONGEST_DETAIL = 30, 300  # names, and characters of each: what is more is below the steps
@@ -103,6 +103,7 @@ def run_page(
         "page": page,
         "children": children.section(admin, request, run, around),
         "events": events.section(admin, request, run, mask, around, step_rows.by_path(shown_rows)),
+        "logs": logs.section(request, run),
         "values": list(_values(run, mask, details)),
         "mask": mask,
         "restart_of_url": admin.url_of("change", run.restart_of_id) if run.restart_of_id else "",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -18,8 +19,9 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from ...conf import EXECUTORS, conf
 from ...worker import Worker
+from ...worker.pulse import Gathered, touch
 from ...worker.stopping import STUCK, StopSignals, end_at_once
-from ...worker.supervisor import SUPERVISED, PythonFiles, Supervisor
+from ...worker.supervisor import HEARTBEAT_FILE, SUPERVISED, PythonFiles, Supervisor
 from .. import arguments, base, left_over
 from ..garbage import spare_what_is_loaded
 from ..queries_log import keep_few_queries
@@ -102,6 +104,15 @@ class Command(base.WorkflowCommand):
             metavar="S",
             help=_("Seconds that running steps have to end when stopped (default: as long as they take)."),
         )
+        add(
+            "--heartbeat-file",
+            type=Path,
+            metavar="PATH",
+            help=_(
+                "Touch this file each second while the worker works, with --processes while all of them do: for a probe that "
+                "restarts the container."
+            ),
+        )
         add("--reload", action="store_true", help=_("Restart when a Python file changes. For development."))
 
     def run_from_argv(self, argv: list[str]) -> None:
@@ -121,6 +132,8 @@ class Command(base.WorkflowCommand):
     def carry_out(self, **options: Any) -> None:
         # Whatever a step starts is not supervised.
         is_supervised = os.environ.pop(SUPERVISED, "") == "1"
+        if own_file := os.environ.pop(HEARTBEAT_FILE, ""):
+            options["heartbeat_file"] = Path(own_file)
         if (options["processes"] > 1 or options["reload"]) and not is_supervised:
             self.supervise(options)
         else:
@@ -129,6 +142,7 @@ class Command(base.WorkflowCommand):
     def work(self, options: dict[str, Any], is_supervised: bool) -> None:
         """Be a worker."""
         self.refuse_transaction()
+        self.refuse_unwritable(options["heartbeat_file"])
         worker = Worker(
             queues=options["queue"],
             concurrency=options["concurrency"],
@@ -139,6 +153,7 @@ class Command(base.WorkflowCommand):
             max_runs=options["max_runs"],
             shutdown_timeout=options["shutdown_timeout"],
             executor=options["executor"],
+            heartbeat_file=options["heartbeat_file"],
         )
         lines = WorkerOutput(self.stdout, self.style, options["verbosity"])
 
@@ -197,6 +212,10 @@ class Command(base.WorkflowCommand):
             raise CommandError(
                 _("The command can't be started in new processes: %(error)s") % {"error": error}
             ) from None
+        heartbeat = None
+        if path := options["heartbeat_file"]:
+            heartbeat = Gathered(path, options["processes"])
+            self.refuse_unwritable(path, *heartbeat.paths)
         self.refuse_unusable_database()
         lines = WorkerOutput(self.stdout, self.style, options["verbosity"])
         defaults = Worker(
@@ -214,6 +233,7 @@ class Command(base.WorkflowCommand):
             ends_by_itself=options["until_idle"] or options["max_runs"] is not None,
             files=PythonFiles() if options["reload"] else None,
             shutdown_timeout=options["shutdown_timeout"],
+            heartbeat=heartbeat,
         )
         code = supervisor.run()
         self.say_ended(lines, _("Ended."), options, is_idle=options["until_idle"] and not supervisor.is_stopping)
@@ -238,6 +258,19 @@ class Command(base.WorkflowCommand):
     def refuse_unusable_database(self) -> None:
         if problem := base.database_problem():
             raise CommandError(problem)
+
+    def refuse_unwritable(self, *paths: Path | None) -> None:
+        """The files are made here, so that a probe that comes early finds them."""
+        for path in filter(None, paths):
+            try:
+                touch(path)
+            except (OSError, ValueError) as error:
+                text = _(
+                    "--heartbeat-file: %(path)s can't be written: %(error)s. Give a file in a directory that exists and that "
+                    "this user may write to."
+                )
+                reason = getattr(error, "strerror", None) or error
+                raise CommandError(text % {"path": path, "error": reason}) from None
 
     def say_stopping(self, worker: Worker, lines: WorkerOutput) -> None:
         steps = [f"  {claim.workflow}  {claim.run_id}  {step}".rstrip() for claim, step in worker.in_progress()]

@@ -18,10 +18,11 @@ from ...ledger import controls, database, reports
 from ...models import WorkflowRun
 from ...models.diagnosis import live_workers
 from ...models.querysets import WorkflowRunQuerySet
-from ...presentation import durations, output, pauses, waits
+from ...monitoring import health
+from ...presentation import durations, logs, output, pauses, waits
 from ...presentation import json as run_json
 from ...presentation import runs as run_texts
-from .. import arguments, base, details, failing, family, health
+from .. import arguments, base, details, failing, family
 
 LIMIT = 20
 _NAMED = 5  # runs, where several are meant
@@ -49,6 +50,7 @@ class Command(base.WorkflowCommand):
         "the first ones), child_counts, left_out. Times are ISO 8601.\n"
         "A retry of the run counts the attempts of its step from 1 again; earlier_attempts has those from before, too,\n"
         "with before_retry set.\n"
+        "With --logs: a list of objects with at, level, step, logger and text.\n"
         "With --check it prints an object with the keys ok and problems; with --failures a list of objects with the keys\n"
         "workflow, error_type, failed_step (the path without keys, empty for none), runs, last_failed_at.\n"
         "\n"
@@ -90,6 +92,7 @@ class Command(base.WorkflowCommand):
         )
         add("--json", action="store_true", help=_("Print JSON."))
         add("--tree", action="store_true", help=_("With RUN: the run with its child runs, theirs and so on."))
+        add("--logs", action="store_true", help=_("With RUN: the log lines that are kept of it, see CAPTURE_LOGS."))
         add("--check", action="store_true", help=_("Check whether runs are executed as they should be."))
 
     def carry_out(self, **options: Any) -> None:
@@ -109,6 +112,8 @@ class Command(base.WorkflowCommand):
             raise CommandError(_("--since takes --failures."))
         if options["tree"] and (not options["run"] or has_filter or options["check"]):
             raise CommandError(_("--tree takes a RUN, and no other option that chooses runs, nor --check."))
+        if options["logs"] and (not options["run"] or has_filter or options["check"] or options["tree"]):
+            raise CommandError(_("--logs takes a RUN, and no other option that chooses runs, nor --tree or --check."))
         if options["check"]:
             if options["run"] or has_filter:
                 raise CommandError(_("--check looks at everything: it takes no RUN, and no option that chooses runs."))
@@ -117,7 +122,9 @@ class Command(base.WorkflowCommand):
             if has_filter:
                 raise CommandError(_("Give a RUN, or options that choose runs, not both."))
             run = find(options["run"])
-            if options["tree"]:
+            if options["logs"]:
+                self.show_logs(run, options["json"])
+            elif options["tree"]:
                 self.show_tree(run, options["json"])
             else:
                 self.show_one(run, options["json"])
@@ -125,7 +132,7 @@ class Command(base.WorkflowCommand):
             self.show_many(options)
 
     def check_health(self, as_json: bool) -> None:
-        problems = health.problems()
+        problems = health.problems(base.connection(), base.manage())
         if as_json:
             self.write_json({"ok": not problems, "problems": problems}, indent=None)
         elif problems:
@@ -155,6 +162,13 @@ class Command(base.WorkflowCommand):
         else:
             width = output.width_of(self.stdout)
             self.stdout.write("\n".join(family.lines(root, width, details.paint(self.style))))
+
+    def show_logs(self, run: WorkflowRun, as_json: bool) -> None:
+        lines = logs.of_run(run)
+        if as_json:
+            self.write_json(logs.as_json(lines))
+        else:
+            self.stdout.write("\n".join(logs.as_text(lines)))
 
     def show_many(self, options: dict[str, Any]) -> None:
         found = runs().defer("input_text", "input_search", "output_text", "details_text").order_by("-pk")

@@ -1,4 +1,5 @@
-"""The health check of `showworkflows --check`: whether runs are executed as they should be, a line for each problem.
+"""The health check of `showworkflows --check` and `health/`: whether runs are executed as they should be, a line for each
+problem.
 
 It only looks. What a worker does about such runs is in `ledger/timers.py` and `ledger/recovery.py`.
 """
@@ -9,7 +10,10 @@ from collections.abc import Iterator, Set
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import Count, Min, QuerySet
+from django.db import DatabaseError, InterfaceError
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.executor import MigrationExecutor
+from django.db.models import Count, Min, Q, QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -20,32 +24,64 @@ from ..models import Worker, WorkflowPause, WorkflowRun
 from ..models.diagnosis import is_served, kind_text, known_kinds, live_workers, no_worker, version_text, versions_known
 from ..presentation import pauses
 from ..presentation.durations import short_moment
+from ..presentation.output import one_line
 from ..presentation.runs import OVERDUE_AFTER
-from . import arguments, base
 
+_APP = "django_steps"
 _GROUPS_SHOWN = 10
 _OLD_PAUSE = timedelta(days=1)
+_MICROSECOND = timedelta(microseconds=1)
 
 
-def problems() -> list[str]:
-    """All that is wrong, a line each; empty if all is well."""
-    if problem := base.database_problem():
+def problems(connection: BaseDatabaseWrapper, manage: str = "manage.py") -> list[str]:
+    """All that is wrong, a line each; empty if all is well. `manage`: how whoever reads it calls Django.
+
+    Raises what the database raises once it could be reached.
+    """
+    if problem := database_problem(connection, manage):
         return [problem]
-    connection = base.connection()
     workers = live_workers(connection)
     now = database.read_clock(connection)
     paused = pauses.all_pauses(connection.alias)
-    found = [*_overdue(workers, paused, now), *_old_pauses(paused, now)]
+    runs = WorkflowRun.objects.using(connection.alias)
+    found = [*_overdue(runs, workers, paused, now), *_old_pauses(paused, now)]
     if not workers:
-        return [no_worker().text(base.manage()), *found]
-    return [*found, *unknown_lines(_runs(), known_kinds(workers))]
+        return [no_worker().text(manage), *found]
+    return [*found, *unknown_lines(runs, known_kinds(workers))]
 
 
-def _overdue(workers: list[Worker], paused: list[WorkflowPause], now: int) -> Iterator[str]:
+def database_problem(connection: BaseDatabaseWrapper, manage: str = "manage.py") -> str | None:
+    """Why nothing can be done with the database, in one line: it can't be reached, or isn't migrated."""
+    try:
+        connection.ensure_connection()
+        executor = MigrationExecutor(connection)
+        missing = executor.migration_plan([leaf for leaf in executor.loader.graph.leaf_nodes() if leaf[0] == _APP])
+    except (DatabaseError, InterfaceError) as error:
+        return _("Database %(alias)r can't be reached: %(error)s") % {
+            "alias": connection.alias,
+            "error": one_line(error),
+        }
+    if not missing:
+        return None
+    return _("Database %(alias)r lacks tables of django_steps. Create them with: %(manage)s migrate%(option)s") % {
+        "alias": connection.alias,
+        "manage": manage,
+        "option": "" if connection.alias == "default" else f" --database {connection.alias}",
+    }
+
+
+def refused(error: Exception) -> str:
+    """What is said where a database that could be reached has refused something."""
+    return _("The database refused: %(error)s") % {"error": one_line(error)}
+
+
+def _overdue(
+    runs: QuerySet[WorkflowRun], workers: list[Worker], paused: list[WorkflowPause], now: int
+) -> Iterator[str]:
     """Runs that have been ready for too long, or due and not even made ready."""
-    limit = now - arguments.microseconds(OVERDUE_AFTER)
+    limit = now - OVERDUE_AFTER // _MICROSECOND
     Phase = WorkflowRun.Phase
-    ready = _runs().filter(phase=Phase.READY, created_at__lt=clock.to_datetime(limit), available_at_us__lt=limit)
+    ready = runs.filter(phase=Phase.READY, created_at__lt=clock.to_datetime(limit), available_at_us__lt=limit)
     ready = _not_held(ready, paused)
     for group in _grouped(ready, "queue"):
         text = ngettext(
@@ -58,7 +94,7 @@ def _overdue(workers: list[Worker], paused: list[WorkflowPause], now: int) -> It
         if workers and not is_served(group["queue"], workers):
             problem = f"{problem} {_('No live worker serves this queue.')}"
         yield problem
-    timed = _runs().filter(phase=Phase.TIMED, available_at_us__lt=limit)
+    timed = runs.filter(phase=Phase.TIMED, available_at_us__lt=limit)
     asleep = timed.filter(worker=None).aggregate(count=Count("pk"), oldest=Min("available_at_us"))
     if asleep["count"]:
         text = ngettext(
@@ -87,7 +123,7 @@ def _not_held(runs: QuerySet[WorkflowRun], paused: list[WorkflowPause]) -> Query
 
 def _old_pauses(paused: list[WorkflowPause], now: int) -> Iterator[str]:
     """Queues and workflows that have been paused for long: somebody may have forgotten it."""
-    limit = clock.to_datetime(now - arguments.microseconds(_OLD_PAUSE))
+    limit = clock.to_datetime(now - _OLD_PAUSE // _MICROSECOND)
     for pause in paused:
         if pause.since < limit:
             text = _("%(what)s for more than %(hours)d hours: %(why)s.")
@@ -104,7 +140,8 @@ def _filled(text: str, found: dict[str, Any]) -> str:
 
 def unknown_lines(runs: QuerySet[WorkflowRun], known: Set[Kind]) -> Iterator[str]:
     """Those of the runs whose workflows no live worker knows; `known` is what they know."""
-    waiting = runs.filter(phase__in=(WorkflowRun.Phase.READY, WorkflowRun.Phase.UNKNOWN))
+    # Said in this way, SQLite finds them through an index.
+    waiting = runs.filter(Q(phase=WorkflowRun.Phase.READY) | Q(phase=WorkflowRun.Phase.UNKNOWN))
     found = [group for group in _grouped(waiting, "workflow", "version") if _kind(group) not in known]
     yield from (_unknown_line(group, versions_known(group["workflow"], known)) for group in found[:_GROUPS_SHOWN])
     if len(found) > _GROUPS_SHOWN:
@@ -130,10 +167,6 @@ def _unknown_line(group: dict[str, Any], versions: str) -> str:
 
 def _kind(group: dict[str, Any]) -> Kind:
     return group["workflow"], group["version"]
-
-
-def _runs() -> QuerySet[WorkflowRun]:
-    return WorkflowRun.objects.using(base.connection().alias)
 
 
 def _grouped(runs: QuerySet[WorkflowRun], *fields: str) -> list[dict[str, Any]]:

@@ -104,7 +104,8 @@ class Command(base.WorkflowCommand):
         is_kind = failing.is_given(options)
         has_filter = bool(options["status"] or options["workflow"] or options["tag"] or is_kind)
         if options["failures"]:
-            if options["run"] or options["status"] or options["tag"] or is_kind or options["tree"] or options["check"]:
+            others = ("run", "status", "tag", "tree", "check", "logs")
+            if is_kind or any(options[name] for name in others):
                 raise CommandError(_("--failures takes --workflow, --since, --limit and --json, nothing else."))
             self.show_failures(options)
             return

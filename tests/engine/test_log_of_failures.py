@@ -63,12 +63,11 @@ def test_kit_logs_no_failure_that_a_test_expects(caplog):
     assert records(caplog) == []
 
 
-@workflow(mask=("token",))
-def failures_masked(input, step):
-    step.define("call", lambda token: fail()).run(input["token"])
-
-
 def test_log_of_a_failure_holds_nothing_of_the_input(work, caplog):
+    @workflow(mask=("token",))
+    def failures_masked(input, step):
+        step.define("call", lambda token: fail()).run(input["token"])
+
     failures_masked.start({"token": "top-secret"})
     work()
     (record,) = records(caplog)

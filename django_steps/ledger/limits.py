@@ -12,7 +12,7 @@ from ..core.limit import Stage, definition_of
 from . import database, dialect, lines
 from .tables import IN_LINE, LIMIT, READY, RUN
 
-_AT_ONCE = 500
+_AT_ONCE = 100  # rows, or runs, of a statement
 _QUEUES = f"{Stage.QUEUE}:#"
 
 
@@ -33,9 +33,11 @@ def write(connection: BaseDatabaseWrapper, known: Mapping[str, Numbers], removed
     written = _written(connection, [*known, *removed])
     others = {*written, *_awaited(connection, removed)} - known.keys()
     wanted = dict.fromkeys(others, _NONE) | dict(known)
-    changed = {name: numbers for name, numbers in sorted(wanted.items()) if written.get(name) != numbers}
-    for name, numbers in changed.items():
-        database.retrying(connection, lambda name=name, numbers=numbers: _write(connection, name, numbers))  # type: ignore[misc]
+    # Sorted, so that two workers that start at once wait for each other instead of deadlocking.
+    changed = sorted((name, numbers) for name, numbers in wanted.items() if written.get(name) != numbers)
+    for start in range(0, len(changed), _AT_ONCE):
+        some = changed[start : start + _AT_ONCE]
+        database.retrying(connection, lambda some=some: _write(connection, some))  # type: ignore[misc]
     return bool(changed)
 
 
@@ -58,17 +60,18 @@ def _written(connection: BaseDatabaseWrapper, names: Collection[str]) -> dict[st
     return {row[0]: Numbers(*row[1:]) for row in rows}
 
 
-def _write(connection: BaseDatabaseWrapper, name: str, numbers: Numbers) -> None:
-    values = [*numbers, name]
+def _write(connection: BaseDatabaseWrapper, changed: Sequence[tuple[str, Numbers]]) -> None:
+    columns = ("at_once", "interval_us", "burst")
+    if connection.vendor == "mysql":
+        conflict = "DUPLICATE KEY UPDATE " + ", ".join(f"{column} = VALUES({column})" for column in columns)
+    else:
+        conflict = "CONFLICT (name) DO UPDATE SET " + ", ".join(f"{column} = excluded.{column}" for column in columns)
     with connection.cursor() as cursor:
-        cursor.execute(f"UPDATE {LIMIT} SET at_once = %s, interval_us = %s, burst = %s WHERE name = %s", values)
-        if not cursor.rowcount:
-            conflict = " ON DUPLICATE KEY UPDATE definition = definition" if connection.vendor == "mysql" else ""
-            conflict = conflict or " ON CONFLICT DO NOTHING"
-            cursor.execute(
-                f"INSERT INTO {LIMIT} (at_once, interval_us, burst, name, definition) VALUES (%s, %s, %s, %s, %s){conflict}",
-                [*values, name],
-            )
+        cursor.execute(
+            f"INSERT INTO {LIMIT} (name, definition, {', '.join(columns)})"
+            f" VALUES {', '.join(['(%s, %s, %s, %s, %s)'] * len(changed))} ON {conflict}",
+            [value for name, numbers in changed for value in (name, name, *numbers)],
+        )
 
 
 def take_in(connection: BaseDatabaseWrapper, queue: str, limit: str) -> int:

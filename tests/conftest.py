@@ -232,22 +232,23 @@ KEPT_TABLES = {"django_content_type", "auth_permission"}
 @pytest.fixture(autouse=True, scope="session")
 def quick_flush() -> Iterator[None]:
     """The tables are emptied after each test without making the content types and permissions anew: 70 ms on PostgreSQL."""
-    flush = connection.ops.sql_flush if connection.vendor != "postgresql" else _flush_postgresql
+    operations = type(connection.ops)  # of every connection: tests with a browser get others
+    flush = operations.sql_flush if connection.vendor != "postgresql" else _flush_postgresql
 
-    def sql_flush(style: Any, tables: list[str], **options: Any) -> list[str]:
-        return flush(style, [table for table in tables if table not in KEPT_TABLES], **options)
+    def sql_flush(self: Any, style: Any, tables: list[str], **options: Any) -> list[str]:
+        return flush(self, style, [table for table in tables if table not in KEPT_TABLES], **options)
 
     with (
-        mock.patch.object(connection.ops, "sql_flush", sql_flush),
+        mock.patch.object(operations, "sql_flush", sql_flush),
         mock.patch("django.core.management.commands.flush.emit_post_migrate_signal"),
     ):
         yield
 
 
-def _flush_postgresql(style: Any, tables: list[str], **options: Any) -> list[str]:
+def _flush_postgresql(operations: Any, style: Any, tables: list[str], **options: Any) -> list[str]:
     """TRUNCATE, which Django uses, makes a new file for every table and index: half a second after each test."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT relname FROM pg_class WHERE relkind = 'r' AND pg_relation_size(oid) > 8000000")
         large = {name for (name,) in cursor.fetchall()}
-    quoted = [(connection.ops.quote_name(table), table in large) for table in tables]
+    quoted = [(operations.quote_name(table), table in large) for table in tables]
     return [f"TRUNCATE {name} CASCADE" if is_large else f"DELETE FROM {name}" for name, is_large in quoted]

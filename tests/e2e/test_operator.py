@@ -71,7 +71,7 @@ def test_one_order_failed_and_is_fixed_from_the_admin(open_page, admin_user, fai
     rows = page.locator("#result_list tbody tr")
     expect(rows).to_have_count(1)
     expect(rows.first).to_contain_text("ServiceDown")
-    rows.first.get_by_role("link").click()
+    rows.first.get_by_role("link").first.click()
 
     expect(page.get_by_role("heading", name="Step “send_email” failed")).to_be_visible()
     expect(page.locator(".steps-error")).to_contain_text("switched off")
@@ -143,7 +143,7 @@ def test_order_is_found_by_a_part_of_its_key(log_in, failed_orders):
     rows = page.locator("#result_list tbody tr")
     expect(rows).to_have_count(1)
     expect(rows.first).to_contain_text(run.key)
-    rows.first.get_by_role("link").click()
+    rows.first.get_by_role("link").first.click()
     expect(page.get_by_role("heading", name=run.key)).to_be_visible()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from django.utils import timezone
 
+from django_steps import failures
 from django_steps.core import clock
 from django_steps.models import Worker, WorkflowRun
 from tests.admin.conftest import add_step, error_of, failed_run, make_run
@@ -55,7 +56,10 @@ def a_night(transactional_db):
             started_at=begin,
             finished_at=end,
             error_text=error,
+            **kind(error),
         )
+        if number % 3 == 0:
+            run.set_tags(tenant="acme")
         if number < 50:  # those that the list shows
             add_step(run, "fetch_from_api", status)
     sleeping = make_run(
@@ -80,6 +84,11 @@ def a_night(transactional_db):
     return failed_order(now)
 
 
+def kind(error):
+    """The columns of a run that has failed so."""
+    return dict(zip(("error_type", "failed_step"), failures.columns(error), strict=True))
+
+
 def failed_order(now):
     begun = now - timedelta(hours=26)
     error = error_of(CardDeclined("The bank declined the card ending in 4242: insufficient funds"), "charge")
@@ -95,7 +104,9 @@ def failed_order(now):
         recoveries=1,
         error_text=error,
         recovery_log_text=json.dumps(taken),
+        **kind(error),
     )
+    run.set_tags(tenant="acme", channel="app")
     at = clock.to_microseconds
     add_step(run, "validate", started_at=begun, finished_at=begun + timedelta(seconds=12), result={"total": "15.00"})
     reserved = begun + timedelta(seconds=21)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .. import values
 from ..conf import conf
 from ..core.limit import Limit, Stage, definition_name, limit_name
+from ..errors import InvalidInput
 from ..ledger.limits import Numbers
 from .keys import item_segment, key_of
 from .registry import get_workflow, registered_kinds
@@ -18,7 +19,8 @@ _STAGES = (Stage.FIRST, Stage.SECOND)
 
 
 def limits_of(workflow: Workflow[Any, Any], input: Any, queue: str) -> tuple[str | None, str | None, str | None]:
-    """The limits of a run as its row has them: those of its workflow, and its queue's. Raises what a key function raises."""
+    """The limits of a run as its row has them: those of its workflow, and its queue's. Raises `InvalidInput` where a key
+    function fails."""
     own = [
         limit.rule + limit_name(stage, workflow.name, _key(limit, workflow, input))
         for stage, limit in _staged(workflow)
@@ -30,14 +32,16 @@ def limits_of(workflow: Workflow[Any, Any], input: Any, queue: str) -> tuple[str
 def limits_of_recorded(
     workflow: Workflow[Any, Any], input: str, queue: str
 ) -> tuple[str | None, str | None, str | None]:
-    """The limits of a run whose input is encoded already. Raises `ValueError` where a key function fails."""
+    """The limits of a run whose input is encoded already. Raises `InvalidInput` where a key function fails, or the input is not
+    what the workflow takes any more."""
     if not any(limit.key for limit in workflow.limits):
         return limits_of(workflow, None, queue)
     try:
         value = values.decode(input)
-        return limits_of(workflow, workflow.to_input(value) if "input" in workflow.parameters else value, queue)
-    except Exception as error:  # it is a user's
-        raise ValueError(f"The key of a limit of workflow {workflow.name!r} could not be made: {error!r}") from error
+        value = workflow.to_input(value) if "input" in workflow.parameters else value
+    except Exception as error:  # the row is damaged, or its classes are gone
+        raise _no_key(workflow, error) from error
+    return limits_of(workflow, value, queue)
 
 
 def queue_limit(queue: str) -> str | None:
@@ -56,14 +60,21 @@ def _staged(workflow: Workflow[Any, Any]) -> list[tuple[str, Limit]]:
 def _key(limit: Limit, workflow: Workflow[Any, Any], input: Any) -> str:
     if limit.key is None:
         return ""
-    value = limit.key(input)
-    key = key_of(value)
+    try:
+        value = limit.key(input)
+        key = key_of(value)
+    except Exception as error:  # it is a user's
+        raise _no_key(workflow, error) from error
     if key is None:
-        raise TypeError(
+        raise InvalidInput(
             f"The key function of a limit of workflow {workflow.name!r} gave {value!r}; it takes text that is not empty, a"
             " whole number, an Enum member, a UUID, a Decimal, a date or a saved instance of a model."
         )
     return item_segment(key)
+
+
+def _no_key(workflow: Workflow[Any, Any], error: Exception) -> InvalidInput:
+    return InvalidInput(f"The key of a limit of workflow {workflow.name!r} could not be made: {error!r}")
 
 
 def known_limits() -> tuple[dict[str, Numbers], list[str]]:

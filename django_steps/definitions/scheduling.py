@@ -69,7 +69,7 @@ def targets() -> dict[str, Target]:
 
 def _own(name: str, version: str, input: str, queue: str) -> dict[str, Any]:
     """What a run has of its workflow, beside its place; of the latest version, where this process has no such version. Raises
-    `ValueError` where a key function of its limits fails."""
+    `InvalidInput` where a key function of its limits fails."""
     workflow = get_workflow(name, version if (name, version) in registered_kinds() else None)
     limits = zip(("limit_1", "limit_2", "limit_queue"), limits_of_recorded(workflow, input, queue), strict=True)
     return {

@@ -21,9 +21,11 @@ The way of a run:
 
 Limits:
 - `lines`: who is in line for a slot, and who may go on; `limits`: the table of limits, as the code of workers says
+- `circles`: limits that wait for each other
 
 Around it:
-- `controls`: what operators and callers ask for: retry, cancel, pause; `resets`: letting recorded steps execute again
+- `controls`, `resuming`: what operators and callers ask for: retry, cancel, pause, resume
+- `resets`: letting recorded steps execute again
 - `workers`: who is there; `unknown`: setting aside what no worker knows; `pauses`: what a paused queue or workflow holds
 - `schedules`: starting runs when their time has come; `pruning`: deleting what is old
 - `reports`: counting runs for people; `relatives`: what is around one of them

@@ -1,5 +1,5 @@
-"""What operators ask of runs: retry, cancel, pause, resume. Each is one conditional UPDATE first, so that of ten at once one
-wins.
+"""What operators ask of runs: retry, cancel, pause (`resuming` is its way back). Each is one conditional UPDATE first, so that
+of ten at once one wins.
 
 A run that is canceled while a worker executes it is *canceling* until that worker has released it: it may be retried
 only then. So there are never two bodies at once. One that is paused meanwhile is *pausing* until then: still `running`, and
@@ -16,13 +16,13 @@ from django.db import IntegrityError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core.names import MAX_LENGTH
-from ..core.states import ACTIVE, CANCELABLE, PAUSABLE, RETRYABLE, Status
+from ..core.states import CANCELABLE, PAUSABLE, RETRYABLE, Status
 from ..errors import InvalidState
 from ..failures import FailureRecord
-from . import contexts, database, dialect, lines, moves, order, pauses
+from . import contexts, database, dialect, lines, moves, order
 from .order import Place
 from .resets import reset_end, reset_from
-from .tables import ENDED, PARKED, RUN, STEP, WORKER
+from .tables import ENDED, RUN, STEP, WORKER
 
 # How often a cancel looks again at a run that moves between one UPDATE and the next.
 _LOOKS = 10
@@ -31,7 +31,6 @@ _MOST_NAMED = 200  # steps in a condition; of a run where more failed all record
 # The statuses of active runs that no worker holds; and without those that are paused already.
 _FREE = "('pending', 'sleeping', 'waiting', 'paused')"
 _FREE_TO_PAUSE = "('pending', 'sleeping', 'waiting')"
-_HELD_BY_PAUSES = "('pending', 'running', 'sleeping', 'waiting')"  # the statuses in which a queue's pause may matter
 _NO_ERROR = "error = NULL, error_type = '', failed_step = ''"
 
 
@@ -111,12 +110,12 @@ def pause(connection: BaseDatabaseWrapper, run_id: UUID, reason: str = "", by: s
     for _ in range(_LOOKS):
         if database.retrying(connection, lambda: _pause(connection, run_id, reason, by)):
             return True
-        status = _standing(connection, run_id)
+        status = standing(connection, run_id)
         if status in (Status.PAUSED, moves.IS_PAUSING):
             return False
         if status not in PAUSABLE:
             break
-    raise InvalidState(f"Run {run_id} can't be paused: it {_is(status)}.")
+    raise InvalidState(f"Run {run_id} can't be paused: it {is_now(status)}.")
 
 
 def _pause(connection: BaseDatabaseWrapper, run_id: UUID, reason: str, by: str) -> bool:
@@ -140,39 +139,6 @@ def _pause(connection: BaseDatabaseWrapper, run_id: UUID, reason: str, by: str) 
             f"UPDATE {RUN} SET {why} WHERE id = %s AND status = 'running' AND paused_at IS NULL", [*values, key]
         )
         return bool(cursor.rowcount)
-
-
-def resume(connection: BaseDatabaseWrapper, run_id: UUID) -> bool:
-    """Let a paused run go on, and one whose queue or workflow is paused: until it ends no such pause holds it. Whether this
-    call did it: nothing changes in a run that is held by neither, or is canceling. Raises `InvalidState` for one that has
-    ended."""
-    if database.retrying(connection, lambda: _resume(connection, run_id)):
-        return True
-    status = _standing(connection, run_id)
-    if status not in ACTIVE and status != moves.IS_PAUSING:
-        raise InvalidState(f"Run {run_id} can't be resumed: it {_is(status)}.")
-    return False
-
-
-def _resume(connection: BaseDatabaseWrapper, run_id: UUID) -> bool:
-    key = dialect.key(connection, run_id)
-    is_held, limits = pauses.hold(connection, run_id)
-    exempt, values = ("pause_exempt = %s", [True]) if is_held else ("", [])
-    ready = moves.ready(dialect.now(connection))
-    moved = [
-        (f"{ready}, {moves.NO_PAUSE}", "status = 'paused'"),
-        (moves.NO_PAUSE, "status = 'running' AND paused_at IS NOT NULL"),
-    ]
-    # A workflow or a queue holds it, and nothing else: parked, or in whichever state it is.
-    lets_through = [(ready, f"status = 'pending' AND phase = {PARKED}"), ("", f"status IN {_HELD_BY_PAUSES}")]
-    with connection.cursor() as cursor:
-        for move, condition in [*moved, *(lets_through if exempt else [])]:
-            also = f"{move}, {exempt}" if move and exempt else move or exempt
-            cursor.execute(f"UPDATE {RUN} SET {also} WHERE id = %s AND {condition}", [*values, key])
-            if cursor.rowcount:
-                lines.promote_after_commit(connection, limits)
-                return True
-    return False
 
 
 def _cancel(connection: BaseDatabaseWrapper, run_id: UUID, reason: str, by: str, cause: str) -> bool:
@@ -359,7 +325,7 @@ def _why_canceling(connection: BaseDatabaseWrapper, run_id: UUID) -> str:
     return f"Run {run_id} can't be retried yet: it is canceling, and {worker} still executes {what}."
 
 
-def _is(status: str) -> str:
+def is_now(status: str) -> str:
     """How a message says that a run is in a status."""
     return f"has {status}" if status in (Status.SUCCEEDED, Status.FAILED) else f"is {status}"
 
@@ -368,7 +334,8 @@ def _status(connection: BaseDatabaseWrapper, run_id: UUID) -> str:
     return _read(connection, run_id, "status")
 
 
-def _standing(connection: BaseDatabaseWrapper, run_id: UUID) -> str:
+def standing(connection: BaseDatabaseWrapper, run_id: UUID) -> str:
+    """The status of a run, or that it is pausing."""
     return _read(connection, run_id, moves.standing())
 
 

@@ -114,7 +114,7 @@ class Standing(NamedTuple):
 
 def standing(connection: BaseDatabaseWrapper, name: str, holders: int = 3) -> Standing | None:
     """How it stands with the limit that a run is in line for; None if no worker has written it."""
-    rows = _numbers(connection, [name])
+    rows = numbers(connection, [name])
     if not rows:
         return None
     slot = lines.SLOTS[name[0]]
@@ -142,11 +142,12 @@ def longest_lines(connection: BaseDatabaseWrapper, most: int = 20) -> list[Stand
         [],
     )
     names = [*counts, *(row[0] for row in definitions if row[0] not in counts)][: int(most)]
-    found = {row.name: row for row in _numbers(connection, names)} if names else {}
+    found = {row.name: row for row in numbers(connection, names)} if names else {}
     return [found[name]._replace(in_line=counts.get(name, 0)) for name in names if name in found]
 
 
-def _numbers(connection: BaseDatabaseWrapper, names: Sequence[str]) -> list[Standing]:
+def numbers(connection: BaseDatabaseWrapper, names: Sequence[str]) -> list[Standing]:
+    """How it stands with these limits, without who is in line and who holds slots."""
     rows = database.fetch_all(
         connection,
         f"SELECT l.name, d.at_once, d.interval_us, {lines.held('l.name')} FROM {LIMIT} l"

@@ -16,6 +16,7 @@ statements of their own, after the lock: a snapshot that is older than the lock 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -23,7 +24,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core.limit import Stage, definition_of
 from . import database, dialect, moves, notify
-from .tables import IN_LINE, LIMIT, READY, RUN
+from .tables import IN_LINE, LIMIT, PARKED, READY, RUN
 
 COLUMNS = "limit_1, limit_2, limit_queue"
 SLOTS = {Stage.FIRST: "slot_1", Stage.SECOND: "slot_2", Stage.QUEUE: "slot_queue"}
@@ -126,10 +127,12 @@ class _Limit(NamedTuple):
 
 
 class _Moved(NamedTuple):
-    """What a transaction has promoted: of which limits, those that runs are in line for now, and whether one is ready."""
+    """What a transaction has promoted: of which limits, those that have room or a line by that, the runs that it has parked,
+    since a pause holds them, and whether one is ready."""
 
     promoted: set[str]
     next_lines: set[str]
+    parked: list[Any]
     has_ready: bool
 
 
@@ -148,6 +151,11 @@ def promote(connection: BaseDatabaseWrapper, limits: Iterable[str]) -> bool:
             continue
         moved = _promoted(connection, found)
         has_ready = has_ready or moved.has_ready
+        if moved.parked:  # a pause that has ended meanwhile has not brought these back
+            is_free = f"r.phase = {PARKED} AND r.status = 'pending' AND NOT {moves.held_by_pause(connection)}"
+            database.retrying(
+                connection, partial(move, connection, moved.parked, is_free, moves.ready("available_at_us"))
+            )
         for name in found:
             if name not in moved.promoted:
                 tries[name] = tries.get(name, 0) + 1
@@ -168,11 +176,11 @@ def sweep(connection: BaseDatabaseWrapper) -> bool:
     return promote(connection, [row[0] for row in rows])
 
 
-def after(connection: BaseDatabaseWrapper, name: str) -> list[str]:
+def after(connection: BaseDatabaseWrapper, name: str, most: int = _LINES_AT_ONCE) -> list[str]:
     """The next limits, by their names, that runs are in line for. However many runs there are in a line, an entry of the index
     is read for it: by a statement each, since not every database could skip from line to line in one."""
     found: list[str] = []
-    while len(found) < _LINES_AT_ONCE:
+    while len(found) < most:
         ((following,),) = database.fetch_all(
             connection, f"SELECT MIN(line_key) FROM {RUN} WHERE line_key > %s", [found[-1] if found else name]
         )
@@ -209,7 +217,7 @@ def _with_room(connection: BaseDatabaseWrapper, limits: Sequence[str]) -> dict[s
     found = {}
     for name, at_once, interval_us, burst, has_line, held in rows:
         limit = _Limit(name, at_once, interval_us, burst)
-        if has_line and (at_once is None or held < at_once or _may_pass(connection, limit, held)):
+        if has_line and (at_once is None or held < at_once or _passing(connection, limit, held, [])):
             found[name] = limit
     return found
 
@@ -248,15 +256,16 @@ def _create(connection: BaseDatabaseWrapper, limits: Collection[str]) -> bool:
 
 
 class _Candidate(NamedTuple):
-    """A run in line: whether it is to begin, and the limit that it is to get in line for next, if any."""
+    """A run in line: whether it is to begin, the limit that it is to get in line for next, if any, and all of its limits."""
 
     id: Any
     is_new: bool
     next_line: str | None
+    limits: list[str]
 
 
 def _promote(connection: BaseDatabaseWrapper, limits: Mapping[str, _Limit]) -> _Moved:
-    moved = _Moved(set(), set(), False)
+    moved = _Moved(set(), set(), [], False)
     is_own = not connection.in_atomic_block
     with database.writing(connection):
         if is_own and connection.vendor == "postgresql":  # whatever the level of the session
@@ -275,7 +284,12 @@ def _promote_locked(connection: BaseDatabaseWrapper, limits: Mapping[str, _Limit
     has_ready = False
     for name, tat_us, due_us, now in rows:
         limit = limits[name]
-        chosen = _choose(connection, limit, _Rate(limit, int(tat_us), due_us, int(now)))
+        paused: list[_Candidate] = []
+        chosen = _choose(connection, limit, _Rate(limit, int(tat_us), due_us, int(now)), paused)
+        if paused and _park(connection, limit, [candidate.id for candidate in paused]):
+            moved.promoted.add(name)  # others are the first in line now
+            moved.parked.extend(candidate.id for candidate in paused)
+            moved.next_lines.update(other for candidate in paused for other in candidate.limits)
         if chosen and _move(connection, limit, [candidate.id for candidate in chosen]):
             moved.promoted.add(name)
             moved.next_lines.update(c.next_line for c in chosen if c.next_line is not None)
@@ -283,44 +297,59 @@ def _promote_locked(connection: BaseDatabaseWrapper, limits: Mapping[str, _Limit
     return moved._replace(has_ready=has_ready)
 
 
-def _choose(connection: BaseDatabaseWrapper, limit: _Limit, rate: _Rate) -> list[_Candidate]:
-    """The runs that go on, of those in line for a limit whose row is locked."""
-    count, candidates = _line(connection, limit, "", _MOST if limit.at_once is None else min(limit.at_once, _MOST))
+def _choose(connection: BaseDatabaseWrapper, limit: _Limit, rate: _Rate, paused: list[_Candidate]) -> list[_Candidate]:
+    """The runs that go on, of those in line for a limit whose row is locked; to `paused` it adds those that can't begin."""
+    most = _MOST if limit.at_once is None else min(limit.at_once, _MOST)
+    count, candidates = _line(connection, limit, "", most, paused)
     room = _MOST if limit.at_once is None else limit.at_once - count
     if limit.is_none or limit.interval_us is None:
         if room > 0:
             return candidates[:room]
-        return _passing(connection, limit, count)[:1]
+        return _passing(connection, limit, count, paused)[:1]
     tokens = rate.tokens(connection)
     chosen: list[_Candidate] = []
     if room > 0:
         if tokens <= 0 and candidates and limit.at_once is not None:
             # Those that have begun don't wait for the rate.
-            candidates += _line(connection, limit, " AND attempting_since_us IS NOT NULL", room)[1]
+            candidates += _line(connection, limit, " AND attempting_since_us IS NOT NULL", room, paused)[1]
         left = max(0, tokens)
         for candidate in {candidate.id: candidate for candidate in candidates}.values():
             if len(chosen) < room and (left > 0 or not candidate.is_new):
                 chosen.append(candidate)
                 left -= candidate.is_new
     else:
-        chosen = [c for c in _passing(connection, limit, count) if tokens > 0 or not c.is_new][:1]
+        chosen = [c for c in _passing(connection, limit, count, paused) if tokens > 0 or not c.is_new][:1]
     begun = sum(candidate.is_new for candidate in chosen)
     rate.take(connection, begun, has_more=any(c.is_new for c in candidates if c not in chosen) and tokens - begun <= 0)
     return chosen
 
 
-def _line(connection: BaseDatabaseWrapper, limit: _Limit, condition: str, most: int) -> tuple[int, list[_Candidate]]:
+def _line(
+    connection: BaseDatabaseWrapper, limit: _Limit, condition: str, most: int, paused: list[_Candidate]
+) -> tuple[int, list[_Candidate]]:
     """How many slots are held, and the first of those in line."""
     rows = database.fetch_all(
         connection,
-        f"SELECT (SELECT COUNT(*) FROM {RUN} h WHERE h.{limit.slot} = %s), {_CANDIDATE} FROM {RUN} r WHERE r.line_key = %s"
-        f"{condition} ORDER BY r.priority DESC, r.id LIMIT {int(most)}",
+        f"SELECT (SELECT COUNT(*) FROM {RUN} h WHERE h.{limit.slot} = %s), {_columns(connection)} FROM {RUN} r"
+        f" WHERE r.line_key = %s{condition} ORDER BY r.priority DESC, r.id LIMIT {int(most)}",
         [limit.name, limit.name],
     )
-    return (int(rows[0][0]) if rows else 0), [_candidate(limit, row[1:]) for row in rows]
+    return (int(rows[0][0]) if rows else 0), _sorted_out(limit, [row[1:] for row in rows], paused)
 
 
 _CANDIDATE = f"r.id, r.attempting_since_us, {', '.join(f'r.{c}' for c in (*COLUMNS.split(', '), *SLOTS.values()))}"
+
+
+def _columns(connection: BaseDatabaseWrapper) -> str:
+    return f"CASE WHEN {moves.held_by_pause(connection)} THEN 1 ELSE 0 END, {_CANDIDATE}"
+
+
+def _sorted_out(limit: _Limit, rows: Sequence[Sequence[Any]], paused: list[_Candidate]) -> list[_Candidate]:
+    """Those of the candidates that no pause holds; the others are added to `paused`."""
+    found: list[_Candidate] = []
+    for is_paused, *row in rows:
+        (paused if is_paused else found).append(_candidate(limit, row))
+    return found
 
 
 def _candidate(limit: _Limit, row: Sequence[Any]) -> _Candidate:
@@ -329,15 +358,11 @@ def _candidate(limit: _Limit, row: Sequence[Any]) -> _Candidate:
     later = _STAGES.index(limit.name[0]) + 1
     for wanted, held in zip(limits[later:], slots[later:], strict=True):
         if wanted and held is None and (wanted[0] != "r" or attempting is None):
-            return _Candidate(run_id, attempting is None, wanted[2:])
-    return _Candidate(run_id, attempting is None, None)
+            return _Candidate(run_id, attempting is None, wanted[2:], names(*limits))
+    return _Candidate(run_id, attempting is None, None, names(*limits))
 
 
-def _may_pass(connection: BaseDatabaseWrapper, limit: _Limit, count: int) -> bool:
-    return bool(_passing(connection, limit, count))
-
-
-def _passing(connection: BaseDatabaseWrapper, limit: _Limit, count: int) -> list[_Candidate]:
+def _passing(connection: BaseDatabaseWrapper, limit: _Limit, count: int, paused: list[_Candidate]) -> list[_Candidate]:
     """Runs in line that may go on although all slots are held: by so many of their own ancestors that there is room without
     these, which may be waiting for them. Found from the holders downwards, over children that have not ended."""
     below = database.fetch_all(
@@ -353,28 +378,35 @@ def _passing(connection: BaseDatabaseWrapper, limit: _Limit, count: int) -> list
         found += database.fetch_all(
             connection,
             # Through the index of the line a database may walk over all that are in it.
-            f"SELECT r.priority, {_CANDIDATE} FROM {RUN} r WHERE r.id IN ({dialect.marks(some)})"
+            f"SELECT r.priority, {_columns(connection)} FROM {RUN} r WHERE r.id IN ({dialect.marks(some)})"
             " AND COALESCE(r.line_key, '') = %s",
             [*some, limit.name],
         )
-    found.sort(key=lambda row: (-row[0], row[1]))
-    return [_candidate(limit, row[1:]) for row in found]
+    found.sort(key=lambda row: (-row[0], row[2]))
+    return _sorted_out(limit, [row[1:] for row in found], paused)
 
 
 def _move(connection: BaseDatabaseWrapper, limit: _Limit, ids: Sequence[Any]) -> int:
     """Let runs past a limit: they hold a slot of it, and are ready or in the next line."""
-    own = f"SELECT id FROM {RUN} WHERE id IN ({dialect.marks(ids)}) AND line_key = %s"
-    condition, parameters = f"id IN ({dialect.marks(ids)}) AND line_key = %s", [*ids, limit.name]
-    if connection.vendor == "postgresql":  # whoever holds one of them may wait for another
-        condition = f"id IN ({own} ORDER BY id FOR UPDATE SKIP LOCKED)"
     following = moves.line_after(limit.name[0])
+    sets = (
+        f"{limit.slot} = line_key, line_key = {following}, available_at_us = {dialect.now(connection)},"
+        f" phase = CASE WHEN {following} IS NULL THEN {READY} ELSE {IN_LINE} END"
+    )
+    return _update(connection, limit, ids, sets)
+
+
+def _park(connection: BaseDatabaseWrapper, limit: _Limit, ids: Sequence[Any]) -> int:
+    """Take runs out of the line that a pause holds: they would only take a slot, or the place of another one in the rate."""
+    return _update(connection, limit, ids, moves.parked())
+
+
+def _update(connection: BaseDatabaseWrapper, limit: _Limit, ids: Sequence[Any], sets: str) -> int:
+    condition = f"id IN ({dialect.marks(ids)}) AND line_key = %s"
+    if connection.vendor == "postgresql":  # whoever holds one of them may wait for another
+        condition = f"id IN (SELECT id FROM {RUN} WHERE {condition} ORDER BY id FOR UPDATE SKIP LOCKED)"
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE {RUN} SET {limit.slot} = line_key, line_key = {following},"
-            f" phase = CASE WHEN {following} IS NULL THEN {READY} ELSE {IN_LINE} END,"
-            f" available_at_us = {dialect.now(connection)} WHERE {condition}",
-            parameters,
-        )
+        cursor.execute(f"UPDATE {RUN} SET {sets} WHERE {condition}", [*ids, limit.name])
         return int(cursor.rowcount)
 
 

@@ -18,7 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core.states import Status
 from . import dialect
-from .tables import ENDED, IN_LINE, PARKED, READY, RUN, TIMED, UNKNOWN
+from .tables import ENDED, HELD, IN_LINE, PARKED, PAUSE, READY, RUN, TIMED, UNKNOWN
 
 # No suspicion against a worker, and no step in execution.
 _CALM = "suspect_since_us = NULL, current_step = ''"
@@ -78,6 +78,20 @@ def ready(since: str, *, is_new: bool = False) -> str:
 def ready_again(since: str) -> str:
     """A run that a worker holds may be claimed by another one: it keeps its slots of limits. `since` as of `ready()`."""
     return f"status = '{Status.PENDING}', phase = {READY}, available_at_us = {since}, {_RELEASED}"
+
+
+def held(since: str) -> str:
+    """The run has not begun, and waits until the one before it of its schedule has ended. `since` is SQL for the machine
+    time."""
+    return f"status = '{Status.PENDING}', phase = {HELD}, {_NO_LIMITS}, available_at_us = {since}, {_RELEASED}"
+
+
+def held_by_pause(connection: BaseDatabaseWrapper) -> str:
+    """SQL for: the queue or the workflow of a run `r` is paused, and nobody has let the run through."""
+    return (
+        f"({dialect.is_false(connection, 'r.pause_exempt')} AND EXISTS (SELECT 1 FROM {PAUSE} p WHERE"
+        " (p.kind = 'queue' AND p.name = r.queue) OR (p.kind = 'workflow' AND p.name = r.workflow)))"
+    )
 
 
 def unknown() -> str:

@@ -110,6 +110,17 @@ def cancel_active(connection: BaseDatabaseWrapper, name: str) -> list[UUID]:
     return canceled
 
 
+def to_be_held(connection: BaseDatabaseWrapper) -> str:
+    """SQL for the schedule for which a paused run `r` is to be held once it is resumed, since it has not begun and another run
+    of it is active; NULL for others. Runs without a key are those that somebody has asked for, whatever is active."""
+    return (
+        f"CASE WHEN r.status = 'paused' AND r.started_at IS NULL AND r.{connection.ops.quote_name('key')} IS NOT NULL"
+        f" AND EXISTS (SELECT 1 FROM {SCHEDULE} s WHERE s.name = r.open_schedule AND s.overlap IN ('wait', 'cancel'))"
+        f" AND EXISTS (SELECT 1 FROM {RUN} o WHERE o.open_schedule = r.open_schedule AND o.id <> r.id AND o.phase <> {HELD})"
+        " THEN r.open_schedule END"
+    )
+
+
 def held(connection: BaseDatabaseWrapper) -> list[tuple[str, bool]]:
     """The schedules of which a run is held, and whether it waits for others that are to be canceled."""
     rows = database.fetch_all(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -24,12 +24,6 @@ WORKFLOW: Final = "workflow"
 _AT_ONCE = 500  # runs that are moved by one transaction
 _MOST_READ = 20_000  # ids that are read at a time
 _FRONT = 5_000  # so many of the ready runs are looked at that are first in line: those that claims would walk over
-
-# Whether a run `r` is held.
-_HELD = (
-    f"EXISTS (SELECT 1 FROM {PAUSE} p WHERE (p.kind = '{QUEUE}' AND p.name = r.queue)"
-    f" OR (p.kind = '{WORKFLOW}' AND p.name = r.workflow))"
-)
 
 # Whether a run `r` is in line, as the index of lines shows it.
 _IN_LINE = f"r.line_key IS NOT NULL AND r.phase = {IN_LINE}"
@@ -53,15 +47,16 @@ class Paused:
 NONE: Final = Paused()
 
 
-def hold(connection: BaseDatabaseWrapper, run_id: UUID) -> tuple[bool, list[str]]:
-    """Whether the queue or the workflow of a run is paused, and nobody has let the run through; and the names of its limits."""
+def hold(connection: BaseDatabaseWrapper, run_id: UUID, also: str) -> tuple[bool, list[str], Any]:
+    """Whether the queue or the workflow of a run `r` is paused, and nobody has let the run through; the names of its limits;
+    and what else is asked, as SQL."""
     rows = database.fetch_all(
         connection,
-        f"SELECT CASE WHEN {dialect.is_false(connection, 'r.pause_exempt')} AND {_HELD} THEN 1 ELSE 0 END, {lines.COLUMNS}"
+        f"SELECT CASE WHEN {moves.held_by_pause(connection)} THEN 1 ELSE 0 END, {also}, {lines.COLUMNS}"
         f" FROM {RUN} r WHERE r.id = %s",
         [dialect.key(connection, run_id)],
     )
-    return (bool(rows[0][0]), lines.names(*rows[0][1:])) if rows else (False, [])
+    return (bool(rows[0][0]), lines.names(*rows[0][2:]), rows[0][1]) if rows else (False, [], None)
 
 
 def read(connection: BaseDatabaseWrapper) -> Paused:
@@ -96,7 +91,7 @@ def park_all(connection: BaseDatabaseWrapper) -> int:
 
 
 def _park(connection: BaseDatabaseWrapper, source: str, condition: str = "", phase: int = READY) -> int:
-    condition += f"{dialect.is_false(connection, 'r.pause_exempt')} AND {_HELD}"
+    condition += moves.held_by_pause(connection)
     parked = _move_all(connection, phase, moves.parked(), source, condition)
     # Both sides commit first, and then look: a pause that ended meanwhile has not brought these back.
     if parked:
@@ -106,10 +101,7 @@ def _park(connection: BaseDatabaseWrapper, source: str, condition: str = "", pha
 
 def unpark_all(connection: BaseDatabaseWrapper) -> int:
     """Make the parked runs ready, or let them get in line, that no pause holds any more; how many."""
-    condition = (
-        f"r.phase = {PARKED} AND r.status = 'pending'"
-        f" AND (NOT ({dialect.is_false(connection, 'r.pause_exempt')}) OR NOT {_HELD})"
-    )
+    condition = f"r.phase = {PARKED} AND r.status = 'pending' AND NOT {moves.held_by_pause(connection)}"
     return _move_all(connection, PARKED, moves.ready("available_at_us"), RUN, condition)
 
 

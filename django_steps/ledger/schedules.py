@@ -76,7 +76,8 @@ class Row(NamedTuple):
         )
 
     def new_run(self, slot: int, target: Target | None, *, key: str | None, is_held: bool = False) -> NewRun:
-        """The run of a slot. Raises `ValueError` where a key function of its limits fails, or it has too many tags."""
+        """The run of a slot. Raises `InvalidInput` where a key function of its limits fails, `ValueError` for too many
+        tags."""
         known = target or Target("", "default", 0)
         version = self.version if self.version or self.source == "code" else known.version
         queue = self.queue or known.queue

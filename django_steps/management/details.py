@@ -114,6 +114,7 @@ def _summary(run: WorkflowRun, records: list[StepRecord], around: Around, width:
             (_("tags"), tags.line(run)),
             (_("limits"), ", ".join(limits.names_of(run))),
             (_("waits for"), "" if (standing := limits.standing_of(run)) is None else limits.line(standing)),
+            (_("circle"), limits.circle_of(run)),
             (_("worker"), str(run.worker) if run.phase == run.Phase.TIMED and run.worker else ""),
             (_("canceled"), runs.canceled(run) if run.status == run.Status.CANCELING else ""),
             (_("paused"), durations.full_moment(run.paused_at)),

@@ -21,7 +21,7 @@ from ..core import clock, tags
 from ..core.context import active_pass, refuse_control_outside_step, refuse_outside_step
 from ..core.event import Event
 from ..errors import ResultUnavailable, RunCanceled, RunFailed
-from ..ledger import cascades, copying, database, inserts, lines, notify
+from ..ledger import cascades, copying, database, inserts, lines, notify, resuming
 from ..ledger import controls as ledger
 from ..ledger.events import To
 from . import results, sending
@@ -138,7 +138,7 @@ class RunControls(RunColumns, _Generic[R]):
         """
         refuse_control_outside_step("resume")
         connection = _connection(self)
-        if ledger.resume(connection, self.pk):
+        if resuming.resume(connection, self.pk):
             log_control(connection, self.pk, "resumed", by)
         _changed(self, connection)
 

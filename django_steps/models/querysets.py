@@ -13,7 +13,7 @@ from ..core.event import Event
 from ..core.tags import ABOUT
 from ..errors import StepsError
 from ..ledger import controls as ledger
-from ..ledger import database, events, notify
+from ..ledger import database, events, notify, resuming
 from ..ledger.events import NewEvent, To
 from ..values import references
 from . import sending
@@ -109,7 +109,7 @@ class WorkflowRunQuerySet(models.QuerySet[M]):
         log_control(connection, run_id, "retried", by)
 
     def _resume(self, connection: BaseDatabaseWrapper, run_id: UUID, by: str) -> None:
-        if ledger.resume(connection, run_id):
+        if resuming.resume(connection, run_id):
             log_control(connection, run_id, "resumed", by)
 
     def _cancel(self, connection: BaseDatabaseWrapper, run_id: UUID, reason: str, by: str) -> None:

@@ -165,7 +165,7 @@ class WorkflowSchedule(ScheduleColumns):
     def run_now(self, by: str = "") -> WorkflowRun:
         """Start a run now, paused or not, whatever other runs of it are active. Its `scheduled_for` is the present time.
 
-        Raises `InvalidState` while it is disabled.
+        Raises `InvalidState` while it is disabled, and `InvalidInput` where the key function of a limit fails for its input.
         """
         from ..definitions import scheduling
 

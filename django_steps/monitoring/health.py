@@ -18,11 +18,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from ..core import clock
-from ..ledger import database
+from ..ledger import circles, database
 from ..ledger.terms import Kind
 from ..models import Worker, WorkflowPause, WorkflowRun
 from ..models.diagnosis import is_served, kind_text, known_kinds, live_workers, no_worker, version_text, versions_known
-from ..presentation import pauses
+from ..presentation import limits, pauses
 from ..presentation.durations import short_moment
 from ..presentation.output import one_line
 from ..presentation.runs import OVERDUE_AFTER
@@ -44,7 +44,7 @@ def problems(connection: BaseDatabaseWrapper, manage: str = "manage.py") -> list
     now = database.read_clock(connection)
     paused = pauses.all_pauses(connection.alias)
     runs = WorkflowRun.objects.using(connection.alias)
-    found = [*_overdue(runs, workers, paused, now), *_old_pauses(paused, now)]
+    found = [*_overdue(runs, workers, paused, now), *_old_pauses(paused, now), *_circles(connection)]
     if not workers:
         return [no_worker().text(manage), *found]
     return [*found, *unknown_lines(runs, known_kinds(workers))]
@@ -131,6 +131,11 @@ def _old_pauses(paused: list[WorkflowPause], now: int) -> Iterator[str]:
             said = pauses.said(pause)
             what = said[:1].upper() + said[1:]
             yield text % {"what": what, "hours": hours, "why": pauses.why(pause)}
+
+
+def _circles(connection: BaseDatabaseWrapper) -> Iterator[str]:
+    """Limits that wait for each other."""
+    yield from (limits.circle(circle) for circle in circles.find(connection)[:_GROUPS_SHOWN])
 
 
 def _filled(text: str, found: dict[str, Any]) -> str:

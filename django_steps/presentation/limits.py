@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from django.db import router
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.translation import gettext as _
 
 from ..core.limit import shown
-from ..ledger import database, limits, lines
+from ..ledger import circles, database, limits, lines
+from ..ledger.circles import Circle
 from ..ledger.limits import Standing
 from ..models import WorkflowRun
 from .text import clipped
 
 _LONGEST_NAME = 60  # characters
+_NAMED = 5  # limits of a circle, and runs
 _MINUTE_US, _DAY_US = 60_000_000, 86_400_000_000
 
 
@@ -35,7 +38,11 @@ def standing_of(run: WorkflowRun) -> Standing | None:
     """How it stands with the limit that a run is in line for; None for others. Two queries."""
     if not is_in_line(run):
         return None
-    return limits.standing(database.connection_for(run._state.db or router.db_for_read(WorkflowRun)), run.line_key)
+    return limits.standing(_connection(run), run.line_key)
+
+
+def _connection(run: WorkflowRun) -> BaseDatabaseWrapper:
+    return database.connection_for(run._state.db or router.db_for_read(WorkflowRun))
 
 
 def name_of(standing: Standing) -> str:
@@ -68,3 +75,21 @@ def line(standing: Standing) -> str:
     if standing.holders and standing.at_once is not None:
         parts.append(_("taken by %(runs)s") % {"runs": ", ".join(map(str, standing.holders))})
     return _("a slot of “%(limit)s”: %(said)s") % {"limit": name_of(standing), "said": ", ".join(filter(None, parts))}
+
+
+def circle_of(run: WorkflowRun) -> str:
+    """Why a run in line can't go on and what to do, if limits wait for each other; empty for others."""
+    found = circles.of_limit(_connection(run), run.line_key) if is_in_line(run) else None
+    return "" if found is None else circle(found)
+
+
+def circle(found: Circle) -> str:
+    """Limits that wait for each other: `“a” → “b” → “a”. …`, and what to do."""
+    names = [_("“%(limit)s”") % {"limit": clipped(shown(name), _LONGEST_NAME)} for name in found.names]
+    shown_names = [*names[:_NAMED], *(["…"] if len(names) > _NAMED else []), names[0]]
+    runs = [str(run_id) for run_id in dict.fromkeys(found.holders)][:_NAMED]
+    text = _(
+        "Limits wait for each other: %(limits)s. The runs that hold the slots of each wait for a slot of the next, so none of"
+        " them goes on. Cancel %(runs)s, or let more runs go on at once by one of these limits."
+    )
+    return text % {"limits": " → ".join(shown_names), "runs": _(" or ").join(runs)}

@@ -10,7 +10,7 @@ from django.db import connection
 
 from django_steps import Limit, workflow
 from django_steps.definitions import registered_kinds
-from django_steps.ledger import claims, dialect, lines, tables, timers
+from django_steps.ledger import circles, claims, dialect, lines, tables, timers
 from django_steps.ledger.terms import Terms
 from django_steps.models import WorkflowRun
 from django_steps.worker.registration import write_limits
@@ -48,6 +48,15 @@ def terms() -> Terms:
     workflow(name="free")(lambda: None)
     write_limits(connection)
     return Terms(worker_id=1, kinds=registered_kinds(), lease_us=30_000_000, max_recoveries=3)
+
+
+def test_fifty_thousand_blocked_runs_cost_a_look_for_circles_nothing(terms: Terms) -> None:
+    from django_steps import get_workflow
+
+    get_workflow("blocked").start()  # takes the slot
+    fill("1:#blocked")
+    analyze(tables.RUN)
+    looked_at_by(lambda: circles.find(connection))
 
 
 def test_fifty_thousand_blocked_runs_cost_a_claim_nothing(terms: Terms) -> None:

@@ -12,7 +12,7 @@ import pytest
 from django.db import connection, transaction
 from django.test import override_settings
 
-from django_steps import InvalidState, Limit, workflow
+from django_steps import InvalidInput, InvalidState, Limit, workflow
 from django_steps.core import clock
 from django_steps.definitions.limits import known_limits
 from django_steps.ledger import database, limits, lines, transitions, unknown
@@ -108,7 +108,9 @@ def test_each_key_has_slots_of_its_own() -> None:
 
 
 def test_keys_are_told_apart_and_checked() -> None:
-    with pytest.raises(TypeError, match=r"The key function of a limit of workflow 'one_per_customer' gave 1\.5"):
+    with pytest.raises(InvalidInput, match=r"could not be made: KeyError\('customer'\)"):
+        one_per_customer.start({})
+    with pytest.raises(InvalidInput, match=r"The key function of a limit of workflow 'one_per_customer' gave 1\.5"):
         one_per_customer.start({"customer": 1.5})
     run = one_per_customer.start({"customer": "a/b#c" * 100})
     assert len(run.limit_1) <= 360

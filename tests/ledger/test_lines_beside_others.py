@@ -3,13 +3,18 @@ through the line."""
 
 from __future__ import annotations
 
+import re
+from html import unescape
 from typing import Any
 
 import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
 from django.db import connection
 from django.test import override_settings
+from django.urls import reverse
 
-from django_steps import Limit, Schedule, workflow
+from django_steps import InvalidInput, Limit, Schedule, workflow
 from django_steps.definitions import scheduling
 from django_steps.engine import afterwards
 from django_steps.engine.afterwards import Aftercare
@@ -183,6 +188,43 @@ def test_a_paused_queue_leaves_the_slots_of_a_workflow_to_other_queues() -> None
     assert phases(held, other) == ["in_line", "ready"]
     finish(take()[0])
     assert phases(held) == ["ready"]
+
+
+def test_a_paused_queue_takes_no_part_in_the_rate_of_a_workflow(pass_time: Any) -> None:
+    WorkflowPause.objects.pause_queue("mail")
+    delayed = lines_slowly.start(queue="mail", delay="1s")
+    paused = lines_slowly.start_many([None] * 3, queue="mail")
+    assert phases(*paused) == ["parked"] * 3
+    pass_time("2s")
+    take()
+    assert phases(delayed) == ["parked"]
+    other = lines_slowly.start()
+    assert phases(other) == ["ready"]
+    assert phases(lines_slowly.start()) == ["in_line"]
+    assert {holds(run) for run in [delayed, *paused]} == {NOTHING}
+    take()
+    WorkflowPause.objects.resume_queue("mail")
+    assert phases(delayed, *paused) == ["in_line"] * 4
+
+
+def test_many_runs_of_a_paused_queue_hold_nobody_up(narrow: Any) -> None:
+    WorkflowPause.objects.pause_queue("mail")
+    paused = lines_alone.start_many([None] * 5, queue="mail")
+    other = lines_alone.start()
+    assert phases(*paused, other) == [*["parked"] * 5, "ready"]
+
+
+def test_a_pause_that_ends_while_a_run_is_parked_brings_it_back(monkeypatch: Any) -> None:
+    WorkflowPause.objects.pause_queue("mail")
+    park = lines._park
+
+    def ending(*arguments: Any) -> int:
+        parked = park(*arguments)
+        WorkflowPause.objects.all().delete()  # its look came before this commit
+        return parked
+
+    monkeypatch.setattr(lines, "_park", ending)
+    assert phases(lines_alone.start(queue="mail")) == ["ready"]
 
 
 def test_a_queue_with_a_limit_is_paused_and_resumed(narrow: Any, work: Any) -> None:
@@ -420,7 +462,7 @@ def test_a_held_run_that_is_superseded_or_paused_holds_nothing(turn: Any) -> Non
     last.pause()
     assert (phases(last), holds(last)) == (["parked"], NOTHING)
     last.resume()
-    assert phases(last) == ["in_line"]
+    assert (phases(last), holds(last)) == (["held"], NOTHING)
 
 
 def test_a_key_function_that_fails_disables_the_schedule(turn: Any) -> None:
@@ -432,6 +474,21 @@ def test_a_key_function_that_fails_disables_the_schedule(turn: Any) -> None:
     assert "The key of a limit of workflow 'often' could not be made" in (
         WorkflowSchedule.objects.get(name="often").disabled_reason
     )
+
+
+def test_a_key_function_that_fails_is_said_to_whoever_asks_for_a_run(admin_client: Any) -> None:
+    from django_steps.models import WorkflowSchedule
+
+    define(limit=Limit(at_once=1, hold="unfinished", key=lambda input: input["missing"]))
+    schedule = WorkflowSchedule.objects.get(name="often")
+    why = "The key of a limit of workflow 'often' could not be made: KeyError('missing')"
+    with pytest.raises(InvalidInput, match=re.escape(why)):
+        schedule.run_now()
+    url = reverse("admin:django_steps_workflowschedule_run_now", args=[schedule.pk])
+    assert why in unescape(admin_client.post(url, follow=True).content.decode())
+    with pytest.raises(CommandError, match=re.escape(why)):
+        call_command("backfillschedule", "often", "--from", "2026-03-28T12:00", "--to", "2026-03-28T12:01")
+    assert fired() == []
 
 
 def test_a_run_that_continues_has_the_limits_of_its_queue_its_timeout_and_its_schedule(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
+from django.utils import timezone
 
 from django_steps import Schedule, signals, workflow
 from django_steps.definitions import scheduling
@@ -11,7 +12,7 @@ from django_steps.engine import afterwards
 from django_steps.ledger import claims, overlaps, transitions
 from django_steps.ledger import schedules as ledger
 from django_steps.ledger.transitions import Finish
-from django_steps.models import WorkflowRun
+from django_steps.models import WorkflowRun, WorkflowSchedule
 from django_steps.worker.maintenance import Maintenance
 from tests.staging import claim, make_terms
 from tests.states import check_state
@@ -154,6 +155,67 @@ def test_recovery_that_ends_a_run_lets_the_held_one_begin(turn, pass_time, setti
         claimed = claims.claim(connection, terms, 0)
         afterwards.look_after(connection, claimed)
     assert states() == [("failed", "ended"), ("pending", "ready")]
+
+
+@pytest.mark.parametrize("overlap", ["wait", "cancel"])
+@pytest.mark.parametrize("in_bulk", [False, True])
+def test_held_run_that_is_paused_is_held_again_once_it_is_resumed(turn, overlap, in_bulk):
+    define(overlap)
+    turn()
+    first = runs()[0]
+    claimed = claim(first)  # with "cancel" it is canceling from now on
+    turn()
+    second = runs()[1]
+    second.pause()
+    assert check_state(second)[:2] == ("paused", "parked")
+    WorkflowRun.objects.filter(pk=second.pk).resume() if in_bulk else second.resume()
+    assert states()[1] == HELD
+    if overlap == "cancel":
+        transitions.release(connection, first.pk, claimed.token)
+    else:
+        end = Finish(run_id=first.pk, token=claimed.token, status="succeeded", finished_at=claimed.now())
+        transitions.finish(connection, end)
+    afterwards.run_canceled(connection, claimed)
+    assert states()[1] == ("pending", "ready")
+
+
+def test_held_run_that_is_resumed_after_the_old_one_has_ended_begins(turn):
+    define("wait")
+    turn()
+    turn()
+    first, second = runs()
+    second.pause()
+    first.cancel()
+    second.resume()
+    assert states() == [("canceled", "ended"), ("pending", "ready")]
+
+
+def test_run_that_ends_while_the_one_after_it_is_resumed_lets_it_begin(turn):
+    define("wait")
+    turn()
+    turn()
+    first, second = runs()
+    second.pause()
+    with transaction.atomic():
+        second.resume()
+        assert states()[1] == HELD
+        ended = {"phase": WorkflowRun.Phase.ENDED, "status": "canceled", "finished_at": timezone.now()}
+        WorkflowRun.objects.filter(pk=first.pk).update(open_schedule=None, **ended)
+    assert states()[1] == ("pending", "ready")
+
+
+def test_run_that_somebody_asked_for_or_that_has_begun_is_not_held_when_it_is_resumed(turn):
+    define("wait")
+    turn()
+    first = runs()[0]
+    claimed = claim(first)
+    asked = WorkflowSchedule.objects.get(name="often").run_now()
+    first.pause()
+    transitions.release(connection, first.pk, claimed.token)
+    for run in (asked, first):
+        run.pause()
+        run.resume()
+        assert check_state(run)[:2] == ("pending", "ready")
 
 
 def test_canceled_held_run_is_just_canceled(turn):

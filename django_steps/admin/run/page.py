@@ -214,6 +214,7 @@ def _summary(
         (_("Recoveries"), runs.recoveries(run)),
         (_("Limits"), ", ".join(limits.names_of(run))),
         (_("Waits for"), _limit(admin, request, run)),
+        (_("Circle of limits"), limits.circle_of(run)),
         (_("Worker"), _worker(run)),
         (_("Paused"), html.moment(run.paused_at) if run.paused_at else ""),
         (_("Paused by"), run.paused_by),

@@ -36,7 +36,7 @@ class Command(base.WorkflowCommand):
         "\n"
         "--check looks at: the database and its tables; whether a worker is alive (heard of within three of its leases);\n"
         "runs that have been ready or due for more than 60 seconds; runs of workflows that no live worker knows; queues and\n"
-        "workflows that have been paused for more than a day.\n"
+        "workflows that have been paused for more than a day; limits that wait for each other.\n"
         "\n"
         "--json prints a list of objects with the keys id, workflow, version, queue, priority, key, active_key,\n"
         "schedule, scheduled_for, tags, about, limits, waits_for_limit, status, attempts, recoveries, current_step,\n"

@@ -10,8 +10,8 @@ import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,28 +112,49 @@ class Lab:
     # -- Peers ----------------------------------------------------------------------------------
 
     def call(
-        self, peer: Peer, setting: Setting, command: str, *, suffix: str = "", beside: str = "", **arguments: Any
+        self,
+        peer: Peer,
+        setting: Setting,
+        command: str,
+        *,
+        suffix: str = "",
+        beside: str = "",
+        environment: Mapping[str, str] | None = None,
+        **arguments: Any,
     ) -> Any:
-        """Execute a command of the peer's driver to its end; its answer. `beside`: the suffix of a second database."""
+        """Execute a command of the peer's driver to its end; its answer. `beside`: the suffix of a second database;
+        `environment`: what its process needs besides."""
         words = [*self.runtimes[peer.runtime].command, str(DRIVERS / peer.driver), command, json.dumps(arguments)]
-        environment = self._environment(peer, setting, suffix)
+        its = {**self._environment(peer, setting, suffix), **(environment or {})}
         if beside:
-            environment["BENCHMARK_CROWDED"] = json.dumps(self._place(peer, beside))
-        return call(words, environment)
+            its["BENCHMARK_CROWDED"] = json.dumps(self._place(peer, beside))
+        return call(words, its)
 
     @contextmanager
-    def workers(self, peer: Peer, setting: Setting, count: int = 1) -> Iterator[list[WorkerProcess]]:
-        """Worker processes that are killed in the end."""
-        started: list[WorkerProcess] = []
+    def workers(
+        self, peer: Peer, setting: Setting, count: int = 1, environment: Mapping[str, str] | None = None
+    ) -> Iterator[list[WorkerProcess]]:
+        """Worker processes that are killed in the end. `environment`: what they need besides."""
+        with ExitStack() as stack:
+            command = self._worker_command(peer, setting)
+            yield [
+                stack.enter_context(
+                    self.process(peer, setting, command, {**(environment or {}), "BENCHMARK_WORKER": str(number + 1)})
+                )
+                for number in range(count)
+            ]
+
+    @contextmanager
+    def process(
+        self, peer: Peer, setting: Setting, command: Sequence[str], environment: Mapping[str, str]
+    ) -> Iterator[WorkerProcess]:
+        """A process on the peer's database that is killed in the end."""
+        log = self.scratch / f"worker-{peer.key}.log"
+        started = WorkerProcess(command, {**self._environment(peer, setting), **environment}, log)
         try:
-            for number in range(count):
-                environment = {**self._environment(peer, setting), "BENCHMARK_WORKER": str(number + 1)}
-                log = self.scratch / f"worker-{peer.key}.log"
-                started.append(WorkerProcess(self._worker_command(peer, setting), environment, log))
             yield started
         finally:
-            for worker in started:
-                worker.kill()
+            started.kill()
 
     def _worker_command(self, peer: Peer, setting: Setting) -> Sequence[str]:
         if peer.name == "ours":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import claiming, workloads
+from . import claiming, on_celery, workloads
 from .lab import Lab
 from .peers import Peer, Setting
 from .scale import Scale
@@ -102,6 +102,11 @@ def _children(peer: Peer) -> list[tuple[Setting, Measure]]:
     return [(peer.best, workloads.children_of_one)] if peer.name == "ours" else []
 
 
+def _celery(peer: Peer) -> list[tuple[Setting, Measure]]:
+    by_celery = Setting("2 Celery workers", {"executor": "celery"})
+    return [(by_celery, on_celery.through_celery)] if peer.key == "ours" else []
+
+
 WORKLOADS = (
     Workload("W1", "drain queued runs with one worker process", _drain),
     Workload("W1x2", "drain queued runs with two worker processes", _two, most_rounds=2),
@@ -111,6 +116,7 @@ WORKLOADS = (
     Workload("W3", "start runs", _starts, most_rounds=2),
     Workload("W10", "several at once: a map beside a loop", _several, most_rounds=2),
     Workload("W12", "runs of one step, as children of one run", _children, most_rounds=2),
+    Workload("W13", "runs of one step on Celery workers, beside tasks of Celery", _celery, most_rounds=2),
     Workload("W5", "resume a run with many recorded steps", _resume),
     Workload("W4", "from a start to the run's end, with an idle worker", _latency, most_rounds=1),
     Workload("W11", "from an event to the return of the wait, with an idle worker", _event_latency, most_rounds=1),

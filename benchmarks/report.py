@@ -66,6 +66,11 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("whole parent ms", "whole_ms"),
         ("passes of the parent", "passes"),
     ),
+    "W13": (
+        ("runs × tasks", "runs_x_tasks"),
+        ("runs/s", "runs_per_second"),
+        ("tasks/s", "tasks_per_second"),
+    ),
     "W7": (
         ("claim of 16 ms", "claim_ms"),
         ("crowded ms", "crowded_claim_ms"),

@@ -35,6 +35,12 @@ def _database(place: dict[str, Any]) -> dict[str, Any]:
 
 DATABASES = {"default": _database(json.loads(os.environ["BENCHMARK_DATABASE"]))}
 
+# Where Celery workers execute the runs.
+if "BENCHMARK_BROKER" in os.environ:
+    from benchmarks.app.celery_app import app as celery_app  # noqa: F401  (current from now on, as in the package of a project)
+
+    INSTALLED_APPS += ["django_steps.contrib.celery"]
+
 # A second database, where one is compared with another.
 if "BENCHMARK_CROWDED" in os.environ:
     DATABASES["crowded"] = _database(json.loads(os.environ["BENCHMARK_CROWDED"]))

@@ -90,6 +90,7 @@ TARGETS = (
     Target("W11", "the same on SQLite", "ours-sqlite", "default", "p50_ms", 10),
     Target("W12", "children of one run, × runs", "ours", "threads", "children_x_runs", 0.8, at_least=True),
     Target("W12", "passes of their parent", "ours", "threads", "passes", 3),
+    Target("W13", "runs on Celery, × its own tasks", "ours", "Celery", "runs_x_tasks", 0.7, at_least=True),
     Target("W1", "drain on SQLite, steps/s", "ours-sqlite", "threads", "steps_per_second", 4000, at_least=True),
     Target("W1", "the same, synchronous=FULL", "ours-sqlite", "FULL", "steps_per_second", 2500, at_least=True),
 )

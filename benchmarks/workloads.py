@@ -1,4 +1,5 @@
-"""The workloads W1 to W6 and W9 to W12: each is done once, by one peer in one setting, and gives figures. W7: `claiming.py`.
+"""The workloads W1 to W6 and W9 to W12: each is done once, by one peer in one setting, and gives figures. W7: `claiming.py`,
+W13: `on_celery.py`.
 
 Times are those of the peers' own tables wherever possible, so that the start of a process isn't part of them.
 """

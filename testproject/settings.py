@@ -120,4 +120,4 @@ SHOP_PAYMENTS_SECRET = "shared with the payment provider of the test project"
 SHOP_URL = os.environ.get("SHOP_URL", "http://127.0.0.1:8000")
 DJANGO_STEPS = {"BASE_URL": SHOP_URL}
 SHOP_MANAGER = "manager@example.com"
-SHOP_UPLOADS = BASE_DIR / "testproject" / "shop" / "data"
+SHOP_UPLOADS = Path(os.environ.get("SHOP_UPLOADS", BASE_DIR / "testproject" / "shop" / "data"))

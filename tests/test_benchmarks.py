@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import time
 from dataclasses import replace
@@ -78,6 +79,25 @@ def test_an_event_is_timed_from_its_commit_to_the_return_of_the_wait(lab, tmp_pa
     connection.close()
     assert waits == [("succeeded", "go")] * 3
     assert 0 < figures["p50_ms"] <= figures["p95_ms"] <= figures["max_ms"] < 1000 * took
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="there is no redis-server here")
+def test_runs_on_celery_are_measured_beside_its_tasks(lab, tmp_path):
+    (measurement,) = measurements(["W13"], PEERS, 1)
+    began = time.time()
+    figures = measurement.measure(lab, OURS, measurement.setting, replace(TINY, runs=10, turns=1, patience=60))
+    took = time.time() - began
+    with sqlite3.connect(tmp_path / "ours-sqlite.sqlite3") as connection:
+        executed = connection.execute(
+            "SELECT executor, claims, COUNT(*) FROM django_steps_worker GROUP BY executor, claims ORDER BY claims"
+        ).fetchall()
+        (steps,) = connection.execute("SELECT COUNT(*) FROM django_steps_steprecord").fetchone()
+    connection.close()
+    assert [(executor, claims) for executor, claims, _ in executed] == [("celery", 0), ("celery", 1)]
+    assert steps == 40 + 10
+    assert sum(event == "task" for event, _ in lab.notes()) == 8
+    assert min(figures["runs_per_second"], figures["tasks_per_second"]) > 10 / took
+    assert figures["runs_x_tasks"] == pytest.approx(figures["runs_per_second"] / figures["tasks_per_second"])
 
 
 def test_async_runs_are_drained_by_those_that_have_async_bodies():

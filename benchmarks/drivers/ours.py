@@ -64,6 +64,16 @@ def send_slowly(count: int, gap: float) -> dict[str, dict[str, float]]:
     return {"started": dict(zip(started, committed, strict=True))}
 
 
+def send_tasks(count: int, last: int) -> dict[str, float]:
+    """Tasks of Celery that do nothing; when the first was sent. The last ones note when they were executed."""
+    from benchmarks.app.celery_app import nothing
+
+    began = time.time()
+    for number in range(count):
+        nothing.delay(number >= count - last)
+    return {"began": began}
+
+
 def retry_failed() -> dict[str, float]:
     from django_steps.models import WorkflowRun
 
@@ -93,6 +103,7 @@ if __name__ == "__main__":
         start_together=start_together,
         start_slowly=start_slowly,
         send_slowly=send_slowly,
+        send_tasks=send_tasks,
         retry_failed=retry_failed,
         claims=claims,
         crowd=crowd,

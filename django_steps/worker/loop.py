@@ -100,7 +100,7 @@ class Worker:
         self._until_idle, self._max_runs, self._shutdown_timeout = until_idle, max_runs, shutdown_timeout
         self._kinds = registered_kinds()
         self._wakeups = wakeups.wakeups_of(self.alias)
-        self._pauses = Pauses()
+        self._pauses = Pauses(parks=True)
         self._looks_at = 0.0  # when the loop looks for work again, if nothing wakes it
         self._not_looked_for_due_since: float | None = None
         self._is_stopping = False

@@ -29,6 +29,7 @@ from .host import WorkerHost
 from .lines import Lines
 from .messenger import Message
 from .news import News
+from .pauses import Pauses
 from .station import Station
 from .task import Task
 
@@ -74,6 +75,7 @@ class Receiver:
         self.is_stuck = False
         self._is_stopping = self._is_to_notify = False
         self._lines = Lines()
+        self._pauses = Pauses(parks=False)
         self._close_unused_on = time.monotonic() + _CLOSE_UNUSED
         self._repeated = Repeated(logger)
         self._station = Station(
@@ -111,7 +113,7 @@ class Receiver:
             self._explain(host, message)
             return None
         (task,) = host.write(lambda: self._station.tasks([claim], host.connection()))
-        if self._is_stopping or self._is_ending():
+        if self._is_stopping or self._is_ending() or host.write(lambda: self._pauses.hold(host.connection(), claim)):
             host.write(lambda: task.release(host.connection()))
             host.write(lambda: notify.workers(host.connection()))
             return None

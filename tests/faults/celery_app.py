@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+from typing import Any
 
-from celery import Celery
+from celery import Celery, signals
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.faults.settings")
 
@@ -16,3 +18,9 @@ app.conf.update(
     worker_hijack_root_logger=False,
 )
 app.autodiscover_tasks()
+
+
+@signals.worker_ready.connect
+def say(sender: Any, **_kwargs: Any) -> None:
+    """For tests that wait for it."""
+    print(f"{sender.hostname} takes messages", file=sys.__stdout__, flush=True)

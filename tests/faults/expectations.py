@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from django.db import connection
+
+from django_steps.ledger import database
 from django_steps.models import StepRecord, WorkflowRun
 from tests.app.models import Effect
+from tests.staging import eventually
 
 from . import evidence, workflows
 from .evidence import Line
@@ -137,6 +141,29 @@ class Started:
 
     def are_finished(self) -> bool:
         return not self.unfinished()
+
+    def finish(self, timeout: float = 60.0) -> None:
+        """Wait until all have ended. If they don't, the error says where each of the others is."""
+        try:
+            eventually(self.are_finished, timeout)
+        except AssertionError:
+            others = "\n".join(self._where_the_others_are())
+            raise AssertionError(f"not finished within {timeout} seconds, of {len(self.ids)} runs:\n{others}") from None
+
+    def _where_the_others_are(self) -> Iterable[str]:
+        now, lines = database.read_clock(connection), evidence.read(self.path)
+        labels = {run_id: label for label, run_id in self.ids.items()}
+        for run in WorkflowRun.objects.active().filter(pk__in=labels).select_related("worker").order_by("pk"):
+            label = labels[run.pk]
+            yield (
+                f"{label} ({run.workflow}, {run.pk}) is {run.status}, phase {run.phase}, token {run.claim_token},"
+                f" due in {(run.available_at_us - now) / 1_000_000} s, recoveries {run.recoveries}"
+            )
+            if run.worker:
+                seen = (now - run.worker.last_seen_us) / 1_000_000
+                yield f"  held by {run.worker} (pid {run.worker.pid}, {run.worker.executor}), seen {seen} s ago"
+            yield f"  recorded {[(record.name, record.status) for record in run.steps.order_by('position')]}"
+            yield f"  last evidence {lines[label][-3:]}"
 
     def check(self) -> Tally:
         """Every run ended as its kind does: nothing lost, nothing twice, nothing skipped."""

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 from celery import Celery
 
 from django_steps.models import WorkflowRun
+from tests.staging import eventually
 
 from . import brokers
 from .processes import Workers
@@ -27,13 +28,19 @@ class Fleet:
         self._workers, self.broker, self.queue = workers, broker, environment["FAULTS_CELERY_QUEUE"]
         self.environment = {**environment, "FAULTS_LEASE": lease}
         self._app = Celery(broker=environment["FAULTS_BROKER"], set_as_current=False)
+        self._names: list[str] = []  # of the Celery workers
 
     def celery(self, pool: str, *arguments: str) -> subprocess.Popen[bytes]:
         """A Celery worker."""
         options = ["--without-heartbeat", "--without-gossip", "--without-mingle", "--loglevel", "warning"]
         # Two of one name would lock each other out on RabbitMQ.
-        app = ["celery", "-A", "tests.faults.celery_app", "worker", "--hostname", f"{uuid4().hex}@%h"]
+        self._names.append(f"{uuid4().hex}@here")
+        app = ["celery", "-A", "tests.faults.celery_app", "worker", "--hostname", self._names[-1]]
         return self._workers.start_module(*app, *_POOLS[pool], *options, *arguments, environment=self.environment)
+
+    def wait_until_ready(self) -> None:
+        """Wait until all Celery workers take messages: beside other tests two have taken a minute to start."""
+        eventually(lambda: all(f"{name} takes messages" in self._workers.log() for name in self._names), timeout=180)
 
     def dispatcher(self, *arguments: str) -> subprocess.Popen[bytes]:
         """A dispatcher."""

@@ -3,12 +3,13 @@
 import os
 
 from tests.settings import *  # noqa: F403
-from tests.settings import DATABASE, DATABASES, INSTALLED_APPS
+from tests.settings import DATABASE, DATABASES, INSTALLED_APPS, SHOP_URL
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.faults"]
 
 # Workers die so often here that a run may well be in the middle of the same step each time.
 DJANGO_STEPS = {
+    "BASE_URL": SHOP_URL,
     "INLINE_WAIT": "200ms",
     "MAX_RECOVERIES": 1000,
     "LEASE": os.environ.get("FAULTS_LEASE", "30s"),

@@ -27,8 +27,9 @@ def test_celery_workers_of_both_pools_execute_runs_of_every_kind(fleet, workers,
     fleet.celery("prefork")
     fleet.celery("threads")
     fleet.dispatcher()
+    fleet.wait_until_ready()
     started.start_mixed(16)
-    eventually(started.are_finished, timeout=60)
+    started.finish(timeout=60)
     workers.assert_none_died()
     workers.stop()
     tally = started.check()
@@ -55,7 +56,7 @@ def test_warm_shutdown_releases_runs_between_two_steps(fleet, workers, started, 
     assert run.status in ("pending", "running")  # claimed again, perhaps
     assert not WorkerRow.objects.filter(claims=False).exists()
     fleet.celery(pool)
-    eventually(started.are_finished, timeout=60)
+    started.finish(timeout=60)
     assert started.check().repeated == 0
     run.refresh_from_db()
     assert run.recoveries == 0
@@ -71,7 +72,7 @@ def test_cold_shutdown_is_a_recovery(fleet, workers, started, pool):
     process.send_signal(signal.SIGQUIT)
     process.wait(60)
     fleet.celery(pool)
-    eventually(started.are_finished, timeout=60)
+    started.finish(timeout=60)
     started.check()
 
 
@@ -80,7 +81,7 @@ def test_soft_time_limit_releases_a_run_between_two_steps(fleet, workers, starte
     fleet.celery("prefork", "--soft-time-limit", "2")
     fleet.dispatcher()
     run = started.start(KINDS[0], pause=1)
-    eventually(started.are_finished, timeout=60)
+    started.finish(timeout=60)
     assert started.check().repeated == 0
     run.refresh_from_db()
     assert run.recoveries == 0
@@ -91,7 +92,7 @@ def test_children_that_end_after_each_task_leave_no_rows(fleet, workers, started
     fleet.celery("prefork", "--max-tasks-per-child", "1")
     fleet.dispatcher()
     started.start_mixed(8)
-    eventually(started.are_finished, timeout=60)
+    started.finish(timeout=60)
     workers.stop()
     assert started.check().repeated == 0
     assert not WorkerRow.objects.filter(claims=False).exists()
@@ -143,7 +144,7 @@ def test_broker_that_goes_away_with_all_messages_costs_nothing_but_time(redis, w
     eventually(lambda: WorkflowRun.objects.filter(status="pending").count() >= 16)
     redis.start()
     fleet.celery("prefork")
-    eventually(started.are_finished, timeout=90)
+    started.finish(timeout=90)
     assert "Celery's broker can be reached again." in workers.log()
     workers.assert_none_died()
     workers.stop()
@@ -170,6 +171,7 @@ def campaign(
     """
     running = [fleet.celery("prefork"), fleet.celery("threads")]
     dispatching = fleet.dispatcher()
+    fleet.wait_until_ready()
     seen = set()
     kinds = ["celery", "dispatcher", "both", "purge", "twice", "late"]
     for number in range(faults):
@@ -192,7 +194,7 @@ def campaign(
             fleet.send_again(claimed())
         if fault == "late":
             fleet.send_again(chance.sample(sorted(seen), min(len(seen), 20)))
-    eventually(started.are_finished, timeout=240)
+    started.finish(timeout=240)
     workers.assert_none_died()
     workers.stop()
     return started.check()

@@ -13,7 +13,6 @@ from django.db import connection
 
 from django_steps.models import Worker as WorkerRow
 from tests.conftest import ROOT, process_environment
-from tests.staging import eventually
 
 from .expectations import Started, Tally
 from .processes import Workers
@@ -56,7 +55,7 @@ def test_tasks_execute_runs_of_every_kind(executing, workers, started):
     executing()
     dispatching(workers)
     started.start_mixed(8)
-    eventually(started.are_finished, timeout=60)
+    started.finish(timeout=60)
     workers.assert_none_died()
     workers.stop()
     assert started.check().repeated == 0
@@ -97,7 +96,7 @@ def campaign(
         if fault == "lost":
             with connection.cursor() as cursor:
                 cursor.execute(f"DELETE FROM {table_of_messages()} WHERE status = 'READY'")
-    eventually(started.are_finished, timeout=120)
+    started.finish(timeout=120)
     workers.assert_none_died()
     workers.stop()
     return started.check()

@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django_steps import RetryPolicy, workflow
 from django_steps.definitions import registry as workflows
 from django_steps.models import Worker as WorkerRow
-from django_steps.models import WorkflowRun
+from django_steps.models import WorkflowPause, WorkflowRun
 from django_steps.worker import loop
 from django_steps.worker.executors import dispatch
 from django_steps.worker.messenger import Message, Messenger, messenger_of
@@ -237,6 +237,27 @@ def test_paused_run_that_nobody_has_adopted_is_paused_by_the_dispatcher(dispatch
     run.resume()
     eventually(lambda: len(post.sent) == 2)
     assert deliver(receiver, post.sent[1]) == [True]
+    assert status_of(run) == "succeeded"
+
+
+@pytest.mark.parametrize("what", ["queue", "workflow"])
+def test_run_of_a_paused_queue_or_workflow_that_nobody_has_adopted_is_given_back(dispatching, post, receiver, what):
+    worker = dispatching()
+    run, let_through = tiny.start_many([{}] * 2)
+    eventually(lambda: len(post.sent) == 2)
+    WorkflowPause.objects.pause_queue("default") if what == "queue" else tiny.pause()
+    let_through.refresh_from_db()
+    let_through.resume()
+    messages = {message.handover.run_id: message for message in post.sent}
+    assert deliver(receiver, messages[run.pk], messages[let_through.pk]) == [False, True]
+    # The dispatcher may not know of the pause yet, and send it once more.
+    eventually(lambda: not any(deliver(receiver, *post.sent)) and not worker._place.held())
+    assert (status_of(let_through), status_of(run)) == ("succeeded", "pending")
+    assert (run.started_at, run.recoveries, effects.count("once", run)) == (None, 0, 0)
+    sent = len(post.sent)
+    WorkflowPause.objects.resume_queue("default") if what == "queue" else tiny.resume()
+    eventually(lambda: len(post.sent) > sent)
+    assert deliver(receiver, post.sent[-1]) == [True]
     assert status_of(run) == "succeeded"
 
 

@@ -10,14 +10,17 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from asgiref.sync import AsyncToSync
 from django.db import connection, connections
+from django.db.models import Min
 
 from django_steps.core import clock
 from django_steps.core.context import active_pass
+from django_steps.engine import afterwards
 from django_steps.engine.ending import Ended, Ending
 from django_steps.engine.host import Limits
 from django_steps.engine.loops import PassLoop
@@ -30,7 +33,7 @@ from django_steps.worker.executors.event_loop import _received
 from django_steps.worker.group_commit import GroupCommit
 from django_steps.worker.host import WorkerHost
 from django_steps.worker.orm_threads import OrmThreads
-from django_steps.worker.task import AsyncTask
+from django_steps.worker.task import AsyncTask, Task
 from tests.engine.event_model import tell_untold
 from tests.staging import make_terms
 
@@ -39,6 +42,7 @@ LEASE = 30_000_000  # microseconds
 LIMITS = Limits(inline_wait_us=0, max_value_bytes=1 << 20)
 WAYS = ("die", "stop", "cancel", "pause")
 SENDS = ("send", "send and tell")  # an event; and the pass hears of it
+OTHERS = ("others", "others and tell")  # passes of other runs, such as children; and the pass hears of it
 
 
 class Peril:
@@ -51,6 +55,7 @@ class Peril:
         self.cancel: Callable[[], None] = lambda: None
         self.pause: Callable[[], None] = lambda: None
         self.send: Callable[[bool], None] = lambda tells: None
+        self.go_over_others: Callable[[bool], None] = lambda tells: None
 
     def reach(self) -> None:
         if self._left is None:
@@ -65,6 +70,8 @@ class Peril:
             self.interrupt(Ended.RELEASED)
         elif self._how in SENDS:
             self.send(self._how == "send and tell")
+        elif self._how in OTHERS:
+            self.go_over_others(self._how == "others and tell")
         elif self._how == "pause":  # what it writes next tells
             self.pause()
         else:
@@ -118,6 +125,7 @@ class Passes:
     def __init__(self, loop: PassLoop, commits: GroupCommit, orm: OrmThreads, pool: ThreadPoolExecutor) -> None:
         self.loop = loop
         self._commits, self._orm, self._pool = commits, orm, pool
+        self._others_commits = GroupCommit(connection.alias)  # of another worker
         self.count = 0
         self.begin(None)
 
@@ -143,11 +151,11 @@ class Passes:
             run.resume()
         tell_untold()
         run.refresh_from_db()
-        if run.status in ("sleeping", "waiting") and run.available_at_us < clock.NEVER_US:
-            clock.offset_us += max(0, run.available_at_us - database.read_clock(_connection())) + 1000
+        if run.status in ("sleeping", "waiting", "canceling"):
+            self._let_time_pass()
         self.peril = peril or Peril()
         ending, terms = None, make_terms(lease=LEASE)
-        for claim in claims.claim(_connection(), terms, 1).runs:
+        for claim in self._claim(run.pk, terms):
             ending = self._pass(claim)
         if self.peril.is_dead:
             for _ in range(2):  # suspected first, then to be taken over
@@ -155,6 +163,36 @@ class Passes:
                 with database.writing(_connection()):
                     timers.wake(_connection(), terms)
         return ending
+
+    def go_over_others(self) -> bool:
+        """Go once over each of the other runs that are due, as another worker does; whether there was one."""
+        others = WorkflowRun.objects.exclude(pk=self.run.pk).exclude(status__in=WorkflowRun.FINISHED).order_by("pk")
+        found = list(others.values_list("pk", flat=True))
+        terms = make_terms(lease=LEASE) if found else None
+        claimed = [claim for pk in found for claim in self._claim(pk, terms)]
+        for claim in claimed:
+            Task(claim, None, WorkerHost(self._others_commits, LIMITS)).run()
+        return bool(claimed)
+
+    def others_to_the_end(self) -> None:
+        """Go over the other runs until they have ended."""
+        while self.go_over_others() or self._let_time_pass():
+            pass
+
+    def _claim(self, run_id: Any, terms: Any) -> list[Any]:
+        claimed = claims.claim(_connection(), replace(terms, run_id=run_id), 1)
+        if claimed.ended or claimed.canceling:
+            afterwards.look_after(_connection(), claimed)
+        return list(claimed.runs)
+
+    def _let_time_pass(self) -> bool:
+        """Let the time come at which the first of the runs is due; whether there is one that has a time."""
+        timed = WorkflowRun.objects.filter(status__in=("sleeping", "waiting", "canceling"), worker=None)
+        due = timed.aggregate(due=Min("available_at_us"))["due"]
+        if due is None or due >= clock.NEVER_US:
+            return False
+        clock.offset_us += max(0, due - database.read_clock(_connection())) + 1000
+        return True
 
     def _retry(self) -> None:
         """A retry forgets cancellations that nothing has followed from: what passes have seen of them may come later again."""
@@ -173,8 +211,9 @@ class Passes:
                 break
             if self.run.status == "failed" and not self.run.error_type.endswith("WorkerDied"):
                 break
-            if self.run.status == "waiting":
+            if self.run.waiting_for:
                 self.send(self.run.waiting_for[0])
+            self.go_over_others()
             self.once()
             look(self.run)
         self.check()
@@ -221,6 +260,7 @@ class Passes:
         self.peril.cancel = lambda: self._submit(self._cancel).result()
         self.peril.pause = lambda: self._submit(self._pause).result()
         self.peril.send = partial(self._send, task)
+        self.peril.go_over_others = partial(self._go_over_others, task)
         began = time.monotonic()
         try:
             ending = self.loop.run_until_complete(asyncio.wait_for(self.loop.create_task(task.run_async(self.loop)), 6))
@@ -244,6 +284,11 @@ class Passes:
     def _send(self, task: AsyncTask, tells: bool) -> None:
         waiting = [name for call in task.waits_for() for name in call.events]
         self._submit(lambda: self.send(waiting[-1] if waiting else "")).result()
+        if tells:
+            task.has_news()
+
+    def _go_over_others(self, task: AsyncTask, tells: bool) -> None:
+        self._submit(self.go_over_others).result()
         if tells:
             task.has_news()
 
@@ -299,8 +344,9 @@ def passes() -> Iterator[Passes]:
     orm = OrmThreads(connection.alias, 2)
     pool = ThreadPoolExecutor(3)
     AsyncToSync.loop_thread_executors[loop] = orm  # type: ignore[assignment]
+    made = Passes(loop, commits, orm, pool)
     try:
-        yield Passes(loop, commits, orm, pool)
+        yield made
     finally:
         clock.offset_us = 0
         orm.stop()
@@ -308,6 +354,7 @@ def passes() -> Iterator[Passes]:
             thread.join(5)
         pool.shutdown()
         commits.close()
+        made._others_commits.close()
         del AsyncToSync.loop_thread_executors[loop]
         loop.close()
 

@@ -8,11 +8,12 @@ from uuid import UUID
 
 from django.db import router
 
+from ..ledger import chains, database
 from ..models import WorkflowEvent, WorkflowRun
 from ..models.event_urls import Callback
 
 _COLUMNS = ("workflow", "version", "key", "status", "created_at", "continued_as_id")
-_LONGEST_CHAIN = 1000  # runs that have continued as the next one
+_LOOKED_AT = 10_000  # runs of a chain, the last ones, of which one may have taken an answer
 
 
 class State(Enum):
@@ -34,10 +35,9 @@ class Link:
 
 def look_up(callback: Callback) -> Link:
     """What the token stands for at this moment. Read where events are written: a replica may be late."""
-    chain = _chain(callback)
-    if not chain:
+    chain, run = _chain(callback)
+    if run is None:
         return Link(callback, State.OVER)
-    run = chain[-1]
     payload = _used_with(callback, chain)
     # As long as the run is active, one answer uses up all addresses of its event; later, only the one that was
     # used still counts as used.
@@ -47,24 +47,21 @@ def look_up(callback: Callback) -> Link:
     return Link(callback, State.OVER if run.is_finished else State.OPEN, run)
 
 
-def _chain(callback: Callback) -> list[WorkflowRun]:
-    """The run, and those that it has continued as: the last one takes the event."""
-    runs = WorkflowRun.objects.using(router.db_for_write(WorkflowRun)).only(*_COLUMNS)
-    chain: list[WorkflowRun] = []
-    next_id: UUID | None = callback.run_id
-    while next_id is not None and len(chain) < _LONGEST_CHAIN:
-        run = runs.filter(pk=next_id).first()
-        if run is None:
-            break
-        chain.append(run)
-        next_id = run.continued_as_id
-    return chain
+def _chain(callback: Callback) -> tuple[list[UUID], WorkflowRun | None]:
+    """The ids of the run and of those that it has continued as, and the last one, which takes the event; None: it is gone."""
+    alias = router.db_for_write(WorkflowRun)
+    runs = WorkflowRun.objects.using(alias).only(*_COLUMNS)
+    run, chain = runs.filter(pk=callback.run_id).first(), [callback.run_id]
+    if run is not None and run.continued_as_id is not None:
+        chain += chains.successors(database.connection_for(alias), run.pk)
+        run = runs.filter(pk=chain[-1]).first()
+    return chain, run
 
 
-def _used_with(callback: Callback, chain: list[WorkflowRun]) -> str | None:
+def _used_with(callback: Callback, chain: list[UUID]) -> str | None:
     """The payload that was sent by an address of this run and event, as it is recorded; None if nothing was."""
     if callback.event_id is None:
         return None
-    events = WorkflowEvent.objects.using(chain[-1]._state.db)
-    sent = events.filter(run_id__in=[run.pk for run in chain], event_id=callback.event_id)
+    events = WorkflowEvent.objects.using(router.db_for_write(WorkflowEvent))
+    sent = events.filter(run_id__in=chain[-_LOOKED_AT:], event_id=callback.event_id)
     return sent.order_by("pk").values_list("payload_text", flat=True).first()

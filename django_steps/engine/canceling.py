@@ -64,15 +64,16 @@ async def record_canceled(
     with desk.executing(frame.unit):
         try:
             outcome = await (_release(write, desk) if kind == "event" else desk.host.record(write))
-        finally:
+            if outcome is Outcome.WRITTEN:
+                frame.add(write)
+                if kind in WITH_CHILDREN and write.replaces:  # what it had started has no one who waits for it
+                    await desk.host.call(partial(_cancel_children, frame, desk, name))
+        finally:  # what was recorded later is delivered later, also where this took longer
             desk.is_settled(position)
     if outcome is not Outcome.WRITTEN:
         frame.state.ending = Ending(ended_by(outcome))
         desk.end()
         return
-    frame.add(write)
-    if kind in WITH_CHILDREN and write.replaces:  # what it had started has no one who waits for it
-        await desk.host.call(partial(_cancel_children, frame, desk, name))
     await desk.deliver_canceled(position)
     frame.scope.deliver(history.recorded(name))
 

@@ -28,7 +28,7 @@ Around it:
 - `resets`: letting recorded steps execute again
 - `workers`: who is there; `unknown`: setting aside what no worker knows; `pauses`: what a paused queue or workflow holds
 - `schedules`: starting runs when their time has come; `pruning`: deleting what is old
-- `reports`: counting runs for people; `relatives`: what is around one of them
+- `reports`: counting runs for people; `relatives`: what is around one of them; `chains`: what it has continued as
 - `discarding`: events that no wait is to take
 
 Which columns of a run go together ("set", "-" for NULL, or "any"; no other row exists at the end of a transaction):

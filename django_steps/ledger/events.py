@@ -8,6 +8,7 @@ that dies in between leaves the event untold; a worker's maintenance finds that.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -18,12 +19,13 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ..core.repeated import Repeated
 from ..core.states import Status
 from ..errors import InvalidState, RunFinished
-from . import database, dialect, lines, moves, notify
+from . import chains, database, dialect, lines, moves, notify
 from .tables import EVENT, RUN
 
 repeated = Repeated(logging.getLogger("django_steps"))
 
 _AT_MOST = 100
+_RUNS_AT_ONCE = 500
 _MOST_REFUSALS = 20  # of one event by one run: each of them for something that was gone right after
 _LONGEST_LOCK_WAIT = 1.0  # seconds
 
@@ -74,9 +76,15 @@ def send(connection: BaseDatabaseWrapper, to: To, event: NewEvent) -> Sent:
             return Sent(True, event.payload, event.by, event.sent_at)
         if event.event_id is not None and (sent := _sent_before(connection, to, event.event_id)) is not None:
             return sent
-        successor = _successor(connection, to)
-        refused = refused + 1 if successor == to else 0
-        to = successor
+        chain = _successors(connection, to)
+        if chain:
+            if (
+                event.event_id is not None
+                and (sent := _sent_to_any(connection, chain[:-1], event.event_id)) is not None
+            ):
+                return sent
+            to = To(run_id=chain[-1])
+        refused = 0 if chain else refused + 1
     raise InvalidState("The event could not be stored: the database refused it again and again.")
 
 
@@ -173,6 +181,21 @@ def _sent_before(connection: BaseDatabaseWrapper, to: To, event_id: str) -> Sent
         conditions = ["e.run_id = %s", f"e.workflow = {of_run.format('r.workflow')} AND {key} = {its_key}"]
         run_id = dialect.key(connection, to.run_id)
         parameters = [run_id, event_id, run_id, run_id, event_id]
+    return _find_sent(connection, conditions, parameters)
+
+
+def _sent_to_any(connection: BaseDatabaseWrapper, runs: Sequence[UUID], event_id: str) -> Sent | None:
+    """The event with this id that one of these runs has taken."""
+    for start in range(0, len(runs), _RUNS_AT_ONCE):
+        some = runs[start : start + _RUNS_AT_ONCE]
+        parameters = [*(dialect.key(connection, run_id) for run_id in some), event_id]
+        if (sent := _find_sent(connection, [f"e.run_id IN ({dialect.marks(some)})"], parameters)) is not None:
+            return sent
+    return None
+
+
+def _find_sent(connection: BaseDatabaseWrapper, conditions: Sequence[str], parameters: list[Any]) -> Sent | None:
+    """The event for which one of these conditions holds, each followed by the id."""
     columns = f"e.payload, e.{connection.ops.quote_name('by')}, e.sent_at"
     found = [f"SELECT {columns} FROM {EVENT} e WHERE {condition} AND e.event_id = %s" for condition in conditions]
     if connection.vendor == "mysql":
@@ -182,8 +205,9 @@ def _sent_before(connection: BaseDatabaseWrapper, to: To, event_id: str) -> Sent
     return Sent(False, rows[0][0], rows[0][1], dialect.read_date(connection, rows[0][2]) or 0) if rows else None
 
 
-def _successor(connection: BaseDatabaseWrapper, to: To) -> To:
-    """The run that goes on for one that takes no events any more; raises what says that there is none."""
+def _successors(connection: BaseDatabaseWrapper, to: To) -> list[UUID]:
+    """The runs that go on for one that takes no events any more; empty where another one has taken its place meanwhile.
+    Raises what says that there is none."""
     rows = database.fetch_all(
         connection,
         f"SELECT r.id, r.status, r.continued_as_id {_any_source(connection, to)[0]}",
@@ -193,10 +217,10 @@ def _successor(connection: BaseDatabaseWrapper, to: To) -> To:
         raise InvalidState(f"Run {to.run_id} is gone: no event can be sent to it.")
     run_id, status, successor = rows[0]
     if successor is not None:
-        return To(run_id=dialect.run_id(successor))
+        return chains.successors(connection, dialect.run_id(run_id)) or [dialect.run_id(successor)]
     if status == Status.SUCCEEDED:
         raise RunFinished(dialect.run_id(run_id))
-    return to  # it was another one, which is gone since
+    return []  # it was another one, which is gone since
 
 
 def _any_source(connection: BaseDatabaseWrapper, to: To) -> tuple[str, list[Any]]:

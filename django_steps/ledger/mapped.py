@@ -47,7 +47,7 @@ def record_results(
                 f"INSERT INTO {STEP} ({columns}) SELECT c.parent_id, {name}, 'invoke', %s, %s, %s, 'succeeded', c.output,"
                 f" COALESCE(c.started_at, c.created_at), c.finished_at, %s, %s, %s FROM {RUN} c"
                 " WHERE c.parent_id = %s AND c.parent_step = %s AND c.parent_item IS NOT NULL AND c.status = 'succeeded'"
-                f"{skipping}{conflict}",
+                f"{skipping} ORDER BY c.id{conflict}",  # as they were started: in the order of the items
                 [write.branch, write.position, write.after, context, write.token, write.write_id, key, write.name],
             )
             cursor.execute(
@@ -78,7 +78,7 @@ def failed(connection: BaseDatabaseWrapper, parent: UUID, step: str) -> list[tup
     rows = database.fetch_all(
         connection,
         f"SELECT parent_item, id, workflow, status, output, error, cancel_cause FROM {RUN} WHERE parent_id = %s"
-        f" AND parent_step = %s AND parent_item IS NOT NULL AND {_HAS_FAILED}",
+        f" AND parent_step = %s AND parent_item IS NOT NULL AND {_HAS_FAILED} ORDER BY id",
         [dialect.key(connection, parent), step, Cause.MAP_STOPPED],
     )
     return [(row[0], Found(dialect.run_id(row[1]), *row[2:])) for row in rows]

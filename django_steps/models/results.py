@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from django.db import router
+from django.db import models, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core.context import active_pass
 from ..errors import ResultUnavailable
-from ..ledger import database
+from ..ledger import chains, database
 from .columns import RunColumns
 from .diagnosis import Unclaimed, why_unclaimed
 
 Say = Callable[[Unclaimed], None]
 
+_LOOKED_AT = 100  # children at each level, for what is said of a run
 _FIRST_LOOK, _LAST_LOOK = 0.005, 0.25  # seconds between two looks for the end of a run
 # Seconds between two looks for a worker. The second in succession that finds none is reported: the only worker may just
 # be restarting.
@@ -46,29 +48,77 @@ def pauses(run: RunColumns, timeout: float | None, say: Say, ended: list[RunColu
     deadline = None if timeout is None else time.monotonic() + timeout
     pause, lookout = _FIRST_LOOK, _Lookout(connection, run, say)
     run.refresh_from_db()
-    while not (run := _successor(run)).is_finished:
+    while not (run := _successor(connection, run)).is_finished:
         if connection.in_atomic_block:
-            raise ResultUnavailable(
-                "result() inside atomic() would never return: workers see the run after the commit."
-            )
+            raise ResultUnavailable(_would_never_return(run))
         lookout.look()
         remaining = None if deadline is None else deadline - time.monotonic()
         if remaining is not None and remaining <= 0:
-            raise TimeoutError(f"Run {run.pk} has not ended within {timeout:g} seconds; it is {run.status}.")
+            raise TimeoutError(f"Run {run.pk} has not ended within {timeout:g} seconds; {_how_it_stands(run)}.")
         yield pause if remaining is None else min(pause, remaining)
         pause = min(pause * 1.5, _LAST_LOOK)
         run.refresh_from_db()
     ended.append(run)
 
 
-def _successor(run: RunColumns) -> RunColumns:
+def _successor(connection: BaseDatabaseWrapper, run: RunColumns) -> RunColumns:
     """The run that goes on for this one, which may be itself."""
     while run.continued_as_id is not None:
-        successor = type(run)._default_manager.using(run._state.db).filter(pk=run.continued_as_id).first()
-        if successor is None:  # it was deleted, and nobody has its result
+        chain = chains.successors(connection, run.pk)
+        last = type(run)._default_manager.using(run._state.db).filter(pk__in=chain[-1:]).first()
+        if last is None:  # it was deleted, and nobody has its result
             return run
-        run = successor
+        run = last
     return run
+
+
+def _would_never_return(run: RunColumns) -> str:
+    """Why the end of a run can't be waited for in a transaction, which may be that of a test, and what to do."""
+    advice = "drain() executes what is due, and drain(advance=…) lets time pass"
+    if (waiting := _first_waiting(run)) is not None:
+        name = waiting.waiting_for[0]
+        advice = (
+            f"answer it by events={{{name!r}: payload}} of run_workflow() or drain(), or call"
+            f" send_event({name!r}, payload) of that run and then drain() again"
+        )
+    return (
+        "result() inside atomic() would never return: workers see the run after the commit."
+        f" Run {run.pk} of {run.workflow!r} has not ended; {_how_it_stands(run)}. In a test, {advice}."
+    )
+
+
+def _how_it_stands(run: RunColumns) -> str:
+    """The status of a run as a part of a sentence; of one that waits for others, what it waits for."""
+    if run.status != run.Status.WAITING:
+        return f"it is {run.status}"
+    waiting = _first_waiting(run)
+    if waiting is None:
+        child = _open_children([run]).first()
+        return "it waits for child runs" if child is None else f"it waits for {_named(child)}, which is {child.status}"
+    events = " or ".join(map(repr, waiting.waiting_for))
+    if waiting.pk == run.pk:
+        return f"it waits for event {events}"
+    return f"it waits for {_named(waiting)}, which waits for event {events}"
+
+
+def _named(child: RunColumns) -> str:
+    return f"child run {child.pk} of {child.workflow!r}"
+
+
+def _first_waiting(run: RunColumns) -> RunColumns | None:
+    """The first run, this one or one below it, that waits for an event."""
+    level = [run]
+    while level:
+        if (found := next((one for one in level if one.waiting_for), None)) is not None:
+            return found
+        level = list(_open_children(level)[:_LOOKED_AT])
+    return None
+
+
+def _open_children(parents: Sequence[RunColumns]) -> models.QuerySet[Any]:
+    """The runs that these runs wait for."""
+    manager = type(parents[0])._default_manager.using(parents[0]._state.db)
+    return manager.filter(open_parent_id__in=[parent.pk for parent in parents]).order_by("pk")
 
 
 class _Lookout:

@@ -117,6 +117,28 @@ def test_a_run_is_shown_from_its_wait_to_its_end(root, show, work, run_command, 
     assert printed.count("family_page") == 4
 
 
+@pytest.mark.parametrize("fails", [(), (1, 11)])
+def test_members_of_a_map_are_shown_in_the_order_of_the_items(root, show, work, run_command, page, fails):
+    items = [3, 12, 0, 1, 2, 10, 11, 4, 100, 9]
+
+    @workflow(name="family_ordered")
+    def ordered(step):
+        step.map("page", page, items, max_failures=2)
+
+    broken.update(fails)
+    run = ordered.start()
+    work(max_runs=1)
+    assert [row.step for row in show(run)["children"].rows] == [f"page#{item}" for item in items]
+    work()
+    expected = [f"page#{item}" for item in sorted(items, key=lambda item: (item not in fails, items.index(item)))]
+    context = show(run)
+    assert [row.step for row in context["children"].rows] == expected
+    assert [row.name for row in context["steps"][0].fold.rows] == expected
+    for options in ([], ["--tree"]):
+        printed = run_command("showworkflows", str(run.pk), *options).out
+        assert list(dict.fromkeys(re.findall(r"page#\d+(?=:| )", printed)))[-len(items) :] == expected
+
+
 def test_result_of_each_item_can_be_shown_alone(root, show, work):
     @workflow
     def long(input, step):

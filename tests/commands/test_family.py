@@ -238,6 +238,49 @@ def test_what_was_replaced_is_marked_in_the_tree(show, read):
     assert read(parent, "--tree")["children"][0]["is_replaced"]
 
 
+def chain(count):
+    """Runs that have continued as one another, the last of which is running."""
+    runs = [make_run("running", workflow="counter")]
+    for _ in range(count - 1):
+        runs.insert(0, make_run(workflow="counter", continued_as=runs[0]))
+    return runs
+
+
+def test_the_tree_shows_what_a_run_has_continued_as(run_command, read):
+    first, second, third = runs = chain(3)
+    page = make_child(second, step="page")
+    lines = run_command("showworkflows", str(first.pk), "--tree").out.splitlines()
+    names = ["counter", "continued as: counter", "  page: make_receipt", "continued as: counter"]
+    for line, name, run in zip(lines[1:], names, [first, second, page, third], strict=True):
+        assert line.startswith(name) and str(run.pk) in line and run.status in line
+    shown = read(first, "--tree")
+    assert [run["id"] for run in shown["successors"]] == [str(run.pk) for run in runs[1:]]
+    assert (shown["continued_as"], shown["successors_left_out"]) == (str(second.pk), 0)
+    assert [run["id"] for run in shown["successors"][0]["children"]] == [str(page.pk)]
+    assert [run["continued_as"] for run in shown["successors"]] == [str(third.pk), None]
+    assert (read(third, "--tree")["successors"], read(page, "--tree")["successors"]) == ([], [])
+
+
+def test_the_tree_folds_a_long_chain(run_command, read, django_assert_max_num_queries):
+    runs = chain(1_200)
+    with django_assert_max_num_queries(12):
+        lines = run_command("showworkflows", str(runs[0].pk), "--tree").out.splitlines()
+    shown = [runs[0], *runs[1:3], *runs[-3:]]
+    assert lines[4].strip() == "… and 1194 more"
+    assert all(str(run.pk) in line for run, line in zip(shown, [*lines[1:4], *lines[5:]], strict=True))
+    printed = read(runs[0], "--tree")
+    assert [run["id"] for run in printed["successors"]] == [str(run.pk) for run in shown[1:]]
+    assert printed["successors_left_out"] == 1_194
+
+
+def test_a_child_that_has_continued_says_so(show):
+    parent = make_run()
+    second = make_child(parent, "running")
+    make_child(parent, item=None, continued_as=second)
+    for arguments in ([parent, "--tree"], [parent]):
+        assert "continued as another run" in show(*arguments) and "replaced" not in show(*arguments)
+
+
 @pytest.mark.parametrize("arguments", [["--tree"], ["--tree", "--check"], ["--tree", "RUN", "--status", "failed"]])
 def test_the_tree_takes_a_run_alone(run_command, arguments):
     run = make_run()

@@ -80,6 +80,39 @@ def test_timeout_of_the_body_cancels_the_child(work, pass_time, item):
     assert dict(run.steps.values_list("name", "status")) == {"a": "canceled", "b": "succeeded"}
 
 
+def test_cancellations_are_heard_in_the_order_in_which_they_are_recorded(work, item):
+    heard = []
+
+    @workflow
+    async def parent(step: AsyncStep):
+        heard.append([])
+
+        async def wait(name, call):
+            try:
+                await call
+            except asyncio.CancelledError:
+                heard[-1].append(name)
+                raise
+
+        tasks = [
+            asyncio.create_task(wait("child", step.invoke("child", item).run(2))),
+            asyncio.create_task(wait("nap", step.sleep("nap", "1h"))),
+        ]
+        await asyncio.wait(tasks, timeout=0.3)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await step.wait_for_event("again")
+
+    run = parent.start()
+    work()
+    run.send_event("again")
+    work()
+    assert status_of(run) == "succeeded"
+    recorded = run.steps.filter(status="canceled").order_by("position").values_list("name", flat=True)
+    assert heard == [list(recorded)] * len(heard) and len(heard) > 1
+
+
 def test_child_that_was_broken_off_goes_on_when_the_run_is_retried(work, item):
     @workflow
     async def parent(step: AsyncStep):

@@ -17,13 +17,15 @@ from django_steps import RetryPolicy, current_step, workflow
 from django_steps.core import clock
 from django_steps.models import WorkflowEvent, WorkflowRun
 from tests.app.models import Effect
-from tests.async_passes import SENDS, WAYS, Passes, Peril, noted, passes
+from tests.async_passes import OTHERS, SENDS, WAYS, Passes, Peril, noted, passes
 from tests.engine.event_model import NAMES, Mail
 
 Node = Any  # a kind of leaf, or (a kind of node, what is in each of its branches)
 RETRY = RetryPolicy(max_attempts=3, initial_interval="10s", jitter=False)
 
+CHILDREN = ["invoke", "start", "children", "window"]
 LEAVES = ["step", "slow", "plain", "atomic", "sleep", "waited", "retried", "retried_atomic"]
+WITH_CHILDREN = [*CHILDREN, *CHILDREN, "step", "slow", "sleep", "waited"]
 
 
 def trees(leaves: list[str], nodes: list[str]) -> Any:
@@ -42,6 +44,7 @@ def trees(leaves: list[str], nodes: list[str]) -> Any:
 points = st.one_of(st.integers(0, 8), st.integers(0, 40))
 # Events twice, or too few come to the point at which they are sent.
 interruptions = st.lists(st.tuples(st.sampled_from(WAYS + SENDS * 2), points), min_size=3, max_size=10)
+with_others = st.lists(st.tuples(st.sampled_from(WAYS + SENDS + OTHERS * 2), points), min_size=3, max_size=10)
 
 
 # -- Steps -------------------------------------------------------------------------------------------
@@ -72,6 +75,53 @@ def reach(path: str) -> None:
 
 class _Present:
     mail: Mail
+    child: Any = None
+
+
+# -- Child runs --------------------------------------------------------------------------------------
+
+
+def define_child() -> Any:
+    @workflow(name="grown_async_child")
+    def child(input, step, run):
+        """Does something once, and gives what it got; of two, one sleeps."""
+        step.define("effect", leave_effect, atomic=True).run(f"{run.pk} {input}")
+        if len(input) % 2:
+            step.sleep("nap", "1m")
+        return step.define("last", lambda: input).run()
+
+    return child
+
+
+def leave_effect(name: str) -> None:
+    Effect.objects.create(run="", name=name, pid=0, at=0)
+
+
+async def child_runs(kind: str, step: Any, name: str, path: str) -> None:
+    """Let a run do something, or three of them."""
+    child, input = _Present.child, f"{path}{name}"
+    if kind == "invoke":
+        assert await noted(input, step.invoke(name, child).run(input)) == input
+    elif kind == "start":
+        await noted(input, step.start(name, child).run(input))
+    else:
+        inputs = [f"{input} {'x' * number}" for number in range(3)]
+        options = {"concurrency": 1} if kind == "window" else {}
+        assert await noted(input, step.map(name, child, inputs, key=len, **options)) == inputs
+
+
+def check_children(run: WorkflowRun, *, is_joined: bool) -> None:
+    """Each child was started once and has ended, and nobody waits for one. `is_joined`: the body has canceled none."""
+    others = list(WorkflowRun.objects.exclude(pk=run.pk))
+    assert all(other.status in ("succeeded", "canceled") and not other.open_parent_id for other in others)
+    places = Counter((o.parent_step, o.parent_item) for o in others if o.parent_item is not None)
+    assert all(count == 1 for count in places.values()), places
+    done = Counter(other.input for other in others if other.status == "succeeded")
+    effects = Counter(name.partition(" ")[2] for name in Effect.objects.values_list("name", flat=True))
+    assert all(effects[input] >= count for input, count in done.items())
+    if is_joined:
+        assert all(other.status == "succeeded" for other in others)
+        assert all(count == 1 for count in done.values()), done
 
 
 # -- Bodies ------------------------------------------------------------------------------------------
@@ -96,6 +146,8 @@ async def leaf(kind: str, step: Any, name: str, path: str, event: str = "") -> A
         await asyncio.sleep(0.002)
         return None
     Passes.present.run.update_details(**{f"{path}{name}": 1})
+    if kind in CHILDREN:
+        return await child_runs(kind, step, name, path)
     if kind == "sleep":
         await noted(f"{path}{name}", step.sleep(name, "1m"))
         return None
@@ -230,27 +282,30 @@ COMPOSED = {
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
-    "tree, examples, is_in_order",  # where waits are canceled, an event that is given back is taken after later ones
+    "tree, examples, is_in_order, cuts",  # where waits are canceled, an event that is given back is taken after later ones
     [
-        (trees(LEAVES, ["gather", "group", "map", "branches", "queue", "lock"]), 40, True),
-        (trees(LEAVES, ["gather", "group", "map", "branches", "queue", "first"]), 40, False),
+        (trees(LEAVES, ["gather", "group", "map", "branches", "queue", "lock"]), 20, True, interruptions),
+        (trees(LEAVES, ["gather", "group", "map", "branches", "queue", "first"]), 20, False, interruptions),
         # A timer of the body and a step: which of the two was first is kept. Of two timers nothing is recorded.
-        (trees(LEAVES, ["gather", "group", "map", "queue", "first", "timeout", "late"]), 40, False),
-        (trees([*LEAVES, "nap"], ["gather", "group", "map", "branches", "queue", "lock"]), 40, True),
+        (trees(LEAVES, ["gather", "group", "map", "queue", "first", "timeout", "late"]), 20, False, interruptions),
+        (trees([*LEAVES, "nap"], ["gather", "group", "map", "branches", "queue", "lock"]), 20, True, interruptions),
+        (trees(WITH_CHILDREN, ["gather", "group", "map", "branches", "queue", "lock"]), 12, True, with_others),
+        (trees(WITH_CHILDREN, ["gather", "group", "map", "branches", "first"]), 12, False, with_others),
     ],
-    ids=["joined", "canceled", "timed", "napping"],
+    ids=["joined", "canceled", "timed", "napping", "children", "children_canceled"],
 )
-def test_interruptions_leave_no_trace_in_async_bodies(tree: Any, examples: int, is_in_order: bool) -> None:
+def test_interruptions_leave_no_trace_in_async_bodies(tree: Any, examples: int, is_in_order: bool, cuts: Any) -> None:
     @workflow(name="grown_async")
     async def grown(input, step):
         return await go(input, step, "", "")
 
+    _Present.child = define_child()
     counts: Counter[str] = Counter()
 
     @settings(
         max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None
     )
-    @given(body=tree, interrupted=interruptions)
+    @given(body=tree, interrupted=cuts)
     def interrupt(body: list[Node], interrupted: list[tuple[str, int]]) -> None:
         clock.offset_us = 0
         Effect.objects.all().delete()
@@ -263,7 +318,10 @@ def test_interruptions_leave_no_trace_in_async_bodies(tree: Any, examples: int, 
         for how, point in interrupted:
             made.run.refresh_from_db()
             if made.run.status == "waiting" and point % 3:
-                made.send(made.run.waiting_for[-1])
+                if made.run.waiting_for:
+                    made.send(made.run.waiting_for[-1])
+                if point % 2:
+                    made.go_over_others()
             peril = Peril(how, point)
             made.once(peril)
             said.check(made.run)
@@ -272,11 +330,14 @@ def test_interruptions_leave_no_trace_in_async_bodies(tree: Any, examples: int, 
         run = made.to_the_end(said.check)
         mail.check(in_order=is_in_order)
         assert run.status == "succeeded", run.error
+        made.others_to_the_end()
+        check_children(run, is_joined=is_in_order)
         assert_effects_are_there_once(run)
 
     with passes() as made:
         interrupt()
-    assert all(counts[how] > 2 for how in WAYS + SENDS), counts
+    # Most of them come to their points.
+    assert sum(counts.values()) > examples and all(counts[how] for how in OTHERS if cuts is with_others), counts
 
 
 class Said:
@@ -303,5 +364,6 @@ def assert_effects_are_there_once(run: WorkflowRun) -> None:
         if "atomic" in name
     }
     assert atomic <= set(effects)
-    positions = list(run.steps.values_list("position", flat=True))
+    items = run.steps.filter(kind="invoke", name__regex="#[^/]*$")  # those of a map over a workflow share one
+    positions = list(run.steps.exclude(pk__in=items.values("pk")).values_list("position", flat=True))
     assert len(positions) == len(set(positions))

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from django.test import TestCase, TransactionTestCase
 from django.utils import timezone
 
-from django_steps import AsyncStep, ChildTimedOut, GroupFailed, RunCanceled, RunFailed, workflow
+from django_steps import AsyncStep, ChildTimedOut, GroupFailed, ResultUnavailable, RunCanceled, RunFailed, workflow
 from django_steps.models import WorkflowRun
 from django_steps.testing import (
     DoesNotEnd,
@@ -290,9 +290,26 @@ class InvokedRunsTests(TestCase):
             "of 'kit_asking_child' waits for event 'approval', and nobody sends it. Run", str(raised.exception)
         )
         self.assertIn("of 'kit_asking_parent' waits for it. Answer it by", str(raised.exception))
-        body.start(key="k")
+        run = body.start(key="k")
         drain()
+        waiting = (
+            f"it waits for child run {run.children.first().pk} of 'kit_asking_child', which waits for event 'approval'."
+        )
+        with self.assertRaisesMessage(
+            ResultUnavailable, f"{waiting} In a test, answer it by events={{'approval': payload}}"
+        ):
+            run.result()
         self.assertEqual(run_workflow(body, key="k", events={"approval": 2}).result(), [2, 2])
+
+    def test_result_of_a_run_that_waits_for_a_child_names_it(self):
+        run = kit_selling.start({"order": 7})
+        drain()
+        with self.assertRaisesMessage(
+            ResultUnavailable,
+            f"it waits for child run {run.children.get().pk} of 'kit_receipt', which is sleeping. In a test, drain() executes"
+            " what is due, and drain(advance=…) lets time pass.",
+        ):
+            run.result()
 
     def test_drain_executes_children(self):
         run, site = kit_selling.start({"order": 7}), kit_site.start({"urls": ["a", "b"]})

@@ -9,7 +9,7 @@ from datetime import timedelta
 from django.test import TestCase, TransactionTestCase
 from django.utils import timezone
 
-from django_steps import AsyncStep, Event, EventTimedOut, UnserializableValue, workflow
+from django_steps import AsyncStep, Event, EventTimedOut, ResultUnavailable, UnserializableValue, workflow
 from django_steps.models import WorkflowEvent, WorkflowRun
 from django_steps.testing import DoesNotEnd, NotRepeatable, StateLost, UnansweredWait, UnusedStub, drain, run_workflow
 
@@ -223,6 +223,27 @@ class UnansweredWaitTests(TestCase):
             self.assertEqual(str(raised.exception), message)
             self.assertEqual(timezone.now() < run.created_at + timedelta(seconds=50), True)
 
+    def test_result_of_a_run_that_waits_says_for_what(self):
+        run = kit_approval.start()
+        drain()
+        with self.assertRaises(ResultUnavailable) as raised:
+            run.result()
+        message = (
+            "result() inside atomic() would never return: workers see the run after the commit."
+            f" Run {run.pk} of 'kit_approval' has not ended; it waits for event 'approval'. In a test, answer it by"
+            " events={'approval': payload} of run_workflow() or drain(), or call send_event('approval', payload) of that run"
+            " and then drain() again."
+        )
+        self.assertEqual(str(raised.exception), message)
+        run.send_event("approval", 7)
+        drain()
+        self.assertEqual(run.result(), 7)
+
+    def test_result_of_a_run_that_is_not_executed_names_drain(self):
+        run = kit_approval.start()
+        with self.assertRaisesMessage(ResultUnavailable, "has not ended; it is pending. In a test, drain() "):
+            run.result()
+
     def test_wait_for_which_nothing_is_left_says_so(self):
         with self.assertRaisesMessage(
             UnansweredWait, "events= gives it once, and its wait came twice: give a list of 2."
@@ -391,6 +412,8 @@ class CommittedEventsTests(TransactionTestCase):
     def test_event_is_taken_where_everything_commits(self):
         run = kit_approval.start()
         drain()
+        with self.assertRaisesMessage(TimeoutError, "within 0 seconds; it waits for event 'approval'."):
+            run.result(timeout=0)
         run.send_event("approval", 1)
         drain()
         self.assertEqual(run.result(), 1)

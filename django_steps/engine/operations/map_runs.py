@@ -258,12 +258,14 @@ class _Call:
         copy = partial(mapped.record_results, write=write, failures=list(failures_by_path.values()), context=context)
         try:
             outcome = yield Commit(write, lambda: copy(host.connection(), number=number))
+            if outcome is None:
+                return None
+            frame.ensure_held(outcome)
+            history.expect(write.position)  # what is recorded later is delivered later, also while this is read
+            recorded = yield Call(lambda: histories.load(host.connection(), {run_id: position - 1})[run_id])
         finally:
             history.settle(position)
-        if outcome is None:
-            return None
-        frame.ensure_held(outcome)
-        recorded = yield Call(lambda: histories.load(host.connection(), {run_id: position - 1})[run_id])
+            history.settle(write.position)
         for record in recorded:
             history.add(record)
         return frame.add(write, error)

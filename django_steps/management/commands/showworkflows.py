@@ -46,8 +46,9 @@ class Command(base.WorkflowCommand):
         "for one run an object that also has input, output, details, overdue, recovery_log, steps (name, kind, branch, group,\n"
         "position, status, attempts, timed_out, child, started_at, finished_at, wakes_at, output, error, earlier_attempts),\n"
         "events (name, payload, id, by, sent_at, taken_by, taken_at), children (how many by status) and continues.\n"
-        "With --tree: id, workflow, version, key, step, is_replaced, status, duration in seconds, children (of each run\n"
-        "the first ones), child_counts, left_out. Times are ISO 8601.\n"
+        "With --tree: id, workflow, version, key, step, is_replaced, continued_as, status, duration in seconds, children\n"
+        "(of each run the first ones), child_counts, left_out; of the first one also successors (the same of the runs that\n"
+        "go on for it, the first two and the last three) and successors_left_out. Times are ISO 8601.\n"
         "A retry of the run counts the attempts of its step from 1 again; earlier_attempts has those from before, too,\n"
         "with before_retry set.\n"
         "With --logs: a list of objects with at, level, step, logger and text.\n"
@@ -91,7 +92,11 @@ class Command(base.WorkflowCommand):
             % {"limit": LIMIT},
         )
         add("--json", action="store_true", help=_("Print JSON."))
-        add("--tree", action="store_true", help=_("With RUN: the run with its child runs, theirs and so on."))
+        add(
+            "--tree",
+            action="store_true",
+            help=_("With RUN: the run, all child runs below it, what it continued as."),
+        )
         add("--logs", action="store_true", help=_("With RUN: the log lines that are kept of it, see CAPTURE_LOGS."))
         add("--check", action="store_true", help=_("Check whether runs are executed as they should be."))
 
@@ -157,12 +162,12 @@ class Command(base.WorkflowCommand):
                 self.stdout.write("\n" + how_to_retry(run))
 
     def show_tree(self, run: WorkflowRun, as_json: bool) -> None:
-        root = family.read(run)
+        found = family.read(run)
         if as_json:
-            self.write_json(family.as_json(root))
+            self.write_json(family.as_json(found))
         else:
             width = output.width_of(self.stdout)
-            self.stdout.write("\n".join(family.lines(root, width, details.paint(self.style))))
+            self.stdout.write("\n".join(family.lines(found, width, details.paint(self.style))))
 
     def show_logs(self, run: WorkflowRun, as_json: bool) -> None:
         lines = logs.of_run(run)

@@ -30,7 +30,7 @@ class Ready(NamedTuple):
     """How many runs of a queue are ready, and since when the first of them is: machine time."""
 
     name: str
-    count: int
+    runs: int
     oldest_us: int
 
 

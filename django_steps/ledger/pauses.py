@@ -47,7 +47,7 @@ class Paused:
 NONE: Final = Paused()
 
 
-def hold(connection: BaseDatabaseWrapper, run_id: UUID, also: str) -> tuple[bool, list[str], Any]:
+def hold(connection: BaseDatabaseWrapper, run_id: UUID, also: str = "NULL") -> tuple[bool, list[str], Any]:
     """Whether the queue or the workflow of a run `r` is paused, and nobody has let the run through; the names of its limits;
     and what else is asked, as SQL."""
     rows = database.fetch_all(

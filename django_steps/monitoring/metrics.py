@@ -84,7 +84,7 @@ def _runs(connection: BaseDatabaseWrapper, now: int) -> Iterator[Metric]:
     )
     ready = metrics.ready(connection)
     yield Metric(
-        "ready_runs", "Runs that wait for a worker.", [Sample({"queue": queue.name}, queue.count) for queue in ready]
+        "ready_runs", "Runs that wait for a worker.", [Sample({"queue": queue.name}, queue.runs) for queue in ready]
     )
     yield Metric(
         "oldest_ready_run_age_seconds",

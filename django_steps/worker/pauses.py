@@ -39,5 +39,4 @@ class Pauses:
         """Whether one of them holds this run, and nobody has let it through. Raises what the database raises."""
         if not self.now(connection).holds(claim.queue, claim.workflow):
             return False
-        is_held, _limits = pauses.hold(connection, claim.run_id)
-        return is_held
+        return pauses.hold(connection, claim.run_id)[0]

@@ -24,17 +24,17 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def turn(pass_time):
-    """Let ten seconds pass, and fire as a worker does."""
+    """Let an hour pass, and fire as a worker does. In seconds, real time would make another slot now and then."""
 
     def fire():
-        pass_time("10s")
+        pass_time("1h")
         afterwards.schedules_fired(connection, ledger.fire(connection, scheduling.targets()))
 
     return fire
 
 
 def define(overlap, **options):
-    @workflow(name="often", schedule=Schedule(every="10s", overlap=overlap, **options))
+    @workflow(name="often", schedule=Schedule(every="1h", overlap=overlap, **options))
     def body(input, step):
         step.define("work", lambda: None).run()
         step.sleep("rest", "1d")
@@ -114,14 +114,14 @@ def test_without_an_active_run_nothing_is_held(turn, overlap):
 
 
 def test_end_of_a_pass_lets_the_held_run_begin(pass_time, work):
-    @workflow(name="often", schedule=Schedule(every="10s", overlap="wait"))
+    @workflow(name="often", schedule=Schedule(every="1h", overlap="wait"))
     def often(run, step):
         step.define("look", lambda: seen.append((run.scheduled_for, states()))).run()
 
     seen = []
     scheduling.sync()
     for _ in range(2):
-        pass_time("10s")
+        pass_time("1h")
         afterwards.schedules_fired(connection, ledger.fire(connection, scheduling.targets()))
     work(concurrency=4)
     assert states() == [("succeeded", "ended")] * 2
@@ -132,13 +132,13 @@ def test_end_of_a_pass_lets_the_held_run_begin(pass_time, work):
 
 
 def test_end_of_an_async_pass_lets_the_held_run_begin(pass_time, work):
-    @workflow(name="often", schedule=Schedule(every="10s", overlap="wait"))
+    @workflow(name="often", schedule=Schedule(every="1h", overlap="wait"))
     async def often(step):
         await step.define("look", lambda: None).run()
 
     scheduling.sync()
     for _ in range(2):
-        pass_time("10s")
+        pass_time("1h")
         afterwards.schedules_fired(connection, ledger.fire(connection, scheduling.targets()))
     work()
     assert states() == [("succeeded", "ended")] * 2
@@ -231,7 +231,7 @@ def test_canceled_held_run_is_just_canceled(turn):
 def test_what_got_lost_between_commit_and_look_is_found_by_maintenance(turn, pass_time):
     define("cancel")
     turn()
-    pass_time("10s")
+    pass_time("1h")
     ledger.fire(connection, scheduling.targets())  # and the process dies
     assert states() == [("pending", "ready"), HELD]
     Maintenance("default")._do()
@@ -264,7 +264,7 @@ def failing(pass_time, work):
     """Fire and execute, with these results: `failing("failed", "succeeded")`."""
     results = []
 
-    @workflow(name="often", schedule=Schedule(every="10s", pause_after=2))
+    @workflow(name="often", schedule=Schedule(every="1h", pause_after=2))
     def often(step):
         if results.pop(0) == "failed":
             raise ValueError("it fails")
@@ -272,7 +272,7 @@ def failing(pass_time, work):
     def go_on(*wanted):
         for result in wanted:
             results.append(result)
-            pass_time("10s")
+            pass_time("1h")
             work()
 
     scheduling.sync()
@@ -301,7 +301,7 @@ def test_after_a_resume_failures_count_anew(failing, pass_time):
 
 def test_canceled_runs_are_neither_failures_nor_successes(failing, pass_time):
     failing("failed")
-    pass_time("10s")
+    pass_time("1h")
     ledger.fire(connection, scheduling.targets())
     runs()[-1].cancel()
     failing("failed")

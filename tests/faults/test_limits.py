@@ -66,7 +66,8 @@ class Observer:
         while not self._stop.wait(LOOK_EACH):
             self.looks += 1
             running = WorkflowRun.objects.filter(workflow=crowded.name, status="running").count()
-            unfinished = WorkflowRun.objects.active().filter(workflow=owned.name, started_at__isnull=False)
+            # A run that is retried has started long ago, and is in line again until somebody takes it.
+            unfinished = WorkflowRun.objects.active().filter(workflow=owned.name, attempting_since_us__isnull=False)
             self._see("crowded", running)
             for row in unfinished.values("limit_1").annotate(number=Count("pk")):
                 self._see("owned", row["number"])

@@ -601,5 +601,6 @@ def check(machine: Any, examples: int, *, are_random: bool = True) -> None:
 
 def test_interruptions_at_any_point_leave_no_trace_in_any_history(machine):
     check(machine, examples=10, are_random=False)
-    assert machine.counts["interruptions"] > 10
-    assert machine.counts["pauses"] + machine.counts["pauses in the middle"] > 3
+    # How many there are depends on the versions of Python and of hypothesis.
+    assert machine.counts["interruptions"] > 3
+    assert machine.counts["pauses"] + machine.counts["pauses in the middle"] > 0

@@ -130,7 +130,10 @@ def by_index(connection: BaseDatabaseWrapper, index: str) -> str:
 
 
 def is_false(connection: BaseDatabaseWrapper, column: str) -> str:
-    """SQL for: it is false. As the condition of a partial index says it; with a parameter SQLite would not use that."""
+    """SQL for: it is false. As the condition of a partial index says it, which SQLite compares by its form: `NOT x` by Django
+    up to 6.0, `x = 0` since 6.1."""
+    if connection.vendor == "sqlite":
+        return f"(NOT {column} AND {column} = 0)"
     return f"{column} = 0" if connection.vendor == "mysql" else f"NOT {column}"
 
 

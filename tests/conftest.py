@@ -120,7 +120,7 @@ class WorkerProcess:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(60)
+        self.process.wait(10)
 
     def stop(self, timeout: float = 15) -> int:
         """SIGTERM, and the exit code."""

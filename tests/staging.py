@@ -128,7 +128,7 @@ def at_once(functions: list[Callable[[], Any]]) -> list[Any]:
     barrier = threading.Barrier(len(functions))
 
     def call(function: Callable[[], Any]) -> Any:
-        barrier.wait(60)
+        barrier.wait(10)
         return function()
 
     threads = [Background(lambda function=function: call(function)) for function in functions]
@@ -203,9 +203,8 @@ def lose_connection(wrapper: BaseDatabaseWrapper) -> None:
             network.shutdown(socket.SHUT_RDWR)
 
 
-def eventually(condition: Callable[[], Any], timeout: float = 60.0) -> Any:
-    """Wait for other threads or processes: the first true value of the condition, or an AssertionError. The timeout, in
-    seconds, is far longer than what an idle machine needs: four processes that start beside other tests have taken 15."""
+def eventually(condition: Callable[[], Any], timeout: float = 15.0) -> Any:
+    """Wait for other threads or processes: the first true value of the condition, or an AssertionError."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if value := condition():

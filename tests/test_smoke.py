@@ -16,4 +16,4 @@ def test_a_worker_process_executes_a_run(start_worker):
     run = sleeper.start({"duration": "2s"})
     start_worker("--poll-interval", "0.1")
     eventually(lambda: effects.names(run) == ["before", "after"])
-    run.result(timeout=60)
+    run.result(timeout=5)

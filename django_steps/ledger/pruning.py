@@ -216,9 +216,12 @@ def _few_enough(connection: BaseDatabaseWrapper, ids: list[Any]) -> list[Any]:
 
 
 def _condition(connection: BaseDatabaseWrapper, before: int, statuses: Sequence[str]) -> tuple[str, list[Any]]:
-    """Runs that may go. A child stays as long as its parent does, which may look at it, and retry it."""
+    """Runs that may go. A child stays as long as its parent does, which may look at it, and retry it.
+
+    The parent is looked up for each child. Of `NOT EXISTS` PostgreSQL may make a table of all runs.
+    """
     condition = (
-        f"status IN ({dialect.marks(statuses)}) AND finished_at < %s AND ({RUN}.parent_id IS NULL OR NOT EXISTS"
-        f" (SELECT 1 FROM {RUN} p WHERE p.id = {RUN}.parent_id))"
+        f"status IN ({dialect.marks(statuses)}) AND finished_at < %s AND ({RUN}.parent_id IS NULL OR"
+        f" (SELECT p.id FROM {RUN} p WHERE p.id = {RUN}.parent_id) IS NULL)"
     )
     return condition, [*statuses, dialect.date_value(connection, before)]

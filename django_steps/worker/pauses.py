@@ -1,5 +1,5 @@
-"""What a worker knows of paused queues and workflows: it claims no runs of them, and parks those that come in. A process that
-executes what dispatchers have claimed gives back what a pause holds.
+"""What a worker knows of paused queues and workflows: it claims no runs of them, and parks those that come in. A receiver,
+which executes what a dispatcher has claimed, releases runs that have been paused meanwhile.
 """
 
 from __future__ import annotations

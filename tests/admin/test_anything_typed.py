@@ -136,16 +136,25 @@ def test_every_parameter_of_the_list(quiet: Client, settings: Any, name: str, is
     assert answers(quiet, url("changelist"), name, also=also) == []
 
 
-@pytest.mark.parametrize("page", ["change", "retry", "cancel", "restart", "delete", "history"])
-@pytest.mark.parametrize(
-    "name", ["step", "steps", "from_step", "p", "_popup", "_to_field", "_changelist_filters", "post"]
-)
+PAGES = ["change", "retry", "cancel", "restart", "delete", "history"]
+PARAMETERS = ["step", "steps", "from_step", "p", "_popup", "_to_field", "_changelist_filters", "post"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_text_in_all_parameters_of_a_page_of_a_run(quiet: Client, page: str) -> None:
+    run = handled_run()
+    for text in TYPED:
+        assert quiet.get(url(page, run.pk), dict.fromkeys(PARAMETERS, text)).status_code in ANSWERS, text[:40]
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_every_parameter_of_the_pages_of_a_run(quiet: Client, page: str, name: str) -> None:
     run = handled_run()
     assert answers(quiet, url(page, run.pk), name, TYPED if page == "change" else FEW, post=name == "from_step") == []
 
 
-@pytest.mark.parametrize("page", ["change", "retry", "cancel", "restart", "delete", "history"])
+@pytest.mark.parametrize("page", PAGES)
 def test_every_id_in_an_address(quiet: Client, page: str) -> None:
     failed_run()
     address = url(page, "ID")
@@ -160,8 +169,20 @@ def test_every_parameter_of_the_other_pages(quiet: Client, name: str, parameter:
     assert answers(quiet, url(name), parameter, post=name == "start") == []
 
 
-@pytest.mark.parametrize("action", ["retry", "cancel", "restart", "delete", "nonsense", ""])
-@pytest.mark.parametrize("name", ["_selected_action", "runs", "index", "select_across", "action"])
+ACTIONS = ["retry", "cancel", "restart", "delete", "nonsense", ""]
+FIELDS_OF_ACTIONS = ["_selected_action", "runs", "index", "select_across", "action"]
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_every_text_in_all_fields_of_an_action(quiet: Client, action: str) -> None:
+    make_run("pending")
+    for text in TYPED:
+        data = {**dict.fromkeys(FIELDS_OF_ACTIONS, text), "action": action}
+        assert quiet.post(url("changelist"), data).status_code in ANSWERS, text[:40]
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("name", FIELDS_OF_ACTIONS)
 def test_every_field_of_the_actions(quiet: Client, action: str, name: str) -> None:
     run = make_run("pending")
     also = {"action": action, "_selected_action": str(run.pk), "index": "0"}

@@ -92,7 +92,7 @@ def test_of_many_answers_at_once_one_counts(transactional_db, approval):
     path, statuses, barrier = path_of(run.event_url("approval")), [], threading.Barrier(6)
 
     def answer(number: int) -> None:
-        barrier.wait(60)
+        barrier.wait(10)
         body = f'{{"ok": true, "note": "{number}"}}'
         statuses.append(Client().post(path, body, content_type="application/json").status_code)
         connections.close_all()

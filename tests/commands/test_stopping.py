@@ -35,7 +35,7 @@ def test_a_signal_lets_the_step_end_and_gives_the_run_back_at_once(in_a_step, si
     worker, run = in_a_step(1)
     worker.process.send_signal(signum)
 
-    assert worker.wait(60) == 0
+    assert worker.wait(15) == 0
     run.refresh_from_db()
     assert (run.status, run.phase) == ("pending", WorkflowRun.Phase.READY)
     assert list(run.steps.values_list("name", "status")) == [("before", "succeeded"), ("slow", "succeeded")]
@@ -60,7 +60,7 @@ def test_a_second_signal_ends_at_once(in_a_step, signum):
     time.sleep(0.3)  # two signals at the same moment are one
     worker.process.send_signal(signum)
 
-    assert worker.wait(60) == 1
+    assert worker.wait(15) == 1
     run.refresh_from_db()
     assert run.status == "running"
     assert effects.names(run) == ["before", "slow begins"]
@@ -76,7 +76,7 @@ def test_several_signals_at_the_same_moment_are_one(in_a_step, signals):
     for signum in signals:
         worker.process.send_signal(signum)
 
-    assert worker.wait(60) == 0
+    assert worker.wait(15) == 0
     assert effects.names(run) == ["before", "slow begins", "slow ends"]
 
 
@@ -88,7 +88,7 @@ def test_what_nohup_ignores_stays_ignored(in_a_step):
         signal.signal(signal.SIGHUP, before)
     worker.process.send_signal(signal.SIGHUP)
 
-    assert worker.wait(60) == 0
+    assert worker.wait(15) == 0
     run.refresh_from_db()
     assert run.status == "succeeded"
 
@@ -96,7 +96,7 @@ def test_what_nohup_ignores_stays_ignored(in_a_step):
 def test_processes_that_a_step_forks_end_as_they_would_anywhere(start_worker):
     run = forks.start({})
     worker = start_worker("--until-idle", *QUICK)
-    assert worker.wait(60) == 0
+    assert worker.wait(30) == 0
     run.refresh_from_db()
     assert (run.status, run.output) == ("succeeded", [[1, 4, 9], -signal.SIGTERM, -signal.SIGHUP])
 
@@ -105,7 +105,7 @@ def test_the_shutdown_timeout_ends_it(in_a_step):
     worker, run = in_a_step(30, "--shutdown-timeout", "0.5")
     worker.process.send_signal(signal.SIGTERM)
 
-    assert worker.wait(60) == 1
+    assert worker.wait(15) == 1
     run.refresh_from_db()
     assert run.status == "running"
     assert "The shutdown timeout is over" in worker.output()
@@ -122,7 +122,7 @@ def test_an_idle_worker_stops_at_once(start_worker):
 
 def test_until_idle_ends_with_0_when_runs_failed(start_worker):
     run = slow_middle.start({"no": "seconds"})
-    assert start_worker("--until-idle", *QUICK).wait(60) == 0
+    assert start_worker("--until-idle", *QUICK).wait(20) == 0
     run.refresh_from_db()
     assert run.status == "failed"
 
@@ -130,7 +130,7 @@ def test_until_idle_ends_with_0_when_runs_failed(start_worker):
 def test_a_database_that_is_not_there_is_exit_code_1(start_worker, tmp_path):
     database = {"DATABASE": "sqlite", "DATABASE_NAME": str(tmp_path / "empty.sqlite3")}
     worker = start_worker(environment=database)
-    assert worker.wait(60) == 1
+    assert worker.wait(20) == 1
     printed = worker.output()
     assert printed.startswith("CommandError: Database 'default' lacks tables of django_steps.")
     assert len(printed.splitlines()) == 1

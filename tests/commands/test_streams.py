@@ -62,7 +62,7 @@ def test_a_broken_pipe_is_no_traceback(arguments):
     with subprocess.Popen(command, **options, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(60) == 1
+        assert process.wait(20) == 1
 
 
 @pytest.mark.processes
@@ -72,7 +72,7 @@ def test_a_worker_whose_reader_has_gone_works_on():
     with subprocess.Popen(command, **options, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         printed = process.stderr.read()
-        assert process.wait(60) == 0, printed
+        assert process.wait(20) == 0, printed
     assert b"Traceback" not in printed and b"BrokenPipe" not in printed
     for run in runs:
         run.refresh_from_db()

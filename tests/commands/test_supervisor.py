@@ -46,7 +46,7 @@ def test_a_killed_worker_is_replaced_and_all_stop_together(start_worker):
     assert len(after - before) == 1
 
     run = three_steps.start({})
-    assert run.result(timeout=60) == "done"
+    assert run.result(timeout=10) == "done"
     assert supervisor.stop() == 0
     assert not live_pids()
     printed = supervisor.output()
@@ -60,7 +60,7 @@ def test_stopping_lets_the_steps_of_all_workers_end(start_worker):
     eventually(lambda: effects.count("slow begins", run))
 
     supervisor.process.send_signal(signal.SIGINT)
-    assert supervisor.wait(60) == 0
+    assert supervisor.wait(15) == 0
     run.refresh_from_db()
     assert run.status == "pending"
     assert effects.count("slow ends", run) == 1
@@ -82,7 +82,7 @@ def test_a_signal_to_every_process_of_a_unit_is_one(start_worker):
     signal_unit(signal.SIGTERM, [supervisor.pid, *workers])
     time.sleep(0.5)
     signal_unit(signal.SIGHUP, [supervisor.pid, *(pid for pid in workers if is_running(pid))])  # of SendSIGHUP=yes
-    assert supervisor.wait(60) == 0
+    assert supervisor.wait(15) == 0
     run.refresh_from_db()
     assert run.status == "pending"
     assert effects.count("slow ends", run) == 1
@@ -99,7 +99,7 @@ def test_repeated_to_every_process_of_a_unit_it_ends_at_once(start_worker):
     time.sleep(0.5)
     assert all(map(is_running, unit))
     signal_unit(signal.SIGTERM, unit)
-    assert supervisor.wait(60) == 1
+    assert supervisor.wait(15) == 1
     assert effects.count("slow ends", run) == 0
 
 
@@ -121,7 +121,7 @@ def test_a_second_signal_kills_all_workers(start_worker):
     eventually(lambda: len(live_pids()) < 2)  # the idle one has stopped, so the signal came through
     time.sleep(0.3)  # two signals at the same moment are one
     supervisor.process.send_signal(signal.SIGTERM)
-    assert supervisor.wait(60) == 1
+    assert supervisor.wait(15) == 1
     assert not any(is_running(pid) for pid in pids)
 
 
@@ -136,7 +136,7 @@ def test_until_idle_ends_when_all_workers_have(start_worker):
     runs = three_steps.start_many([{}] * 10)
     three_steps.start({}, delay="1h")
     supervisor = start_worker("--processes", "2", "--until-idle", *QUICK)
-    assert supervisor.wait(60) == 0
+    assert supervisor.wait(30) == 0
     assert {run.status for run in WorkflowRun.objects.filter(pk__in=[run.pk for run in runs])} == {"succeeded"}
     *_, ended, left = supervisor.output().splitlines()
     assert ended == "Ended."
@@ -173,7 +173,7 @@ def test_changed_files_restart_the_workers_even_after_broken_ones(start_worker, 
     environment = {"PYTHONPATH": f"{project}:{ROOT}", "DJANGO_SETTINGS_MODULE": "reloading_settings"}
     supervisor = start_worker("--reload", *QUICK, environment=environment)
     module = project / "reloaded_app" / "workflows.py"
-    assert reloaded.start({}).result(timeout=60) == "old"
+    assert reloaded.start({}).result(timeout=15) == "old"
 
     lines: list[str] = []
     reader = threading.Thread(target=lambda: [lines.append(line) for line in supervisor.process.stdout], daemon=True)
@@ -181,7 +181,7 @@ def test_changed_files_restart_the_workers_even_after_broken_ones(start_worker, 
     module.write_text("1 / 0\n")
     eventually(lambda: "ended with exit code 1. It is restarted when a Python file changes." in "".join(lines))
     module.write_text(RELOADED.format(answer="brand new"))
-    assert reloaded.start({}).result(timeout=60) == "brand new"
+    assert reloaded.start({}).result(timeout=15) == "brand new"
 
     assert supervisor.stop() == 0
     reader.join(10)

@@ -295,7 +295,7 @@ def run_python(code: str, tmp_path, **environment: str) -> subprocess.CompletedP
         env={**process_environment(), "PYTHONPATH": f"{tmp_path}:{ROOT}", **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=30,
     )
 
 

@@ -560,7 +560,7 @@ def test_same_key_from_ten_processes_at_once_is_one_run(transactional_db):
             assert process.stdin is not None
             process.stdin.write("\n")
             process.stdin.flush()
-        answers = [process.communicate(timeout=120) for process in processes]
+        answers = [process.communicate(timeout=30) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -578,7 +578,7 @@ def test_same_keys_from_threads_are_one_run_each(transactional_db, echo):
         try:
             found = []
             for number in range(10):
-                barrier.wait(60)
+                barrier.wait(10)
                 found.append(echo.start(number, key=f"k{number}").pk)
             return found
         finally:
@@ -596,7 +596,7 @@ def test_second_starter_waits_for_the_first_ones_transaction(transactional_db, e
     found: list[WorkflowRun] = []
 
     def second() -> None:
-        started.wait(60)
+        started.wait(10)
         other_is_waiting.set()
         found.append(echo.start(1, key="k"))
         connections.close_all()
@@ -606,7 +606,7 @@ def test_second_starter_waits_for_the_first_ones_transaction(transactional_db, e
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         first = echo.start(1, key="k")
         started.set()
-        other_is_waiting.wait(60)
+        other_is_waiting.wait(10)
         raise ZeroDivisionError
     thread.join(10)
     assert found[0].created
@@ -745,11 +745,11 @@ def test_result_in_a_body_raises_at_once(work, echo):
 
     @workflow
     def waiting():
-        other.result(timeout=60)
+        other.result(timeout=30)
 
     @workflow
     def waiting_in_a_step(step):
-        step.define("wait", lambda: other.result(timeout=60)).run()
+        step.define("wait", lambda: other.result(timeout=30)).run()
 
     runs = [waiting.start(), waiting_in_a_step.start()]
     work(queues=["default"])
@@ -775,7 +775,7 @@ def test_result_of_a_canceled_run_raises(transactional_db, echo):
 def test_waiting_for_a_result_leaves_the_database_to_other_async_code(transactional_db, echo):
     async def both() -> None:
         run = await echo.astart(1)
-        waiting = asyncio.create_task(run.aresult(timeout=60))
+        waiting = asyncio.create_task(run.aresult(timeout=10))
         await asyncio.sleep(0.05)
         began = time.monotonic()
         other = await WorkflowRun.objects.aget(pk=run.pk)
@@ -801,7 +801,7 @@ def test_result_waits_for_the_end(work, echo):
 
         def wait() -> Any:
             try:
-                return run.result(timeout=60)
+                return run.result(timeout=20)
             finally:
                 connections.close_all()
 

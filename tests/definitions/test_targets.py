@@ -260,7 +260,7 @@ def test_options_of_a_step_hold_for_methods_too(work):
 
     run = calling.start()
     work()
-    assert run.result(timeout=60) == 7
+    assert run.result(timeout=5) == 7
     assert attempts == [1, 2]
 
 

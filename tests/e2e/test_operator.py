@@ -60,7 +60,7 @@ def failed_orders(worker):
 
 def test_one_order_failed_and_is_fixed_from_the_admin(open_page, admin_user, failed_orders):
     (run,) = failed_orders()
-    three_steps.start({}).result(timeout=60)
+    three_steps.start({}).result(timeout=10)
     page = open_page()
     page.goto("/admin/")
     page.get_by_label("Username").fill("operator")
@@ -120,7 +120,7 @@ def test_retry_from_a_step_executes_it_again(log_in, failed_orders):
 
 def test_many_are_retried_at_once(log_in, failed_orders):
     failed_orders(3)
-    three_steps.start({}).result(timeout=60)
+    three_steps.start({}).result(timeout=10)
     switch(Service.Name.MAIL, on=True)
     page = log_in()
     page.goto(RUNS)
@@ -196,7 +196,7 @@ def test_page_of_a_running_run_follows_it_and_keeps_what_is_unfolded(log_in, wor
 
 def test_date_range_and_calendar_work_under_the_policy(log_in, worker):
     run = three_steps.start({})
-    run.result(timeout=60)
+    run.result(timeout=10)
     page = log_in()
     page.goto(RUNS)
     form = page.locator("form[id^=created-at]")

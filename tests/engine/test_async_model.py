@@ -284,11 +284,11 @@ COMPOSED = {
 @pytest.mark.parametrize(
     "tree, examples, is_in_order, cuts",  # where waits are canceled, an event that is given back is taken after later ones
     [
-        (trees(LEAVES, ["gather", "group", "map", "branches", "queue", "lock"]), 20, True, interruptions),
-        (trees(LEAVES, ["gather", "group", "map", "branches", "queue", "first"]), 20, False, interruptions),
+        (trees(LEAVES, ["gather", "group", "map", "branches", "queue", "lock"]), 40, True, interruptions),
+        (trees(LEAVES, ["gather", "group", "map", "branches", "queue", "first"]), 40, False, interruptions),
         # A timer of the body and a step: which of the two was first is kept. Of two timers nothing is recorded.
-        (trees(LEAVES, ["gather", "group", "map", "queue", "first", "timeout", "late"]), 20, False, interruptions),
-        (trees([*LEAVES, "nap"], ["gather", "group", "map", "branches", "queue", "lock"]), 20, True, interruptions),
+        (trees(LEAVES, ["gather", "group", "map", "queue", "first", "timeout", "late"]), 40, False, interruptions),
+        (trees([*LEAVES, "nap"], ["gather", "group", "map", "branches", "queue", "lock"]), 40, True, interruptions),
         (trees(WITH_CHILDREN, ["gather", "group", "map", "branches", "queue", "lock"]), 12, True, with_others),
         (trees(WITH_CHILDREN, ["gather", "group", "map", "branches", "first"]), 12, False, with_others),
     ],
@@ -336,8 +336,10 @@ def test_interruptions_leave_no_trace_in_async_bodies(tree: Any, examples: int, 
 
     with passes() as made:
         interrupt()
-    # Most of them come to their points.
-    assert sum(counts.values()) > examples and all(counts[how] for how in OTHERS if cuts is with_others), counts
+    if cuts is interruptions:
+        assert all(counts[how] > 2 for how in WAYS + SENDS), counts
+    else:  # fewer examples, of more kinds: most of them come to their points
+        assert sum(counts.values()) > examples and all(counts[how] for how in OTHERS), counts
 
 
 class Said:

@@ -40,7 +40,7 @@ def test_killed_workers_step_is_not_executed_again_until_the_run_is_retried(star
     first.kill()
 
     start_worker("--lease", "1", "--poll-interval", "0.1")
-    eventually(lambda: status_of(run) == "failed")
+    eventually(lambda: status_of(run) == "failed", timeout=20)
     assert error_of(run)["type"] == "django_steps.errors.StepInterrupted" and error_of(run)["step"] == "wire"
     assert "may have happened" in error_of(run)["message"]
     assert effects.count("wire", run) == 1

@@ -443,7 +443,7 @@ def test_killed_workers_step_goes_on_from_its_last_checkpoint(start_worker):
     first.kill()
     (_, text) = stored(run)["import"]
     start_worker("--lease", "1", "--poll-interval", "0.1")
-    eventually(lambda: len(effects.names(run)) == 2)
+    eventually(lambda: len(effects.names(run)) == 2, timeout=20)
     assert effects.names(run) == ["from 0", f"from {text}"]
     assert int(text) > 0
 

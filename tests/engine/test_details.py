@@ -248,7 +248,7 @@ def test_what_a_killed_worker_had_not_written_is_said_by_the_next_one(start_work
     first.kill()
 
     start_worker("--lease", "1", "--poll-interval", "0.1")
-    eventually(lambda: status_of(run) == "sleeping")
+    eventually(lambda: status_of(run) == "sleeping", timeout=20)
     assert run.details == {"at": "second", "first": "done"}
     assert effects.names(run) == ["first", "second", "second"]
 
@@ -414,7 +414,7 @@ def test_two_records_that_carry_the_same_at_the_same_time_both_come_about(work):
 
     def branch(item, step, run):
         run.update_details(**{f"item {item}": "said"})
-        step.define("together", lambda: barrier.wait(60) and None).run()
+        step.define("together", lambda: barrier.wait(10) and None).run()
         return step.define("look", look).run()
 
     @workflow

@@ -32,7 +32,7 @@ class Flag:
         return True
 
     def wait(self) -> bool:
-        assert self._event.wait(60)
+        assert self._event.wait(10)
         return True
 
     async def awaited(self) -> bool:

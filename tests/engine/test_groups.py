@@ -1193,7 +1193,7 @@ def test_branch_that_never_ends_its_pass_fails_the_run_and_leaves_the_worker_wel
 
     def stubborn(number, step):
         if number == 1:
-            is_helping.wait(60)
+            is_helping.wait(10)
             return number
         is_helping.set()
         while True:
@@ -1240,7 +1240,7 @@ def test_new_runs_come_before_the_items_that_are_left(work):
     mapped.start()
 
     def start_other():
-        began.wait(60)
+        began.wait(10)
         other.start()
 
     starting = Background(start_other)
@@ -1451,7 +1451,7 @@ def test_branch_that_never_ends_its_pass_holds_nobody_up(work, branch):
         if number:
             branch(number, step, has_begun)
         else:
-            has_begun.wait(60)
+            has_begun.wait(10)
 
     @workflow
     def mapped(step):

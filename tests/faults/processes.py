@@ -57,7 +57,7 @@ class Workers:
         """Start workers and wait until they are ready: one that can't register doesn't start."""
         for _ in range(count):
             self.start(environment=environment)
-        eventually(lambda: WorkerRow.objects.count() == count)
+        eventually(lambda: WorkerRow.objects.count() == count, timeout=60)  # several that start beside other tests
 
     def running(self) -> list[int]:
         """The process ids of those that still run."""
@@ -68,7 +68,7 @@ class Workers:
         running = [process for process in self._started if process.poll() is None]
         for process in running:
             process.send_signal(signal.SIGTERM)
-        codes = {process.wait(60) for process in running}
+        codes = {process.wait(30) for process in running}
         assert codes <= {0, -signal.SIGTERM}, self.log()  # the latter before Python was ready for signals
 
     def assert_none_died(self) -> None:
@@ -85,4 +85,4 @@ class Workers:
             if process.poll() is None:
                 os.kill(process.pid, signal.SIGCONT)
                 process.kill()
-            process.wait(60)
+            process.wait(10)

@@ -47,9 +47,9 @@ def test_warm_shutdown_releases_runs_between_two_steps(fleet, workers, started, 
     process = fleet.celery(pool)
     fleet.dispatcher()
     run = started.start(KINDS[0], pause=2)
-    eventually(lambda: run.steps.count() == 1)
+    eventually(lambda: run.steps.count() == 1, timeout=30)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0
+    assert process.wait(20) == 0
     run.refresh_from_db()
     recorded = run.steps.count()
     assert recorded < 4  # it was not executed to its end
@@ -68,9 +68,9 @@ def test_cold_shutdown_is_a_recovery(fleet, workers, started, pool):
     process = fleet.celery(pool)
     fleet.dispatcher()
     run = started.start(KINDS[0], pause=2)
-    eventually(lambda: run.steps.count() == 1)
+    eventually(lambda: run.steps.count() == 1, timeout=30)
     process.send_signal(signal.SIGQUIT)
-    process.wait(60)
+    process.wait(30)
     fleet.celery(pool)
     started.finish(timeout=60)
     started.check()
@@ -111,7 +111,7 @@ def test_process_that_a_step_is_stuck_in_is_ended_and_the_run_goes_on_in_another
         eventually(lambda: status_of(run) == "succeeded", timeout=60)
         assert process.poll() is None
     else:
-        assert process.wait(60) == STUCK
+        assert process.wait(30) == STUCK
         fleet.celery(pool)
         eventually(lambda: status_of(run) == "succeeded", timeout=60)
     first, second = Effect.objects.filter(name="stuck").values_list("pid", flat=True)
@@ -136,10 +136,10 @@ def test_broker_that_goes_away_with_all_messages_costs_nothing_but_time(redis, w
     fleet = Fleet(workers, "redis", {"FAULTS_BROKER": redis.url, "FAULTS_CELERY_QUEUE": "workflows"})
     fleet.dispatcher()
     started.start_mixed(8)
-    eventually(lambda: WorkflowRun.objects.filter(status="running").count() == 8)
+    eventually(lambda: WorkflowRun.objects.filter(status="running").count() == 8, timeout=30)
     redis.kill()  # with the messages of eight runs
     started.start_mixed(16)
-    eventually(lambda: "can't be reached, so no runs are claimed" in workers.log())
+    eventually(lambda: "can't be reached, so no runs are claimed" in workers.log(), timeout=30)
     # At least the new ones: of the others, those whose message was not sent yet are released, too.
     eventually(lambda: WorkflowRun.objects.filter(status="pending").count() >= 16)
     redis.start()

@@ -36,7 +36,7 @@ def test_workers_whose_clocks_are_an_hour_apart_agree(workers, started, wrong_cl
     started.pause = 0.05
     began = time.monotonic()
     started.start_mixed(18)
-    eventually(started.are_finished)
+    eventually(started.are_finished, timeout=30)
     assert time.monotonic() - began < 10  # nobody waited for the other clock
     workers.assert_none_died()
     workers.stop()

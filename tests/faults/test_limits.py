@@ -88,7 +88,7 @@ class Observer:
 def storm(workers: Workers, chance: random.Random, *, processes: int, seconds: float, kills: int) -> dict[str, Any]:
     """Start, cancel, retry and kill for a while; the figures."""
     running = [workers.start() for _ in range(processes)]
-    eventually(lambda: WorkerRow.objects.count() == processes)
+    eventually(lambda: WorkerRow.objects.count() == processes, timeout=60)
     observer, stop = Observer(), threading.Event()
     chances = [random.Random(chance.random()) for _ in range(3)]
     senders = [Background(lambda own=own: send(own, stop)) for own in chances]

@@ -33,9 +33,9 @@ def test_worker_cut_off_past_its_lease_is_replaced_and_goes_on_later(way, proxy,
     eventually(lambda: evidence.read(started.path))  # it is in the middle of them
     getattr(proxy, way)()
     other = workers.start()
-    eventually(started.are_finished)
+    eventually(started.are_finished, timeout=30)
     other.terminate()
-    assert other.wait(60) == 0
+    assert other.wait(15) == 0
 
     proxy.mend()
     later = started.start(ATOMIC)
@@ -146,7 +146,7 @@ def test_write_whose_answer_never_comes_is_written_on_another_connection(proxy, 
         worker = Worker(concurrency=1, poll_interval=0.1, lease=1)
         working = Background(worker.run)
         try:
-            assert run.result(timeout=60) == "done"
+            assert run.result(timeout=10) == "done"
         finally:
             worker.stop()
             working.result()
@@ -164,7 +164,7 @@ def test_run_whose_thread_waits_for_good_goes_to_another_worker(proxy, transacti
         workers = [Worker(concurrency=1, poll_interval=0.1, lease=1) for _ in range(2)]
         working = [Background(worker.run) for worker in workers]
         try:
-            assert run.result(timeout=60) == "done"
+            assert run.result(timeout=20) == "done"
         finally:
             proxy.cut()
             proxy.mend()

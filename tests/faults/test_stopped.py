@@ -23,9 +23,9 @@ def test_continued_worker_writes_nothing_over_others_and_goes_on_working(workers
     eventually(lambda: len(evidence.read(started.path)) == 4)  # it is in the middle of all of them
     stand_still(stopped)
     other = workers.start()
-    eventually(started.are_finished)
+    eventually(started.are_finished, timeout=30)
     other.terminate()
-    assert other.wait(60) == 0
+    assert other.wait(15) == 0
 
     stopped.send_signal(signal.SIGCONT)
     later = started.start(ATOMIC)

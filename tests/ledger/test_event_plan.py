@@ -67,7 +67,18 @@ def fill() -> None:
                 f" {yes if name else no}, %s, %s FROM {NUMBERS} WHERE n.n < {count}",
                 [name, moment, consumed_by, moment if consumed_by else None],
             )
-    analyze(tables.RUN, tables.EVENT, tables.STEP)
+        # Of other runs: a table with nothing in it is read as a whole.
+        cursor.execute(
+            f"INSERT INTO {tables.LOG} (run_id, number, total, at, level, text)"
+            f" SELECT {id_of('n.n')}, 1, 1, %s, 20, 'line' FROM {NUMBERS} WHERE n.n >= 100 AND n.n < {WAITING}",
+            [moment],
+        )
+        cursor.execute(
+            f"INSERT INTO {tables.TAG} (run_id, name, value)"
+            f" SELECT {id_of('n.n')}, 'tenant', %s FROM {NUMBERS} WHERE n.n >= 100 AND n.n < {WAITING}",
+            ["acme"],
+        )
+    analyze(tables.RUN, tables.EVENT, tables.STEP, tables.LOG, tables.TAG)
 
 
 def run_of(number: int) -> Any:
@@ -101,8 +112,7 @@ def costs(pass_time: None) -> Callable[..., Any]:
         with transaction.atomic():
             plans = [(text, plan_of(text, given)) for text, given in asked]
         for text, plan in plans:
-            if tables.LOG not in text and tables.TAG not in text:  # they are empty, and read as a whole for that
-                assert not is_scan(plan), f"{text}\n{plan}"
+            assert not is_scan(plan), f"{text}\n{plan}"
         for index in indexes:
             assert any(index in plan for _, plan in plans), (index, plans)
         return found

@@ -121,7 +121,7 @@ def test_a_users_lock_on_one_run_delays_that_run_only(transactional_db):
     @workflow(name="locked_out")
     def locked_out(input, step):
         if input:
-            step.define("wait", lambda: reached.set() or go_on.wait(60)).run()
+            step.define("wait", lambda: reached.set() or go_on.wait(10)).run()
         for number in range(3):
             step.define(f"step {number}", effects.leave).run("step")
             time.sleep(0.01)
@@ -129,19 +129,19 @@ def test_a_users_lock_on_one_run_delays_that_run_only(transactional_db):
     runs = [locked_out.start(number == 0) for number in range(4)]
     worker = Worker(concurrency=4, until_idle=True, poll_interval=0.05, lease=1)
     working = Background(worker.run)
-    assert reached.wait(60)
+    assert reached.wait(10)
     if connection.vendor == "sqlite":  # any writer holds up all others there, as briefly as it can
         go_on.set()
     else:
         with locked(runs[0]):
             go_on.set()
             for run in runs[1:]:
-                run.result(timeout=60)
+                run.result(timeout=5)
             time.sleep(1.2)  # longer than the lease
             another = three_steps.start({})
-            another.result(timeout=60)
+            another.result(timeout=5)
             assert status_of(runs[0]) == "running"
-    runs[0].result(timeout=60)
+    runs[0].result(timeout=10)
     working.result()
     assert effects.count("step") == 12
     assert not any(run.recovery_log for run in runs)
@@ -248,7 +248,7 @@ def test_the_keeper_renews_nothing_early_whose_connection_is_silent():
 def test_what_a_worker_executes_is_named_long_before_its_lease_is_renewed(start_worker):
     run = wires_once.start({"seconds": 30})
     start_worker("--lease", "3600", "--poll-interval", "0.1")
-    eventually(lambda: WorkflowRun.objects.get(pk=run.pk).current_step == "wire")
+    eventually(lambda: WorkflowRun.objects.get(pk=run.pk).current_step == "wire", timeout=15)
 
 
 def test_a_keeper_with_nothing_to_keep_says_that_the_worker_lives():
@@ -279,7 +279,7 @@ def test_a_long_atomic_step_under_a_short_lease_is_not_stolen(start_worker):
     run = atomic_steps.start({"steps": 1, "seconds": 2})
     for _ in range(2):
         start_worker("--lease", "1", "--poll-interval", "0.1")
-    run.result(timeout=60)
+    run.result(timeout=20)
     run.refresh_from_db()
     assert run.recovery_log == [] and effects.names(run) == ["atomic 0"]
 
@@ -298,7 +298,7 @@ def test_a_step_longer_than_its_lease_is_renewed(start_worker):
     run = slow_middle.start({"seconds": 2.2})
     for _ in range(2):
         start_worker("--lease", "1", "--poll-interval", "0.1")
-    run.result(timeout=60)
+    run.result(timeout=20)
     run.refresh_from_db()
     assert run.recovery_log == [] and run.suspect_since_us is None
     assert effects.count("slow begins") == 1

@@ -46,10 +46,10 @@ def steal(claimed, terms):
         with database.writing(connection):
             timers.wake(connection, terms)
             stolen.set()
-            go_on.wait(60)
+            go_on.wait(10)
 
     thread = Background(run)
-    assert stolen.wait(60)
+    assert stolen.wait(10)
     return thread, go_on
 
 
@@ -337,13 +337,13 @@ def test_two_runs_that_lock_each_other_both_go_on():
             if (
                 len(own) > 1
             ):  # else it may take its run again before the other one wakes up: the same deadlock once more
-                is_done.wait(60)
+                is_done.wait(10)
             with database.writing(connection), connection.cursor() as cursor:
                 for run in (first, second):
                     key = dialect.key(connection, run.pk)
                     cursor.execute(f"UPDATE {tables.RUN} SET progress_done = 1 WHERE id = %s", [key])
                     if run is first and len(tries) <= 2 and connection.vendor != "sqlite":
-                        barrier.wait(60)
+                        barrier.wait(5)
 
         database.retrying(connection, statements)
         is_done.set()

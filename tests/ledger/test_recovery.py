@@ -36,7 +36,7 @@ def test_killed_workers_run_goes_on_from_the_step_it_was_in(start_worker):
     eventually(lambda: effects.count("slow begins"))
     second = start_worker("--lease", "1", "--poll-interval", "0.1")
     first.kill()
-    assert run.result(timeout=60) is None
+    assert run.result(timeout=20) is None
     assert effects.names(run) == ["before", "slow begins", "slow begins", "slow ends", "after"]
     run.refresh_from_db()
     assert len(run.recovery_log) == 1 and str(first.pid) in run.recovery_log[0]["worker"]
@@ -49,13 +49,13 @@ def test_stopped_worker_finds_its_run_taken_over_and_goes_on_working(start_worke
     eventually(lambda: effects.count("slow begins"))
     stand_still(stopped.process)
     second = start_worker("--lease", "1", "--poll-interval", "0.1")
-    run.result(timeout=60)
+    run.result(timeout=20)
     assert second.stop() == 0
     steps = list(run.steps.values())
     stopped.process.send_signal(signal.SIGCONT)
     eventually(lambda: effects.count("slow ends") == 2)  # the end of the step that it was in
     another = three_steps.start({})
-    another.result(timeout=60)
+    another.result(timeout=15)
     assert set(effects.Effect.objects.filter(run=another.pk).values_list("pid", flat=True)) == {stopped.pid}
     run.refresh_from_db()
     assert run.status == "succeeded" and list(run.steps.values()) == steps
@@ -75,7 +75,7 @@ def test_a_step_that_kills_each_worker_fails_its_run_until_it_is_repaired(start_
     assert effects.names(run) == ["before", "deadly", "deadly"]
     (tmp_path / "alive").touch()
     run.retry()
-    run.result(timeout=60)  # by the worker that is left
+    run.result(timeout=15)  # by the worker that is left
     assert effects.names(run) == ["before", "deadly", "deadly", "deadly"]
 
 
@@ -97,7 +97,7 @@ def test_every_run_ends_whatever_workers_are_killed(start_worker):
         alive.pop(chance.randrange(len(alive))).kill()
         alive.append(start())
     for run in runs:
-        run.result(timeout=60)
+        run.result(timeout=30)
         names = effects.names(run)
         for number in range(6):
             if number % 2 == 0:

@@ -87,7 +87,7 @@ def test_the_step_in_flight_is_recorded(transactional_db, told, atomic):
         def wait():
             effects.leave("wait") if not atomic else None
             inside.set()
-            go_on.wait(60)
+            go_on.wait(10)
             return "value"
 
         step.define("wait", wait, atomic=atomic).run()
@@ -97,7 +97,7 @@ def test_the_step_in_flight_is_recorded(transactional_db, told, atomic):
     worker = Worker(concurrency=1, poll_interval=0.05)
     working = Background(worker.run)
     try:
-        assert inside.wait(60)
+        assert inside.wait(10)
         run.cancel(reason="too slow", by="eve")
         assert (run.status, run.is_finished, run.finished_at) == ("canceling", False, None)
         assert run in WorkflowRun.objects.active() and run not in WorkflowRun.objects.finished()
@@ -105,7 +105,7 @@ def test_the_step_in_flight_is_recorded(transactional_db, told, atomic):
             run.result(timeout=0.01)
         assert told == []
         before = timezone.now()
-        waiting = Background(lambda: run.result(timeout=60))
+        waiting = Background(lambda: run.result(timeout=10))
         go_on.set()
         with pytest.raises(RunCanceled):
             waiting.result()

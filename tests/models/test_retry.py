@@ -339,7 +339,7 @@ def test_a_long_history_that_a_worker_keeps_is_forgotten_with_its_steps(transact
         eventually(lambda: status_of(run) == "sleeping")
         assert effects.count("step 77") == 1 and effects.count("step 78") == effects.count("step 79") == 2
         pass_time("61m")
-        run.result(timeout=60)
+        run.result(timeout=10)
         assert effects.count("step 79") == 2 and effects.count("last") == 1
     finally:
         worker.stop()
@@ -462,7 +462,7 @@ def test_a_retry_has_to_wait_until_the_old_pass_lets_go(transactional_db):
             def wait():
                 effects.leave("wait")
                 inside.set()
-                go_on.wait(60)
+                go_on.wait(10)
 
             step.define("wait", wait).run()
             step.define("after", effects.leave).run("after")
@@ -473,7 +473,7 @@ def test_a_retry_has_to_wait_until_the_old_pass_lets_go(transactional_db):
     workers = [Worker(concurrency=2, poll_interval=0.05) for _ in range(2)]
     threads = [Background(worker.run) for worker in workers]
     try:
-        assert inside.wait(60)
+        assert inside.wait(10)
         run.cancel()
         with pytest.raises(InvalidState, match="still executes"):
             run.retry()
@@ -484,7 +484,7 @@ def test_a_retry_has_to_wait_until_the_old_pass_lets_go(transactional_db):
         go_on.set()
         eventually(lambda: status_of(run) == "canceled")
         run.retry()
-        run.result(timeout=60)
+        run.result(timeout=10)
     finally:
         go_on.set()
         for worker in workers:

@@ -89,7 +89,7 @@ def test_a_worker_stops_claiming_within_a_second(transactional_db):
     worker = Worker(concurrency=2, poll_interval=0.05)
     working = Background(worker.run)
     try:
-        quick.start(None).result(timeout=60)
+        quick.start(None).result(timeout=10)
         quick.pause()
         time.sleep(1.0)
         late = [quick.start(None) for _ in range(20)]

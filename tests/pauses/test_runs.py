@@ -330,7 +330,7 @@ def test_an_async_body_that_waits_in_memory_is_paused(transactional_db):
 
         def wait():
             begun.set()
-            go_on.wait(60)
+            go_on.wait(10)
 
         await asyncio.gather(step.sleep("long", "1h"), step.define("wait", wait).run())
         await step.define("after", effects.leave).run("after")
@@ -350,7 +350,7 @@ def test_branches_that_wait_in_memory_are_paused(transactional_db):
 
             def wait():
                 begun.set()
-                go_on.wait(60)
+                go_on.wait(10)
 
             step.define("wait", wait).run()
             step.define("after", effects.leave).run("after")
@@ -365,7 +365,7 @@ def _pause_in_the_middle(body, begun, go_on):
     worker = Worker(concurrency=2, poll_interval=0.05)
     working = Background(worker.run)
     try:
-        assert begun.wait(60)
+        assert begun.wait(10)
         run.pause()
         assert run.is_pausing
         go_on.set()
@@ -395,7 +395,7 @@ def test_a_pass_that_only_waits_in_memory_hears_of_a_pause_by_its_heartbeat(tran
     worker = Worker(concurrency=1, poll_interval=0.05)
     working = Background(worker.run)
     try:
-        assert begun.wait(60)
+        assert begun.wait(10)
         run.pause()
         eventually(lambda: status_of(run) == "paused")
     finally:
@@ -529,7 +529,7 @@ def test_a_run_that_continues_as_another_is_paused_first(work):
     run.resume()
     work()
     run.refresh_from_db()
-    assert run.continued_as_id is not None and run.result(timeout=60) == "over"
+    assert run.continued_as_id is not None and run.result(timeout=5) == "over"
 
 
 def test_the_worker_that_stops_leaves_a_pausing_run_paused(transactional_db):
@@ -539,7 +539,7 @@ def test_the_worker_that_stops_leaves_a_pausing_run_paused(transactional_db):
     def stopped(input, step):
         def wait():
             inside.set()
-            go_on.wait(60)
+            go_on.wait(10)
 
         step.define("wait", wait).run()
         step.define("after", effects.leave).run("after")
@@ -548,7 +548,7 @@ def test_the_worker_that_stops_leaves_a_pausing_run_paused(transactional_db):
     worker = Worker(concurrency=1, poll_interval=0.05)
     working = Background(worker.run)
     try:
-        assert inside.wait(60)
+        assert inside.wait(10)
         run.pause()
         worker.stop()
     finally:

@@ -205,7 +205,7 @@ assert_type(typed_everything, Workflow[int, bool])
 def start() -> None:
     run = process_order.start(Order(7), key="order-7", delay="10m")
     assert_type(run, WorkflowRun[Receipt])
-    assert_type(run.result(timeout=60).number, int)
+    assert_type(run.result(timeout=30).number, int)
     assert_type(run.restart().result(), Receipt)
     process_order.start({"order_id": 7}, tags={"tenant": "acme"}, about=Person(name="Ann"))
     run.set_tags(stage="packed", draft=None)

@@ -52,7 +52,7 @@ def test_runs_of_a_killed_worker_go_on_elsewhere(start_worker):
     eventually(lambda: effects.count("a") == 10)
     killed.kill()
     start_worker("--lease", "1", "--concurrency", "4")
-    eventually(lambda: succeeded() == 10)
+    eventually(lambda: succeeded() == 10, 20)
     check(runs)
 
 
@@ -73,12 +73,12 @@ def test_worker_that_stood_still_past_its_lease_records_nothing_twice(start_work
     eventually(lambda: effects.count("a") == effects.count("b") == 10 and effects.count("plain") >= 4)
     stand_still(stopped.process)
     other = start_worker("--lease", "1", "--concurrency", "4")
-    eventually(lambda: succeeded() == 10)
+    eventually(lambda: succeeded() == 10, 20)
     assert other.stop() == 0
     before = effects.Effect.objects.count()
     stopped.process.send_signal(signal.SIGCONT)
     later = several_at_once.start({"seconds": 0})
-    later.result(timeout=60)
+    later.result(timeout=10)
     assert stopped.stop() == 0
     assert effects.Effect.objects.count() == before + len(NAMES)
     check(runs)

@@ -51,7 +51,7 @@ class Gate:
 
     def wait_plain(self, value=None):
         self._enter(1)
-        assert self.is_open.wait(60)
+        assert self.is_open.wait(20)
         self._enter(-1)
         return value
 
@@ -67,7 +67,7 @@ def steps_of(run):
     return list(run.steps.values_list("name", "status"))
 
 
-def ends_as(run, status, timeout=60.0):
+def ends_as(run, status, timeout=15.0):
     eventually(lambda: status_of(run) == status, timeout)
 
 
@@ -156,7 +156,7 @@ def test_nothing_is_left_of_async_code_after_idling(running, monkeypatch):
     try:
         worker = running()
         for run in counts.start_many([{}] * 10):
-            run.result(timeout=60)
+            run.result(timeout=10)
         writers = [
             writer._connection for writer in worker._place.commits._writers
         ]  # each opened by whoever used it first
@@ -182,7 +182,7 @@ def test_transaction_left_open_on_a_thread_for_the_orm_is_ended(running, caplog)
         await step.define("after", leave).run("after")
 
     running()
-    careless.start().result(timeout=60)
+    careless.start().result(timeout=10)
     assert effects.names() == ["after"]
     assert "Async code left autocommit switched off on database 'default'; the connection is closed." in caplog.messages
 
@@ -205,10 +205,10 @@ def test_async_runs_go_on_while_all_threads_are_busy_with_plain_ones(running, ga
     plain_ones = plain.start_many([{}] * 4)
     running(concurrency=2)
     eventually(lambda: gate.inside == 2)
-    awaits.start().result(timeout=60)
+    awaits.start().result(timeout=5)
     gate.is_open.set()
     for run in plain_ones:
-        run.result(timeout=60)
+        run.result(timeout=10)
 
 
 def test_plain_steps_of_async_runs_get_their_turn_among_plain_runs(running):
@@ -225,7 +225,7 @@ def test_plain_steps_of_async_runs_get_their_turn_among_plain_runs(running):
     runs = plain.start_many([{}] * 60)
     running(concurrency=2)
     eventually(lambda: WorkflowRun.objects.filter(status="succeeded").exists())
-    awaits.start().result(timeout=60)
+    awaits.start().result(timeout=5)
     assert WorkflowRun.objects.exclude(status="succeeded").count() > 5
     eventually(lambda: WorkflowRun.objects.filter(status="succeeded").count() == len(runs) + 1)
 
@@ -239,7 +239,7 @@ def test_plain_runs_get_their_turn_among_plain_steps_of_async_runs(running):
     many.start_many([{}] * 60)
     running(concurrency=2)
     eventually(lambda: WorkflowRun.objects.filter(steps__isnull=False).exists())
-    tiny.start({}).result(timeout=60)
+    tiny.start({}).result(timeout=5)
     assert WorkflowRun.objects.filter(workflow="many").exclude(status="succeeded").count() > 5
     eventually(lambda: not WorkflowRun.objects.exclude(status="succeeded").exists())
 
@@ -278,7 +278,7 @@ def test_run_that_waits_in_memory_is_canceled_within_moments(running):
 
     run = waits.start()
     running()
-    assert begun.wait(60)
+    assert begun.wait(10)
     run.cancel()
     ends_as(run, "canceled", 2.5)
     assert steps_of(run) == [("before", "succeeded")]
@@ -314,12 +314,12 @@ def test_body_that_swallows_its_cancellation_and_goes_on_executes_nothing_more(r
 
     run, other = stubborn.start(), tiny.start({})
     running()
-    assert begun.wait(60)
+    assert begun.wait(10)
     run.cancel()
     ends_as(run, "canceled", 9)
     assert steps_of(run) == []
     assert effects.count("after") == 0
-    other.result(timeout=60)
+    other.result(timeout=5)
 
 
 # -- Stopping ------------------------------------------------------------------------------------
@@ -350,7 +350,7 @@ def test_worker_that_stops_lets_steps_end_and_releases_the_runs_at_once(running,
         assert sorted(steps_of(run)) == [("a", "succeeded"), ("b", "succeeded"), ("plain", "succeeded")]
     running()
     for run in runs:
-        run.result(timeout=60)
+        run.result(timeout=10)
     assert gate.ended == 15
     assert effects.count("after") == 5
     assert set(WorkflowRun.objects.values_list("recoveries", flat=True)) == {0}
@@ -367,7 +367,7 @@ def test_run_that_waits_in_memory_is_released_when_its_worker_stops():
     run = waits.start()
     worker = Worker(concurrency=1, lease=60)
     working = Background(worker.run)
-    assert begun.wait(60)
+    assert begun.wait(10)
     began = time.monotonic()
     worker.stop()
     assert working.result() is True
@@ -404,7 +404,7 @@ def test_step_that_only_a_timeout_of_the_body_ends_keeps_neither_its_worker_nor_
     worker = Worker(concurrency=1, poll_interval=0.1)
     working = Background(worker.run)
     try:
-        assert begun.wait(60)
+        assert begun.wait(10)
         if by == "cancel":
             run.cancel()
             ends_as(run, "canceled", 6)
@@ -494,8 +494,8 @@ def test_exit_in_one_run_stops_neither_the_loop_nor_other_runs(running, gate, wh
     assert error.__name__ in error_of(run)["type"]
     gate.is_open.set()
     for other in others:
-        other.result(timeout=60)
-    good.start().result(timeout=60)
+        other.result(timeout=5)
+    good.start().result(timeout=5)
 
 
 def test_results_that_cannot_be_recorded_fail_their_steps(work, settings):
@@ -545,7 +545,7 @@ def test_runs_go_on_after_an_outage_and_repeat_nothing(running):
         disturb()
         time.sleep(0.15)
     for run in runs:
-        run.result(timeout=60)
+        run.result(timeout=20)
     for run in runs:
         names = effects.names(run)
         assert names == sorted(names) and set(names) == {f"step {number}" for number in range(6)}
@@ -610,7 +610,7 @@ def test_commands_and_admin_show_a_run_that_executes_several_steps_at_once(runni
     page = admin_client.get(f"/admin/django_steps/workflowrun/{run.pk}/change/").content.decode()
     assert "before" in page and "now: a" in page
     gate.is_open.set()
-    run.result(timeout=60)
+    run.result(timeout=10)
     assert sorted(name for name, _ in steps_of(run)) == ["a", "b", "before", "plain"]
 
 

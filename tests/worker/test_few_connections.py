@@ -170,11 +170,11 @@ def test_atomic_step_waits_for_a_connection_of_its_thread(work, monkeypatch):
 def test_idle_thread_closes_its_connections(running, opened, monkeypatch):
     monkeypatch.setattr(thread_connections, "LONG_IDLE", 0.1)
     running(concurrency=2)
-    tiny.start({}).result(timeout=60)
+    tiny.start({}).result(timeout=10)
     own = [one for name, one in opened if name in ("django-steps-1", "django-steps-2") and not one.allow_thread_sharing]
     assert own
     eventually(lambda: all(one.connection is None for one in own))
-    tiny.start({}).result(timeout=60)
+    tiny.start({}).result(timeout=10)
 
 
 def test_idle_worker_closes_its_writers_connections(running, opened, monkeypatch):
@@ -182,22 +182,22 @@ def test_idle_worker_closes_its_writers_connections(running, opened, monkeypatch
     monkeypatch.setattr(maintenance, "_FIRST_ROUND_AFTER", 0.05)
     monkeypatch.setattr(maintenance, "_INTERVAL", 0.05)
     running(concurrency=2)
-    without_database.start({"steps": 0}).result(timeout=60)
+    without_database.start({"steps": 0}).result(timeout=10)
     lent = [one for _, one in opened if one.allow_thread_sharing]
     assert lent
     eventually(lambda: all(one.connection is None for one in lent))
-    without_database.start({"steps": 0}).result(timeout=60)
+    without_database.start({"steps": 0}).result(timeout=10)
 
 
 def test_record_after_an_idle_time_goes_by_a_good_connection(running, monkeypatch, caplog):
     """The database restarts while a worker is idle: the next run notices nothing."""
     monkeypatch.setattr(writers, "_TRUSTED", 0.0)
     running(concurrency=1)
-    without_database.start({"steps": 0}).result(timeout=60)
+    without_database.start({"steps": 0}).result(timeout=10)
     disturb()
     caplog.clear()
     run = without_database.start({"steps": 1})
-    run.result(timeout=60)
+    run.result(timeout=10)
     assert not any("could not be written to" in message for message in caplog.messages)
 
 
@@ -224,10 +224,10 @@ if settings.DATABASE != "sqlite":  # which has no locks on rows
                 locks.enter_context(locked(run))
             go_on.set()
             for run in quick.start_many([None] * 10):
-                run.result(timeout=60)
+                run.result(timeout=10)
             assert {status_of(run) for run in runs} == {"running"}
         for run in runs:
-            run.result(timeout=60)
+            run.result(timeout=10)
 
 
 if settings.DATABASE == "postgresql":

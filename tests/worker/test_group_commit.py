@@ -66,7 +66,7 @@ class Gate:
         def write_many(connection, writes):
             self.sizes.append(len(writes))
             self.reached.set()
-            assert self.open.wait(60)
+            assert self.open.wait(10)
             if self.errors and (error := self.errors.pop(0)) is not None:
                 raise error
             return original(connection, writes)
@@ -77,7 +77,7 @@ class Gate:
 def commit_behind(queue, gate, first, others):
     """One write that is held up, and others that come meanwhile; their threads."""
     threads = [Background(lambda: queue.commit(first))]
-    assert gate.reached.wait(60)
+    assert gate.reached.wait(10)
     for number, write in enumerate(others, 1):
         threads.append(Background(lambda write=write: queue.commit(write)))
         deadline = time.monotonic() + 5
@@ -106,7 +106,7 @@ def test_as_many_commits_are_under_way_as_there_are_writers_and_what_comes_then_
     _, found = claim_many(5)
     gate, queue = Gate(monkeypatch), group_commit(writers=2)
     threads = [Background(lambda: queue.commit(step_write(found[0], "a")))]
-    assert gate.reached.wait(60)
+    assert gate.reached.wait(10)
     threads.append(Background(lambda: queue.commit(step_write(found[1], "a"))))
     eventually(lambda: len(gate.sizes) == 2)
     for number, claimed in enumerate(found[2:], 1):
@@ -254,11 +254,11 @@ class Stuck:
 
         def hold():
             with queue.connection():
-                held.wait(60)
-                assert self._go_on.wait(60)
+                held.wait(10)
+                assert self._go_on.wait(10)
 
         self._threads = [Background(hold) for _ in range(count)]
-        held.wait(60)
+        held.wait(10)
 
     def go_on(self):
         self._go_on.set()

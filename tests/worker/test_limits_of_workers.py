@@ -52,7 +52,7 @@ def test_no_more_runs_execute_at_once_than_the_limit_allows(running: Callable[..
     pair.start_many([None] * 20)
     for _ in range(2):
         running(concurrency=4)
-    eventually(all_ended)
+    eventually(all_ended, 30)
     assert most_at_once("pair") == 2
     assert longest_pause("pair") < 1
     assert nothing_is_held()
@@ -74,7 +74,7 @@ def test_what_a_dead_process_has_not_promoted_goes_on_within_a_second(running: C
 def test_one_run_of_each_key_at_a_time_from_its_beginning_to_its_end(running: Callable[..., Worker]) -> None:
     customer.start_many([{"customer": number % 3} for number in range(12)])
     running(concurrency=4)
-    eventually(all_ended)
+    eventually(all_ended, 30)
     for number in range(3):
         runs = WorkflowRun.objects.filter(limit_1=f"u-1:{number}#customer").order_by("started_at")
         assert all(later.started_at >= earlier.finished_at for earlier, later in pairwise(runs))
@@ -85,7 +85,7 @@ def test_one_run_of_each_key_at_a_time_from_its_beginning_to_its_end(running: Ca
 def test_runs_begin_at_the_rate(running: Callable[..., Worker]) -> None:
     paced.start_many([None] * 40)
     running(concurrency=4)
-    eventually(all_ended)
+    eventually(all_ended, 30)
     began = sorted(run.started_at.timestamp() for run in WorkflowRun.objects.all())
     assert 0.9 < began[-1] - began[0] < 6
     # In no second more than the rate and what may begin at once.
@@ -95,7 +95,7 @@ def test_runs_begin_at_the_rate(running: Callable[..., Worker]) -> None:
 def test_a_workflow_that_invokes_itself_does_not_wait_for_itself(running: Callable[..., Worker]) -> None:
     runs = [itself.start(3) for _ in range(3)]
     running(concurrency=2)
-    eventually(all_ended)
+    eventually(all_ended, 30)
     for run in runs:
         run.refresh_from_db()
     assert [run.output for run in runs] == [3, 3, 3]

@@ -87,7 +87,7 @@ def test_workers_go_on_when_the_database_comes_back_and_repeat_nothing(transacti
             disturb()
             time.sleep(0.15)
         for run in runs:
-            run.result(timeout=60)
+            run.result(timeout=20)
     finally:
         for worker in workers:
             worker.stop()
@@ -102,10 +102,10 @@ def test_a_step_does_not_begin_on_a_connection_that_was_closed_meanwhile(transac
     worker = Worker(concurrency=1, poll_interval=0.1)
     working = Background(worker.run)
     try:
-        tiny.start({}).result(timeout=60)
+        tiny.start({}).result(timeout=10)
         disturb()
         run = three_steps.start({})
-        run.result(timeout=60)
+        run.result(timeout=10)
     finally:
         worker.stop()
         working.result()
@@ -143,7 +143,7 @@ if settings.DATABASE != "sqlite":  # whose file is always there
             eventually(lambda: len([name for name in refused if name.startswith("django-steps-")]) > 30)
             is_away.clear()
             for run in runs:
-                run.result(timeout=60)
+                run.result(timeout=10)
         finally:
             is_away.clear()
             worker.stop()
@@ -191,7 +191,7 @@ def test_an_atomic_step_outlasts_an_outage(transactional_db, monkeypatch):
             eventually(lambda: len(tried) > 4)
             assert status_of(run) == "running"
         is_away.clear()
-        run.result(timeout=60)
+        run.result(timeout=10)
     finally:
         is_away.clear()
         worker.stop()
@@ -207,12 +207,12 @@ def test_a_worker_that_stops_during_an_outage_waits_for_nobody_longer_than_it_ma
 
     @workflow(name="cut_off")
     def cut_off(input, step):
-        step.define("wait", lambda: inside.set() or go_on.wait(60)).run()
+        step.define("wait", lambda: inside.set() or go_on.wait(10)).run()
 
     run = cut_off.start({})
     worker = Worker(concurrency=1, poll_interval=0.1, shutdown_timeout=0.5)
     working = Background(worker.run)
-    assert inside.wait(60)
+    assert inside.wait(10)
 
     def away(*given, **options):
         raise OperationalError("the database is away")
@@ -239,7 +239,7 @@ if settings.DATABASE == "postgresql":
             disturb()
             eventually(lambda: not worker._wakeups.is_reliable)
             eventually(lambda: worker._wakeups.is_reliable)
-            tiny.start({}).result(timeout=60)
+            tiny.start({}).result(timeout=5)
         finally:
             worker.stop()
             working.result()

@@ -51,7 +51,7 @@ def test_idle_threads_hold_no_connections_of_the_pool(pooled):
     working = Background(worker.run)
     try:
         for run in pooled.start_many([None] * 8):
-            run.result(timeout=60)
+            run.result(timeout=10)
         pool = connections["second"].pool
 
         def are_all_back():

@@ -303,7 +303,7 @@ def test_the_note_goes_when_the_step_has_ended_and_the_run_goes_on(running, hang
     @workflow
     def body(step):
         step.define("late", hanging, timeout="50ms").run()
-        step.define("next", lambda: ends.wait(60)).run()
+        step.define("next", lambda: ends.wait(30)).run()
 
     run = body.start()
     running()
@@ -333,7 +333,7 @@ def test_a_step_that_never_ends_is_given_up_and_the_run_goes_on_elsewhere(work, 
     work()
     assert status_of(run) == "succeeded" and run.output == "second"
     hanging.goes_on.set()
-    assert hanging.has_ended.wait(60)
+    assert hanging.has_ended.wait(10)
     time.sleep(0.1)  # for what the thread does then
     assert status_of(run) == "succeeded" and run.output == "second" and hanging.calls == 2
     assert names_of(run) == ["before", "stuck"]
@@ -347,7 +347,7 @@ def test_a_late_result_is_refused_also_if_the_run_was_not_taken_yet(hanging, sho
     run = body.start()
     until_stuck()
     hanging.goes_on.set()
-    assert hanging.has_ended.wait(60)
+    assert hanging.has_ended.wait(10)
     time.sleep(0.1)
     assert run.steps.get().status == "retrying" and status_of(run) in ("pending", "sleeping")
 
@@ -392,7 +392,7 @@ def test_a_late_atomic_step_writes_nothing(work, hanging, short):
     until_stuck()
     work()
     hanging.goes_on.set()
-    assert hanging.has_ended.wait(60)
+    assert hanging.has_ended.wait(10)
     time.sleep(0.1)
     assert status_of(run) == "succeeded" and run.output == "second"
     assert [person.name for person in Person.objects.all()] == ["second"]
@@ -407,7 +407,7 @@ def test_the_other_steps_of_a_worker_end_first(work, hanging, short):
 
     @workflow
     def other(input, step):
-        step.define("long", lambda: (hanging.began.wait(60), time.sleep(1), done.append(input))).run()
+        step.define("long", lambda: (hanging.began.wait(10), time.sleep(1), done.append(input))).run()
         step.define("next", lambda: done.append(input + 10)).run()
 
     runs = [stuck.start(), *(other.start(number) for number in range(3))]
@@ -425,7 +425,7 @@ def test_siblings_of_a_step_that_is_given_up_are_recorded_once(work, hanging, sh
     def one(item):
         if item == stuck_at:
             return hanging()
-        hanging.began.wait(60)
+        hanging.began.wait(10)
         time.sleep(0.8)
         done.append(item)
         return item
@@ -494,7 +494,7 @@ def test_a_plain_step_of_an_async_body_is_given_up(work, hanging, short):
     work()
     assert status_of(run) == "succeeded" and run.output == "second" and done == [1]
     hanging.goes_on.set()
-    assert hanging.has_ended.wait(60)
+    assert hanging.has_ended.wait(10)
     time.sleep(0.1)
     assert run.steps.get(name="stuck").output == "second"
 
@@ -506,7 +506,7 @@ def test_cancel_wins_over_a_step_that_is_given_up(hanging, short):
 
     run = body.start()
     worker = Background(lambda: until_stuck())
-    assert hanging.began.wait(60)
+    assert hanging.began.wait(10)
     run.cancel()
     worker.result()
     assert status_of(run) == "canceled"

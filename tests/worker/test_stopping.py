@@ -146,7 +146,7 @@ def test_a_stopping_worker_tells_the_others_what_it_gives_back(transactional_db)
     first.stop()
     working.result()
     try:
-        run.result(timeout=60)
+        run.result(timeout=5)
     finally:
         second.stop()
         waiting.result()

@@ -34,7 +34,7 @@ def idle_worker():
 def test_an_idle_worker_starts_a_new_run_at_once(idle_worker):
     for _ in range(3):
         began = time.monotonic()
-        tiny.start({}).result(timeout=60)
+        tiny.start({}).result(timeout=5)
         assert time.monotonic() - began < (2.5 if settings.DATABASE == "mysql" else 1)
         time.sleep(0.06)
 
@@ -43,7 +43,7 @@ def test_runs_that_were_started_right_after_each_other_are_all_found(idle_worker
     runs = [tiny.start({}) for _ in range(5)]
     began = time.monotonic()
     for run in runs:
-        run.result(timeout=60)
+        run.result(timeout=5)
     assert time.monotonic() - began < (3 if settings.DATABASE == "mysql" else 1.5)
 
 
@@ -52,7 +52,7 @@ def test_a_run_is_found_when_its_transaction_is_over(idle_worker):
         run = tiny.start({})
         time.sleep(0.1)
         assert status_of(run) == "pending"
-    run.result(timeout=60)
+    run.result(timeout=5)
     with pytest.raises(RuntimeError), transaction.atomic():
         tiny.start({})
         raise RuntimeError
@@ -69,7 +69,7 @@ def test_a_retry_wakes_an_idle_worker(idle_worker):
     run = three_steps.start({}, delay="1h")
     run.cancel()
     run.retry()
-    run.result(timeout=60)
+    run.result(timeout=5)
 
 
 def test_an_idle_worker_asks_rarely(idle_worker, monkeypatch):
@@ -124,7 +124,7 @@ if settings.DATABASE == "postgresql":
             try:
                 eventually(lambda: worker._wakeups.is_reliable)
                 for run in [takes_a_while.start({}) for _ in range(4)]:
-                    run.result(timeout=60)
+                    run.result(timeout=10)
                 cursor.execute(f"SELECT COUNT(*) {others} AND pid <> ALL (%s)", [before])
                 assert 2 < cursor.fetchone()[0] <= 4  # a thread may have had another one write for it
             finally:
@@ -135,13 +135,13 @@ if settings.DATABASE == "postgresql":
         connection.ensure_connection()
         waiting = wakeups.wakeups_of("default")
         waiting.clear()
-        assert waiting.wait(60)  # its own ping
+        assert waiting.wait(5)  # its own ping
         waiting.clear()
         waiting.is_notified = False
         with connection.cursor() as cursor:
             cursor.execute(f"NOTIFY {notify.CHANNEL}")
         began = time.monotonic()
-        assert waiting.wait(60) and waiting.is_notified
+        assert waiting.wait(5) and waiting.is_notified
         assert time.monotonic() - began < 1
         waiting.close()
 
@@ -154,7 +154,7 @@ if settings.DATABASE == "postgresql":
         assert waits.wait(0.01) is False
         with connection.cursor() as cursor:
             cursor.execute(f"NOTIFY {notify.CHANNEL}")
-        assert waits.wait(60) and waits.is_notified and not waits.is_reliable
+        assert waits.wait(5) and waits.is_notified and not waits.is_reliable
         waits.close()
 
     def test_a_dropped_connection_that_serves_another_thread_wakes_nobody():
@@ -162,7 +162,7 @@ if settings.DATABASE == "postgresql":
         connection.ensure_connection()
         waits = wakeups.wakeups_of("default")
         waits.clear()
-        waits.wait(60)
+        waits.wait(5)
         waits.clear()
         waits.is_notified = False
         raw = connection.connection
@@ -200,10 +200,10 @@ if settings.DATABASE == "postgresql":
         worker = Worker(concurrency=1, poll_interval=0.2)
         working = Background(worker.run)
         try:
-            tiny.start({}).result(timeout=60)
+            tiny.start({}).result(timeout=5)
             eventually(lambda: any("polls instead" in record.getMessage() for record in caplog.records))
             assert not worker._wakeups.is_reliable
-            tiny.start({}).result(timeout=60)
+            tiny.start({}).result(timeout=5)
         finally:
             worker.stop()
             working.result()
@@ -234,4 +234,4 @@ if settings.DATABASE == "sqlite":
         tiny.start({})
         assert waits.wait(0.05) is False
         Background(lambda: tiny.start({})).result()
-        assert waits.wait(60) is True and waits.is_notified
+        assert waits.wait(5) is True and waits.is_notified

@@ -74,7 +74,7 @@ def test_one_slow_run_keeps_no_other_thread_idle(running):
 
     @workflow(name="slow_one")
     def slow_one(input, step):
-        step.define("slow", lambda: go_on.wait(60)).run()
+        step.define("slow", lambda: go_on.wait(10)).run()
 
     slow = slow_one.start({})
     running(concurrency=2)
@@ -91,7 +91,7 @@ def test_a_busy_worker_hides_no_runs_from_an_idle_one(running):
 
     @workflow(name="slow_all")
     def slow_all(input, step):
-        step.define("slow", lambda: go_on.wait(60)).run()
+        step.define("slow", lambda: go_on.wait(20)).run()
 
     busy = running(concurrency=1)
     first = slow_all.start({})
@@ -111,7 +111,7 @@ def test_a_full_worker_leaves_new_runs_to_an_idle_one(running):
 
     @workflow(name="long_one")
     def long_one(input, step):
-        step.define("long", lambda: go_on.wait(60)).run()
+        step.define("long", lambda: go_on.wait(30)).run()
 
     try:
         busy = running(concurrency=8)
@@ -120,7 +120,7 @@ def test_a_full_worker_leaves_new_runs_to_an_idle_one(running):
         busy._place.threads._prefetch.usual = 0.001
         running(concurrency=1)
         for _ in range(4):
-            tiny.start({}).result(timeout=60)
+            tiny.start({}).result(timeout=5)
     finally:
         go_on.set()
 
@@ -130,11 +130,11 @@ def test_what_was_claimed_ahead_of_long_runs_is_soon_given_back(running):
 
     @workflow(name="long_first", priority=1)
     def long_first(input, step):
-        step.define("long", lambda: go_on.wait(60)).run()
+        step.define("long", lambda: go_on.wait(30)).run()
 
     try:
         busy = running(concurrency=2, poll_interval=30)
-        tiny.start({}).result(timeout=60)
+        tiny.start({}).result(timeout=5)
         busy._place.threads._prefetch.usual = 0.001
         with transaction.atomic():
             long_ones = long_first.start_many([{}] * 2)
@@ -142,7 +142,7 @@ def test_what_was_claimed_ahead_of_long_runs_is_soon_given_back(running):
         eventually(lambda: all(status_of(run) == "running" for run in long_ones))
         running(concurrency=1)
         for run in quick:
-            run.result(timeout=60)
+            run.result(timeout=5)
     finally:
         go_on.set()
 
@@ -152,7 +152,7 @@ def test_what_a_worker_with_a_limit_has_no_thread_for_goes_to_others(running):
 
     @workflow(name="long_limited", priority=1)
     def long_limited(input, step):
-        step.define("long", lambda: go_on.wait(60)).run()
+        step.define("long", lambda: go_on.wait(30)).run()
 
     try:
         with transaction.atomic():
@@ -164,7 +164,7 @@ def test_what_a_worker_with_a_limit_has_no_thread_for_goes_to_others(running):
         eventually(lambda: len(limited._place.threads.held()) == 6)
         running(concurrency=1)
         for run in quick:
-            run.result(timeout=60)
+            run.result(timeout=5)
         assert limited.claimed == 2
     finally:
         go_on.set()
@@ -207,7 +207,7 @@ def test_a_sleep_put_down_beside_a_slow_run_ends_in_time(running):
 
     @workflow(name="slow_beside")
     def slow_beside(input, step):
-        step.define("slow", lambda: go_on.wait(60)).run()
+        step.define("slow", lambda: go_on.wait(20)).run()
 
     slow = slow_beside.start({})
     running(concurrency=4, poll_interval=30)
@@ -215,7 +215,7 @@ def test_a_sleep_put_down_beside_a_slow_run_ends_in_time(running):
     time.sleep(0.1)
     napping = sleeper.start({"duration": "1500ms"})
     if connection.vendor == "mysql":  # which isn't told of the new run
-        eventually(lambda: effects.count("before", napping))
+        eventually(lambda: effects.count("before", napping), timeout=10)
     began = time.monotonic()
     napping.result(timeout=8)
     assert time.monotonic() - began < 4
@@ -291,7 +291,7 @@ def test_a_claim_that_fails_is_tried_again(running, monkeypatch):
     monkeypatch.setattr(claims, "claim", failing)
     run = tiny.start({})
     running()
-    run.result(timeout=60)
+    run.result(timeout=10)
     assert asked[2] - asked[0] > 0.1
 
 
@@ -310,7 +310,7 @@ def test_claimed_runs_are_executed_even_if_histories_cannot_be_loaded_together(r
     eventually(lambda: WorkflowRun.objects.filter(status="sleeping").count() == 2)
     monkeypatch.setattr(histories, "load", failing)
     for run in runs:
-        run.result(timeout=60)
+        run.result(timeout=10)
         assert effects.names(run) == ["before", "after"]
     assert failed
 
@@ -325,7 +325,7 @@ def test_a_write_that_fails_for_a_while_is_written_again(running, monkeypatch):
     monkeypatch.setattr(batches, "write_many", lambda *given: _raise(ProgrammingError("permission denied")))
     run = tiny.start({})
     running()
-    run.result(timeout=60)
+    run.result(timeout=10)
     assert effects.count("once") == 1 and not errors
 
 
@@ -338,7 +338,7 @@ def test_a_run_that_was_canceled_while_it_waited_for_a_thread_does_not_begin(run
 
     @workflow(name="occupies")
     def occupies(input, step):
-        step.define("occupy", lambda: go_on.wait(60)).run()
+        step.define("occupy", lambda: go_on.wait(10)).run()
 
     worker = running(concurrency=1)
     first = occupies.start({})
@@ -349,7 +349,7 @@ def test_a_run_that_was_canceled_while_it_waited_for_a_thread_does_not_begin(run
     time.sleep(0.25)
     waiting.cancel()
     go_on.set()
-    first.result(timeout=60)
+    first.result(timeout=5)
     eventually(lambda: WorkflowRun.objects.get(pk=waiting.pk).phase == WorkflowRun.Phase.ENDED)
     assert status_of(waiting) == "canceled" and effects.count("once") == 0
 
@@ -473,7 +473,7 @@ def test_without_time_zones_everything_is_the_same(start_worker, work, pass_time
     run = sleeper.start({"duration": "1500ms"})
     worker = start_worker("--poll-interval", "0.1", environment={"USE_TZ": "0", "TIME_ZONE": "America/New_York"})
     eventually(lambda: effects.names(run) == ["before", "after"])
-    run.result(timeout=60)
+    run.result(timeout=5)
     assert worker.stop() == 0
     step = run.steps.get(name="nap")
     before, after = (effects.Effect.objects.get(name=name).at for name in ("before", "after"))

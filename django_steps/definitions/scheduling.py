@@ -16,10 +16,8 @@ from typing import Any, NamedTuple
 from django.conf import settings
 from django.db import router
 
-from .. import values
-from ..conf import conf
 from ..core.names import check_name
-from ..errors import InvalidInput, StepsError, UnserializableValue
+from ..errors import StepsError
 from ..ledger import database, notify, workers
 from ..ledger.schedules import Target
 from ..models import WorkflowSchedule
@@ -100,23 +98,14 @@ def encoded(workflow: str, version: str, input: Any) -> tuple[str, Any]:
 
     Raises `UnknownWorkflow`, `InvalidInput` and `ValueTooLarge`.
     """
-    return _encoded(get_workflow(workflow, version or None), input)
-
-
-def _encoded(workflow: Workflow[Any, Any], input: Any) -> tuple[str, Any]:
-    if "input" in workflow.parameters:
-        input = workflow.to_input(input)
-    try:
-        text = values.encode(input, root="input", max_bytes=conf.max_value_bytes)
-    except UnserializableValue as error:
-        raise InvalidInput(str(error)) from None
-    return text, values.searchable(input, workflow.mask)
+    _, text, search = get_workflow(workflow, version or None).encoded_input(input)
+    return text, search
 
 
 def definition(item: Defined) -> dict[str, Any]:
     """The columns of a schedule of the code; raises what `encoded()` raises."""
     schedule, workflow = item.schedule, item.workflow
-    text, search = _encoded(workflow, schedule.input)
+    _, text, search = workflow.encoded_input(schedule.input)
     return {
         "workflow": workflow.name,
         "version": workflow.version,

@@ -15,13 +15,12 @@ from django.db import DatabaseError, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .. import values
-from ..conf import conf
 from ..core import clock
 from ..core.context import refuse_control_outside_step, refuse_outside_step
 from ..core.event import Event
 from ..core.names import check_name
 from ..core.tags import NONE, Tags, as_text, merged
-from ..errors import InvalidInput, UnserializableValue
+from ..errors import InvalidInput
 from ..ledger import database, inserts, notify
 from ..ledger.events import To
 from ..ledger.inserts import Child, NewRun
@@ -153,13 +152,7 @@ def new_run(
     """A run to be inserted; `inherited`: the tags of its parent. Raises `InvalidInput` or `ValueTooLarge` for its input, and
     `ValueError` for too many tags."""
     tags = merged(inherited, workflow.tags, options.tags)
-    if "input" in workflow.parameters:
-        input = workflow.to_input(input)
-    try:
-        text = values.encode(input, root="input", max_bytes=conf.max_value_bytes)
-    except UnserializableValue as error:
-        raise InvalidInput(str(error)) from None
-    search = values.searchable(input, workflow.mask)
+    input, text, search = workflow.encoded_input(input)
     queue = workflow.queue if options.queue is None else options.queue
     limit_1, limit_2, limit_queue = limits_of(workflow, input, queue)
     return NewRun(

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from asgiref.sync import sync_to_async
 
+from .. import values
+from ..conf import conf
 from ..core.event import Event
 from ..core.names import check_name
 from ..core.retries import to_policy
 from ..core.tags import check_tags
+from ..errors import InvalidInput, UnserializableValue
 from .checked import check_priority, check_timeout
 from .inputs import InputType, input_type_of
 from .kinds import check_annotation, is_async_inside
@@ -111,6 +114,19 @@ class Workflow(Generic[I, R]):
     def to_input(self, value: Any) -> Any:
         """The argument of the body from a decoded input."""
         return self.input_type.validate(value)
+
+    def encoded_input(self, value: Any) -> tuple[Any, str, Any]:
+        """The input as a body gets it, as a row keeps it, and what of it can be searched.
+
+        Raises `InvalidInput` and `ValueTooLarge`.
+        """
+        if "input" in self.parameters:
+            value = self.to_input(value)
+        try:
+            text = values.encode(value, root="input", max_bytes=conf.max_value_bytes)
+        except UnserializableValue as error:
+            raise InvalidInput(str(error)) from None
+        return value, text, values.searchable(value, self.mask)
 
     def call_body(self, arguments: dict[str, Any]) -> Any:
         """Call the body with those of input, step, logger and run that it takes; an `async def` one gives a coroutine."""

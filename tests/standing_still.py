@@ -1,7 +1,8 @@
-"""Stops a worker process by SIGSTOP at a moment when it keeps no lock that would stop everybody else too.
+"""Stops a worker process, or the network to it, at a moment when it keeps no lock that would stop everybody else too.
 
 A process that stands still in a transaction keeps the locks of it for as long as its connection is open, on every database:
-no other worker can take over those runs then. What a run's other owners may do is therefore tested without such locks.
+no other worker can take over those runs then. So does one whose connections are silent without the server being told.
+What a run's other owners may do is therefore tested without such locks.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+from collections.abc import Callable
 
 from django.db import connection
 
@@ -31,11 +33,16 @@ OPEN_TRANSACTIONS = {
 
 
 def stand_still(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGSTOP)
+    without_locks(lambda: process.send_signal(signal.SIGSTOP), lambda: process.send_signal(signal.SIGCONT))
+
+
+def without_locks(stop: Callable[[], None], go_on: Callable[[], None]) -> None:
+    """Stop it at a moment when no other transaction is open in the test database."""
+    stop()
     while keeps_locks():
-        process.send_signal(signal.SIGCONT)
+        go_on()
         time.sleep(0.01)
-        process.send_signal(signal.SIGSTOP)
+        stop()
 
 
 def keeps_locks() -> bool:

@@ -43,6 +43,18 @@ def stop_signals(*, is_supervised: bool = False) -> list[int]:
     return signals
 
 
+def restore_handlers(before: dict[int, Any], *, is_ending: bool) -> None:
+    """Set the handlers that were there before.
+
+    The last moments of a process that was asked to end are the interpreter's. A SIGHUP that comes then, as systemd sends it
+    after SIGTERM to every process, would still kill it, and an end that was clean would count as a failure.
+    """
+    for signum, handler in before.items():
+        if is_ending and signum == HANG_UP and handler == signal.SIG_DFL:
+            handler = signal.SIG_IGN
+        signal.signal(signum, signal.SIG_DFL if handler is None else handler)  # None: set by C code
+
+
 class Repetition:
     """Tells a signal that a person repeats from others that carry the same wish."""
 
@@ -86,7 +98,7 @@ class StopSignals:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if not self._before:
             return
-        self.restore()
+        restore_handlers(self._before, is_ending=self.is_stopping)
         _entered.remove(self)
         self._words.put(False)
 
@@ -97,8 +109,7 @@ class StopSignals:
 
     def restore(self) -> None:
         """Set the handlers that were there before."""
-        for signum, handler in self._before.items():
-            signal.signal(signum, signal.SIG_DFL if handler is None else handler)  # None: set by C code
+        restore_handlers(self._before, is_ending=False)
 
     def stop_when_closed(self, descriptor: int) -> None:
         """Stop, too, when the other end of a pipe is closed: whoever holds it has gone, or wants this."""

@@ -22,7 +22,7 @@ from django.utils.autoreload import StatReloader
 from django.utils.translation import gettext as _
 
 from .pulse import Gathered
-from .stopping import STUCK, Repetition, stop_signals
+from .stopping import STUCK, Repetition, restore_handlers, stop_signals
 
 # Set in the environment of a worker that has a supervisor; its stdin is a pipe that closes when the supervisor is gone.
 SUPERVISED = "DJANGO_STEPS_SUPERVISED"
@@ -93,8 +93,7 @@ class Supervisor:
                 self._reload_if_changed()
         finally:
             self._kill()
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
+            restore_handlers(before, is_ending=self.is_stopping)
         return self._exit_code
 
     def _is_anything_left(self) -> bool:

@@ -89,6 +89,17 @@ def test_a_signal_to_every_process_of_a_unit_is_one(start_worker):
     assert "Traceback" not in supervisor.output()
 
 
+@pytest.mark.parametrize("options", [(), ("--processes", "2")], ids=["one worker", "two workers"])
+def test_a_hang_up_in_the_last_moments_of_a_process_changes_nothing(start_worker, options):
+    process = start_worker(*options, *QUICK)
+    eventually(live_pids)
+    process.process.send_signal(signal.SIGTERM)
+    while process.process.poll() is None:
+        process.process.send_signal(signal.SIGHUP)
+        time.sleep(0.001)
+    assert process.wait() == 0
+
+
 def test_repeated_to_every_process_of_a_unit_it_ends_at_once(start_worker):
     run = slow_middle.start({"seconds": 30})
     supervisor = start_worker("--processes", "1", "--reload", *QUICK)

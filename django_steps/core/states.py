@@ -64,6 +64,8 @@ class StepStatus:
     CANCELED: Final = "canceled"  # an async body has canceled it before it had an outcome
 
 
+# The kind of the record that says which way a run goes: `step.patched()`.
+PATCH: Final = "patch"
 # The kinds of records that start other runs and wait for them.
 WITH_CHILDREN: Final = ("invoke", "map")
 # The records that never change again, unless a retry resets them.

@@ -239,6 +239,8 @@ class AsyncStep(AsyncGroups):
 
         async def sleep_until(self, name: str, moment: datetime) -> None: ...
 
+        def patched(self, name: str) -> Awaited[bool]: ...
+
     else:
 
         def sleep(self, name: str, duration: Duration) -> Awaited[None]:
@@ -253,6 +255,12 @@ class AsyncStep(AsyncGroups):
             """Wait until a datetime, which must be aware where `USE_TZ` is on and naive where it is off."""
             request = making.sleep_until(self._performer, name, moment)
             return Awaited(self._performer.perform(request), f"sleep {request.name!r}")
+
+        def patched(self, name: str) -> Awaited[bool]:
+            """Whether this run goes the new way of a body that was changed: `if await step.patched("new_tax"): …`; as
+            `Step.patched()`."""
+            request = making.patch(self._performer, name)
+            return Awaited(self._performer.perform(request), f"patch {request.name!r}")
 
     @overload
     async def wait_for_event(

@@ -27,7 +27,7 @@ from .options import (
     step_options,
 )
 from .polling import Polling, polling
-from .requests import CallBranch, Gather, Invoke, Map, MapRuns, Names, RunStep, Sleep
+from .requests import CallBranch, Gather, Invoke, Map, MapRuns, Names, Patch, RunStep, Sleep
 from .workflow import Workflow
 
 # How many items of functions are executed side by side, if nothing else is said.
@@ -63,6 +63,12 @@ def sleep_until(names: Names, name: str, moment: datetime) -> Sleep:
     name = check_name(name, "sleep name", forbidden="#")
     until_us = clock.to_microseconds(check_datetime(moment, "sleep_until()"))
     return Sleep(names.path(name), until_us=until_us)
+
+
+def patch(names: Names, name: str) -> Patch:
+    """What `patched()` asks for."""
+    name = check_name(name, "name of a patch", forbidden="#")
+    return Patch(names.path(name))
 
 
 def branch(name: str, function: Any, *, in_async_body: bool) -> tuple[str, Any, tuple[str, ...]]:

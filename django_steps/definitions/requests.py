@@ -90,6 +90,13 @@ class StartRun:
 
 
 @dataclass(slots=True)
+class Patch:
+    """Say whether the run goes the new way of a body that was changed."""
+
+    name: str
+
+
+@dataclass(slots=True)
 class CallBranch:
     """Call a branch: a function that gets a `step` of its own, and maybe `run` and `logger`."""
 
@@ -133,7 +140,7 @@ class MapRuns(Map):
     """A map over a workflow: a run for each item."""
 
 
-Request = RunStep | Sleep | WaitForEvent | Invoke | StartRun | CallBranch | Gather | Map
+Request = RunStep | Sleep | Patch | WaitForEvent | Invoke | StartRun | CallBranch | Gather | Map
 
 
 class Names(Protocol):

@@ -376,6 +376,22 @@ class Step(Groups):
         """
         return InvokeCall(self._performer, *invoking.start(name, workflow, options))
 
+    def patched(self, name: str) -> bool:
+        """Whether this run goes the new way of a body that was changed: `if step.patched("new_tax"): …`.
+
+        False for a run that has come past this line before the line was there, by what it has recorded; True for all others.
+        The answer is recorded, and the same on every pass. It may be asked for again, in a loop say; in a branch it is the
+        branch's own. `manage.py showworkflows --patches` says when no run needs the old way any more.
+
+        - `name`: at most 255 characters without `#`, unique among the steps of the run.
+
+        Raises `InvalidName`, and `DuplicateStepName` for the name of a step.
+
+        >>> tax = step.define("new_tax", new_tax) if step.patched("use_new_tax") else step.define("tax", tax)  # doctest: +SKIP
+        """
+        answer: bool = self._performer.perform(making.patch(self._performer, name))
+        return answer
+
     # What the body returns, whatever that is.
     def continue_as_new(self, input: Any = None) -> T:  # type: ignore[type-var]
         """Let a new run of this workflow go on with another input: `return step.continue_as_new({"cursor": cursor})`.

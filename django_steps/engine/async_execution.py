@@ -18,7 +18,7 @@ from ..errors import ClaimLost
 from ..ledger import histories
 from ..ledger.claims import Claim
 from ..ledger.histories import Recorded
-from . import conclusion, hooks
+from . import conclusion, hooks, unreached
 from .async_host import AsyncHost
 from .async_performing import AsyncPerforming
 from .conclusion import Conclusion
@@ -111,6 +111,14 @@ class AsyncPass(Pass):
 
     async def proceed(self) -> Ending:
         """Call the body, and bring the run to where the call leaves it."""
+        value, error = await self.call()
+        ending = await _carried_out(self._conclusion(value, error), self._async_host)
+        if (found := unreached.look(self.frame, ending)) is not None:
+            await self._async_host.call(partial(unreached.say, self.frame, self.host, found))
+        return ending
+
+    async def call(self) -> tuple[Any, BaseException | None]:
+        """Call the body; what it returned or raised."""
         context = clean_context()
         context.run(active_pass.set, self.frame)
         context.run(enter, self.frame.interceptors, self.claim)
@@ -119,11 +127,13 @@ class AsyncPass(Pass):
         body.add_done_callback(lambda task: self.desk.end())
         await self._until_over()
         await self._close(body)
-        value, error = self._outcome_of(body)
+        return self._outcome_of(body)
+
+    def _conclusion(self, value: Any, error: BaseException | None) -> Conclusion:
         ending = self.state.ending
         if ending is not None and ending.suspension is not None:
-            return await _carried_out(conclusion.suspended(self.frame, ending.suspension), self._async_host)
-        return await _carried_out(conclusion.conclude(self.frame, self.workflow, value, error), self._async_host)
+            return conclusion.suspended(self.frame, ending.suspension)
+        return conclusion.conclude(self.frame, self.workflow, value, error)
 
     async def _until_over(self) -> None:
         """Until the body has ended, or the pass, at the latest by the timeout of the run."""

@@ -84,7 +84,7 @@ class AsyncPerforming(Performing):
             if recorded is None or not recorded.is_final:
                 if is_alone:  # what has others in it may hold some that are recorded
                     await desk.begin_by(recorded)
-                final = await drive(operation.core(frame, request, name, recorded), frame)
+                final = await drive(operation.begin(frame, request, name, recorded), frame)
             assert final is not None
             await desk.deliver(final.position)
         except asyncio.CancelledError:
@@ -104,7 +104,7 @@ class AsyncPerforming(Performing):
         after, started_at = frame.scope.delivered, frame.claim.now()
         units: list[Unit] = []
         try:
-            await drive(gather.gather(frame, request, OPERATIONS, units), frame)
+            await drive(gather.begin(frame, request, OPERATIONS, units), frame)
             await self._stay_with(units, desk)
             if units:
                 await desk.deliver(max(unit.recorded.position for unit in units if unit.recorded is not None))

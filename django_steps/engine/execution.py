@@ -22,7 +22,7 @@ from ..errors import ClaimLost
 from ..ledger import histories
 from ..ledger.claims import Claim
 from ..ledger.histories import Recorded
-from . import conclusion, hooks
+from . import conclusion, hooks, unreached
 from .connections import Connections
 from .ending import Ended, Ending
 from .frame import Frame, PassState
@@ -120,10 +120,13 @@ class Pass:
 
     def run(self) -> Ending:
         """Call the body, and bring the run to where the call leaves it."""
-        value, error = self._call_body()
-        return conclusion.carried_out(conclusion.conclude(self.frame, self.workflow, value, error), self.host)
+        value, error = self.call_body()
+        ending = conclusion.carried_out(conclusion.conclude(self.frame, self.workflow, value, error), self.host)
+        if (found := unreached.look(self.frame, ending)) is not None:
+            unreached.say(self.frame, self.host, found)
+        return ending
 
-    def _call_body(self) -> tuple[Any, BaseException | None]:
+    def call_body(self) -> tuple[Any, BaseException | None]:
         """What the body returned or raised; its connections are in order by then."""
         token = active_pass.set(self.frame)
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from .. import failures, values
 from ..core import tags
@@ -51,6 +51,18 @@ MISTAKES = (DuplicateStepName, HistoryMismatch, NestedStep, OwnRunChanged, StepI
 
 # After so many refused calls a body is taken for one that never ends.
 MOST_REFUSALS = 1000
+
+
+class Replaying(Protocol):
+    """What a pass has come to that only replays: `replay.py`."""
+
+    def begin(self, operation: Any, frame: Frame, request: Any, name: str, recorded: Recorded | None) -> Any:
+        """The core of an operation, up to where it would do something."""
+        ...
+
+    def begin_group(self, core: Any, frame: Frame, name: str) -> Any:
+        """The same of a group, which has no record."""
+        ...
 
 
 class PassState:
@@ -99,6 +111,10 @@ class PassState:
         self.waits = Waits()
         # Told of each call of a plain function that has a timeout; None where nobody watches them.
         self.watch: Callable[[Any], None] | None = None
+        # Records in branches that have ended in this pass, to which it has not come.
+        self.unreached: list[Recorded] = []
+        # Where the pass only replays: what it has come to. None: it carries out what is not recorded.
+        self.replay: Replaying | None = None
         # The frames in which something is executed now, the body's first.
         self.frames: dict[Frame, None] = {}
         self._waking: list[Callable[[], None]] = []
@@ -311,6 +327,11 @@ class Frame:
             details=self.scope.carried_by(name),
             **columns,
         )
+
+    def has_left(self) -> None:
+        """The branch has ended: what it has recorded before, and not come to now, it has left out."""
+        if self.history.has_loaded:
+            self.state.unreached += self.history.unreached_in(self.scope.branch)
 
     def add(self, write: StepWrite, error: BaseException | None = None) -> Recorded:
         """Take in what has just been committed."""

@@ -12,12 +12,14 @@ from dataclasses import replace
 from itertools import takewhile
 
 from ..core.names import is_gather
-from ..core.states import WITH_CHILDREN, StepStatus
+from ..core.states import PATCH, WITH_CHILDREN, StepStatus
 from ..errors import FailureWasHandled, HistoryMismatch
-from ..ledger import database, order
+from ..ledger import contexts, database, order
 from ..ledger.histories import Recorded
 from ..ledger.order import Place
 from ..ledger.records import StepWrite
+
+_MAY_BE_LEFT = (PATCH,)
 
 
 class History:
@@ -27,7 +29,8 @@ class History:
     """
 
     __slots__ = (
-        "_begun", "_calls", "_in_branch", "_load_long", "_lock", "_next_position", "_records", "pending", "uncalled"
+        "_begun", "_calls", "_in_branch", "_load_long", "_lock", "_next_position", "_records", "has_loaded", "pending",
+        "reached", "uncalled",
     )  # fmt: skip
 
     def __init__(self, records: Iterable[Recorded] = (), load_long: Callable[[str], str | None] | None = None) -> None:
@@ -43,6 +46,9 @@ class History:
         self.pending: set[int] | None = None
         # What earlier passes have called and this one hasn't, where somebody asks for it: `to_be_called()`.
         self.uncalled: dict[str, int] = {}
+        # Whether an earlier pass has recorded anything; and the names that this one has come to.
+        self.has_loaded = bool(self._records)
+        self.reached: set[str] = set()
 
     @property
     def has_any(self) -> bool:
@@ -72,6 +78,19 @@ class History:
                 for record in list(self._records.values()):
                     self._in_branch.setdefault(record.branch, set()).add(record.name)
             return set(self._in_branch.get(branch, ()))
+
+    def unreached_in(self, branch: str) -> list[Recorded]:
+        """What is recorded in a branch, or (an empty text) in the body itself, and this pass has not come to; in the order of
+        the positions. Of a group that is over only the record of the group counts, and a patch may be taken out at any time."""
+        left = [self._records[name] for name in self.names_in(branch) - self.reached]
+        left = [
+            record for record in left if record.kind not in _MAY_BE_LEFT and not self._is_of_group_that_is_over(record)
+        ]
+        return sorted(left, key=lambda record: record.position)
+
+    def _is_of_group_that_is_over(self, record: Recorded) -> bool:
+        group = self._records.get(_place(record).group)
+        return group is not None and group.is_final
 
     def has_begun(self, branch: str) -> bool:
         """Whether anything is recorded in a branch, or in those within it."""
@@ -162,6 +181,16 @@ class History:
     def pass_over(self, record: Recorded) -> None:
         """What the record waits for is over, which is not written."""
         self._put(replace(record, status="succeeded"))
+
+    def marked(self, key: str) -> list[Recorded]:
+        """The records whose context says something of this name."""
+        text = f'"{key}"'
+        records = list(self._records.values())
+        return [one for one in records if one.context and text in one.context and key in contexts.read(one.context)]
+
+    def mark(self, record: Recorded, context: str | None) -> None:
+        """What the context of a record says by now."""
+        self._records[record.name] = replace(record, context=context)
 
     def is_handled(self, steps: Collection[str]) -> bool:
         """Whether others are recorded that are later than the first failure of these steps: the body has handled it."""

@@ -54,8 +54,9 @@ class Interceptor:
         """The function of a branch is about to be called: on each pass until the branch is recorded, and again in the same
         pass after it was suspended."""
 
-    def instead_of_start(self, claim: Claim, name: str) -> Callable[..., Any] | None:
-        """What is called with the input of a run instead of starting it; its value is the result of the step."""
+    def instead(self, claim: Claim, name: str) -> Callable[..., Any] | None:
+        """What is called with the input of a run instead of starting it, or with nothing instead of asking a patch; its
+        value is the result."""
         return None
 
     def missed(self, claim: Claim, events: Sequence[str]) -> bool:
@@ -64,6 +65,9 @@ class Interceptor:
 
     def recorded(self, claim: Claim, write: StepWrite, error: BaseException | None) -> None:
         """A record is committed; `error` is the exception of an attempt that failed."""
+
+    def unreached(self, claim: Claim, names: Sequence[str]) -> None:
+        """The body has come as far as it could, and not to these records."""
 
     def given_up(self, claim: Claim, ending: Ending) -> None:
         """The pass was ended in place of its thread, which is lost: what stands around it is never left."""

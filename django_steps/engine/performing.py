@@ -68,7 +68,7 @@ class Performing:
         recorded = frame.scope.look_up(name, operation.kind)
         if recorded is None or not operation.is_over(frame, recorded):
             frame.guard.check_transaction(name)
-            recorded = threads.drive(operation.core(frame, request, name, recorded), frame)
+            recorded = threads.drive(operation.begin(frame, request, name, recorded), frame)
         frame.scope.deliver(recorded)
         return operation.outcome(frame, request, recorded)
 
@@ -76,5 +76,5 @@ class Performing:
         frame = self.frame
         frame.check(request.members[0].name if request.members else "gather()")
         units: list[Unit] = []
-        threads.drive(gather.gather(frame, request, OPERATIONS, units), frame)
+        threads.drive(gather.begin(frame, request, OPERATIONS, units), frame)
         return gather.results(frame, request, units)

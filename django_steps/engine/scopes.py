@@ -11,6 +11,7 @@ from inspect import CORO_CLOSED, getcoroutinestate
 from typing import Any, NoReturn
 
 from ..core.names import MAX_LENGTH
+from ..core.states import PATCH
 from ..errors import DuplicateStepName, InvalidName, StepNotRun
 from ..ledger.histories import Recorded
 from ..ledger.order import Level
@@ -31,6 +32,7 @@ class Scope:
         "_details",
         "_history",
         "_later",
+        "_patches",
         "_reserved",
         "_sleeps",
         "_unawaited",
@@ -39,6 +41,7 @@ class Scope:
         "delivered",
         "details",
         "levels",
+        "patching",
     )
 
     def __init__(
@@ -63,6 +66,9 @@ class Scope:
         self._called: dict[str, int] = {}
         self._reserved: set[str] = set()
         self._sleeps: dict[str, int] = {}
+        self._patches: set[str] = set()
+        # The patches that are being asked for the first time: by several tasks of an async body, maybe.
+        self.patching: set[str] = set()
         self._unrun: dict[str, None] = {}
         # In an async body: what was called and has not begun, by its number.
         self._unawaited: dict[int, tuple[Sequence[str], AnyCoroutine]] = {}
@@ -95,6 +101,12 @@ class Scope:
         self.reserve(recorded_as)
         self._sleeps[path] = count
         return recorded_as
+
+    def ask_patch(self, path: str) -> None:
+        """Take a name for a patch, which may be asked for again."""
+        if path not in self._patches:
+            self.reserve(path)
+            self._patches.add(path)
 
     def define(self, path: str) -> None:
         """A step is defined: its name is taken, and it has to be run."""
@@ -147,6 +159,10 @@ class Scope:
         """Whether there are recorded steps that this call has not reached yet."""
         return bool(self._ahead)
 
+    def has_passed(self) -> bool:
+        """Whether an earlier pass has come past here: something is recorded that this call has not come to."""
+        return not all(map(self._is_called, self._history.calls_in(self.branch)))
+
     def is_behind(self) -> bool:
         """Whether an earlier pass has gone on from here: something is recorded that it called after what was done here."""
         if self._later is None:
@@ -163,7 +179,10 @@ class Scope:
         """What is recorded under a name; `HistoryMismatch` if it is of another kind."""
         recorded = self._history.look_up(path, kind)
         self._history.uncalled.pop(path, None)
-        if recorded is None:
+        self._history.reached.add(path)
+        if recorded is None and kind == PATCH:
+            pass  # new lines may ask for it, and what follows is recorded
+        elif recorded is None:
             self._ahead.clear()  # what this call has not come by until now, the code has left out
         else:
             self._ahead.discard(path)

@@ -465,6 +465,7 @@ class Migration(migrations.Migration):
                             ("event", "event"),
                             ("invoke", "invoke"),
                             ("start", "start"),
+                            ("patch", "patch"),
                         ],
                         max_length=16,
                         verbose_name="kind",

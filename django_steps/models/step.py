@@ -32,6 +32,7 @@ class StepRecord(models.Model):
         EVENT = "event", _("event")
         INVOKE = "invoke", _("invoke")
         START = "start", _("start")
+        PATCH = states.PATCH, _("patch")
 
     class Status(models.TextChoices):
         SUCCEEDED = states.StepStatus.SUCCEEDED, _("succeeded")
@@ -111,6 +112,11 @@ class StepRecord(models.Model):
         `checks`, how many checks it has made, and `deadline_us`, when it is over, as microseconds since 1970.
         """
         return contexts.read(self.context_text)
+
+    @property
+    def is_unreached(self) -> bool:
+        """Whether the last pass has not come to this record: an earlier version of the body has made it."""
+        return contexts.UNREACHED in self.context
 
     @property
     def checks(self) -> int | None:

@@ -29,6 +29,7 @@ from ..definitions.requests import (
     Gather,
     Invoke,
     Map,
+    Patch,
     Poll,
     Request,
     RunStep,
@@ -160,6 +161,8 @@ class _Performer(ABC):
             return self._sleep(request)
         if isinstance(request, WaitForEvent):
             return self._wait(request)
+        if isinstance(request, Patch):
+            return self._patched(request)
         self._scope.use_defined(request.name)
         return await self._member(request)
 
@@ -303,6 +306,12 @@ class _Performer(ABC):
         name = self._scope.reserve_sleep(request.name)
         self._step.names.append(name)
         self._step.sleeps.append(Slept(name, _span(request.duration_us), _moment(request.until_us)))
+
+    def _patched(self, request: Patch) -> bool:
+        """The new way, as a run that begins now; or what the stub of that name returns."""
+        self._scope.ask_patch(request.name)
+        self._step.names.append(request.name)
+        return bool(self._stubs.function_for(request.name, lambda: True)())
 
     def _wait(self, request: WaitForEvent) -> Any:
         name = self._scope.reserve_sleep(request.name)

@@ -130,7 +130,7 @@ class Watch(Interceptor):
         self.way.enter(request.name)
         self._branches[request.name] = function, self._variables(request.name, function)
 
-    def instead_of_start(self, claim: Claim, name: str) -> Callable[..., Any] | None:
+    def instead(self, claim: Claim, name: str) -> Callable[..., Any] | None:
         return self._stubs.function_for(name, type(None)) if self._stubs.has(name) else None
 
     def missed(self, claim: Claim, events: Sequence[str]) -> bool:
@@ -151,6 +151,13 @@ class Watch(Interceptor):
             self._count()
         except DoesNotEnd as too_many:
             self._give_up(too_many)
+
+    def unreached(self, claim: Claim, names: Sequence[str]) -> None:
+        self._note(
+            f"Run {claim.run_id} of {claim.workflow!r} has recorded {', '.join(map(repr, names))}, to which its body does not"
+            " come any more. Runs in flight would be left with that after a deploy: let step.patched() say which way they go,"
+            " or register the changed workflow under a new version."
+        )
 
     def _left(self, branch: str, *, has_returned: bool) -> None:
         """A branch is over, and will not be called again."""

@@ -117,7 +117,7 @@ class _Execution:
         try:
             if is_alone:
                 await self._desk.begin_by(recorded)
-            unit.recorded = await self._drive(operation.core(frame, unit.request, unit.path, recorded), frame)
+            unit.recorded = await self._drive(operation.begin(frame, unit.request, unit.path, recorded), frame)
         except MISTAKES as mistake:
             state.mistake = mistake
             self._desk.end()

@@ -366,6 +366,7 @@ async def _enter(request: CallBranch, outer: Frame, desk: Desk) -> tuple[Any, Ba
         error = frame.scope.mistake_at_the_end() or tasks_left(frame, desk, f"Branch {request.name!r}")
     if isinstance(error, MISTAKES):
         raise error
+    frame.has_left()
     return value, error
 
 

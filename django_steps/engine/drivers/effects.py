@@ -89,4 +89,5 @@ def _enter(request: CallBranch, outer: Frame) -> tuple[Any, BaseException | None
         error = frame.scope.mistake_at_the_end()
     if isinstance(error, MISTAKES):
         raise error
+    frame.has_left()
     return value, error

@@ -212,7 +212,7 @@ class _Hand:
         operation = OPERATIONS[type(unit.request)]
         recorded = self._frame.history.look_up(unit.path, operation.kind)
         self._frame.unit = unit
-        self._advance(unit, operation.core(self._frame, unit.request, unit.path, recorded), None, None)
+        self._advance(unit, operation.begin(self._frame, unit.request, unit.path, recorded), None, None)
         if self._gives_way is None:
             self._execution.began_on = None
         seconds = time.monotonic() - began

@@ -127,6 +127,14 @@ class Operation(ABC, Generic[Q]):
     def is_over(self, frame: Frame, recorded: Recorded) -> bool:
         """Whether the record says all, so that nothing is left to do."""
 
+    def begin(self, frame: Frame, request: Q, name: str, recorded: Recorded | None) -> Core:
+        """Do what is left to do, as far as this pass may."""
+        replay = frame.state.replay
+        if replay is None:
+            return self.core(frame, request, name, recorded)
+        core: Core = replay.begin(self, frame, request, name, recorded)
+        return core
+
     @abstractmethod
     def core(self, frame: Frame, request: Q, name: str, recorded: Recorded | None) -> Core:
         """Do what is left to do; returns the record."""

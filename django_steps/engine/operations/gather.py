@@ -23,8 +23,17 @@ from .base import Call, Operation, Part, SideBySide, wait_for_others, wait_until
 Operations = Mapping[type, Operation[Any]]
 
 
-def gather(frame: Frame, request: Gather, operations: Operations, units: list[Unit]) -> Part:
-    """Execute the members of a `Gather`; puts them into `units`, where they are as far as they have come."""
+def begin(frame: Frame, request: Gather, operations: Operations, units: list[Unit]) -> Part:
+    """Execute the members of a `Gather`, as far as this pass may; puts them into `units`, where they are as far as they have
+    come."""
+    core, replay = _gather(frame, request, operations, units), frame.state.replay
+    if replay is None or not request.members:
+        return core
+    part: Part = replay.begin_group(core, frame, gathered_with(request.members[0].name))
+    return part
+
+
+def _gather(frame: Frame, request: Gather, operations: Operations, units: list[Unit]) -> Part:
     scope = frame.scope
     for member in request.members:
         scope.use_defined(member.name)

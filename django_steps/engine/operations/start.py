@@ -46,9 +46,7 @@ class StartOperation(Operation[StartRun]):
             finished_at=frame.claim.now(),
         )
 
-        instead = next(
-            filter(None, (around.instead_of_start(frame.claim, name) for around in frame.interceptors)), None
-        )
+        instead = next(filter(None, (around.instead(frame.claim, name) for around in frame.interceptors)), None)
         if instead is not None:
             takes_input = "input" in request.workflow.parameters
             arguments = (request.workflow.to_input(request.input),) if takes_input else ()

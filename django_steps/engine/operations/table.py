@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...definitions.requests import CallBranch, Invoke, Map, MapRuns, Poll, RunStep, Sleep, StartRun, WaitForEvent
+from ...definitions.requests import (
+    CallBranch,
+    Invoke,
+    Map,
+    MapRuns,
+    Patch,
+    Poll,
+    RunStep,
+    Sleep,
+    StartRun,
+    WaitForEvent,
+)
 from .base import Operation
 from .branch import BranchOperation
 from .event import EventOperation
 from .invoke import InvokeOperation
 from .map import MapOperation
 from .map_runs import MapRunsOperation
+from .patch import PatchOperation
 from .poll import PollOperation
 from .sleep import SleepOperation
 from .start import StartOperation
@@ -21,6 +33,7 @@ OPERATIONS: dict[type, Operation[Any]] = {
     Poll: PollOperation(),
     Sleep: SleepOperation(),
     WaitForEvent: EventOperation(),
+    Patch: PatchOperation(),
     CallBranch: BranchOperation(),
     Map: MapOperation(),
     MapRuns: MapRunsOperation(),

@@ -84,6 +84,7 @@ LAYERS = [
     {"models"},
     {"definitions"},
     {"engine", "presentation"},
+    {"replaying"},
     {"worker", "testing", "forms", "monitoring"},
     {"checks"},
     {"admin", "callbacks", "management", "contrib", "pytest_plugin"},

@@ -117,6 +117,8 @@ class Pass:
         self.state = PassState(claim, history, default_retry, interceptors, self._arguments_of, lines)
         self.frame = Frame(self.state, host, Scope(history, details=self.state.details), None, connections)
         self.state.frames[self.frame] = None
+        # What is known of the run besides its claim, by the fields of its model; what isn't is loaded when it is read.
+        self.known_of_run: dict[str, Any] = {}
 
     def run(self) -> Ending:
         """Call the body, and bring the run to where the call leaves it."""
@@ -160,5 +162,5 @@ class Pass:
                 self.workflow.name, self.claim.run_id, lambda: scope.is_replaying, self.state.lines
             )
         if "run" in wanted:
-            arguments["run"] = hooks.run_instance(self.claim, self.host.connection().alias)
+            arguments["run"] = hooks.run_instance(self.claim, self.host.connection().alias, **self.known_of_run)
         return arguments

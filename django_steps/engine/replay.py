@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from ..core import clock
 from ..core.states import PATCH
+from ..errors import PassEnded
 from ..ledger.records import Outcome
 from .ending import Ended, Ending
 from .frame import Frame
@@ -18,10 +19,15 @@ from .operations.base import Enter, Operation, Record, SideBySide, WaitForOthers
 
 
 class Replay:
-    """What such a pass has come to. `next`: what would be carried out now, by path, with its kind."""
+    """What such a pass has come to.
+
+    - `next`: what would be carried out now, by path, with its kind.
+    - `left`: the branches that are not over, by path; an empty text is the body.
+    """
 
     def __init__(self) -> None:
         self.next: dict[str, str] = {}
+        self.left: set[str] = set()
 
     def begin(self, operation: Operation[Any], frame: Frame, request: Any, name: str, recorded: Any) -> Any:
         """The core of an operation, up to where it would do something."""
@@ -41,8 +47,7 @@ class Replay:
                     answer, error = Outcome.WRITTEN, None  # the way that the run would go, which nobody records
                     continue
                 if not isinstance(effect, (Enter, SideBySide)):
-                    if len(self.next) == known and kind:  # else what is in it is what comes next
-                        self.next[name] = kind
+                    self._note(frame, name, kind, known)
                     core.close()
                     yield from self._stop(frame, name)
                 try:
@@ -51,6 +56,14 @@ class Replay:
                     answer, error = None, raised
         except StopIteration as returned:  # of the core
             return returned.value
+        except PassEnded:  # what is side by side is suspended without an effect
+            self._note(frame, name, kind, known)
+            raise
+
+    def _note(self, frame: Frame, name: str, kind: str, known: int) -> None:
+        self.left.add(frame.scope.branch)
+        if len(self.next) == known and kind:  # else what is in it is what comes next
+            self.next[name] = kind
 
     def _stop(self, frame: Frame, name: str) -> Generator[Any, Any, NoReturn]:
         """Go no further here; what is side by side goes on."""

@@ -15,9 +15,24 @@ from ..ledger.order import Place
 from ..models import StepRecord, WorkflowRun
 from . import children, events, limits, runs, steps
 from .text import portable
-from .values import UNREADABLE, Mask, plain, unreadable
+from .values import UNREADABLE, Mask, masked, plain, unreadable
 from .waits import FOR_OTHERS
 
+# What a history says of each record, by the names that replays know, and the fields of the model.
+RECORDED = {
+    "name": "name",
+    "kind": "kind",
+    "position": "position",
+    "after": "after",
+    "status": "status",
+    "attempts": "attempts",
+    "output": "output_text",
+    "error": "error_text",
+    "attempt_log": "attempt_log",
+    "wakes_at_us": "wakes_at_us",
+    "branch": "branch",
+    "context": "context_text",
+}
 # In place of what can't be read.
 _UNREADABLE_KEY = "unreadable"
 _EVENTS = 100
@@ -75,7 +90,7 @@ def as_json(run: WorkflowRun) -> dict[str, Any]:
 
 def as_detailed_json(run: WorkflowRun) -> dict[str, Any]:
     """A run as `as_json`, with `input`, `output`, `details`, `recovery_log`, `steps`, its newest `events`, how many `children`
-    it has by status, and the run that it `continues`."""
+    it has by status, the run that it `continues`, and the `history` for replays."""
     mask = Mask.of(run)
     around = events.around(run)
     sent = events.of_run(run, 0, _EVENTS, _ANY_SIZE) if around.events else []
@@ -89,7 +104,22 @@ def as_detailed_json(run: WorkflowRun) -> dict[str, Any]:
         "events": [_event_as_json(event, mask) for event in sent],
         "children": children.sorted_counts(around.children),
         "continues": str(around.continues) if around.continues else None,
+        "history": _history(run, mask),
     }
+
+
+def _history(run: WorkflowRun, mask: Mask) -> dict[str, Any]:
+    """What `replayworkflows` takes for the run: its input and its records as they are written, but for what is masked."""
+    records = run.steps.order_by("position", "pk").values_list(*RECORDED.values())
+    return {
+        "input": _guarded(lambda: masked(run.input_text, mask)),
+        "records": [_record_as_json(dict(zip(RECORDED, row, strict=True)), mask) for row in records],
+    }
+
+
+def _record_as_json(record: dict[str, Any], mask: Mask) -> dict[str, Any]:
+    output = record["output"]
+    return record | {"output": None if output is None else _guarded(lambda: masked(output, mask))}
 
 
 def _event_as_json(event: Any, mask: Mask) -> dict[str, Any]:
@@ -125,6 +155,7 @@ def _step_as_json(run: WorkflowRun, record: StepRecord, mask: Mask) -> dict[str,
         "attempts": record.attempts,
         "checks": record.checks,
         "timed_out": record.timed_out,
+        "unreached": record.is_unreached,
         "child": str(child) if (child := steps.child_id(record)) else None,
         "started_at": _iso(record.started_at),
         "finished_at": _iso(steps.finished_at(run, record)),

@@ -106,6 +106,32 @@ def unreadable(text: str, mask: Mask) -> str:
     return _("This value can't be read.") if mask.hides_anything else portable(text)
 
 
+def masked(text: str, mask: Mask) -> str:
+    """Recorded text that can still be decoded, where each value that is masked is a placeholder.
+
+    >>> masked('{"color": "red", "token": "x"}', Mask(["token"]))
+    '{"color": "red", "token": "********"}'
+    """
+    if not mask.hides_anything:
+        return text
+    if mask.hides_everything:
+        return json.dumps(MASK)
+    return json.dumps(_masked(json.loads(text), mask))
+
+
+def _masked(node: Any, mask: Mask) -> Any:
+    if isinstance(node, list):
+        return [_masked(item, mask) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if TAG not in node:
+        return {key: MASK if mask.hides(key) else _masked(item, mask) for key, item in node.items()}
+    if node[TAG] == "dict":
+        pairs = [[key, MASK if mask.hides_key(key) else _masked(item, mask)] for key, item in node.get("v") or []]
+        return {**node, "v": pairs}
+    return {key: _masked(item, mask) for key, item in node.items()}
+
+
 # -- Recorded text → plain JSON ---------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ Not here: executing runs outside of tests, which is what a worker is for (`manag
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..definitions import StartOptionsWithKey, Workflow
@@ -44,6 +45,7 @@ __all__ = [
     "StateLost",
     "UnansweredWait",
     "UnusedStub",
+    "assert_replays",
     "drain",
     "run_workflow",
 ]
@@ -142,3 +144,18 @@ def drain(
         session.drain(advance, schedules=schedules)
     runs = WorkflowRun.objects.using(session.alias).in_bulk(session.executed)
     return [runs[run_id] for run_id in session.executed if run_id in runs]
+
+
+def assert_replays(workflow: Workflow[Any, Any], recorded: WorkflowRun | str | PathLike[str]) -> None:
+    """Assert that a run goes on with this workflow where it is: a body that was changed comes to all that is recorded.
+
+    - `recorded`: a run, or the path of a file that `manage.py showworkflows RUN --json` has written.
+
+    Nothing is executed or written. Raises `NotRepeatable`, an `AssertionError` that says what does not fit, and `StepsError`
+    for a file that holds no run.
+
+    >>> assert_replays(process_order, "tests/histories/order-waiting.json")  # doctest: +SKIP
+    """
+    from .replays import check
+
+    check(workflow, recorded)

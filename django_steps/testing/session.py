@@ -23,7 +23,7 @@ from ..core.context import active_pass
 from ..definitions import get_workflow, registered_kinds
 from ..definitions.limits import known_limits
 from ..durations import Duration, to_microseconds
-from ..engine import afterwards
+from ..engine import afterwards, slices
 from ..engine.ending import Ended
 from ..engine.execution import Pass, run_claim
 from ..engine.history_cache import HistoryCache, load_histories
@@ -36,7 +36,7 @@ from ..ledger.events import To
 from ..ledger.terms import Kind, Terms
 from ..models import Worker, WorkflowRun, sending
 from ..values.classes import shown_name
-from . import clock, slices, strictness
+from . import clock, strictness
 from .answers import Answers
 from .autocommit import Autocommit, has_clean_constraints
 from .below import Below, open_below, waiting_for_events

@@ -12,7 +12,7 @@ from django.db import connection
 
 from django_steps import RetryPolicy, workflow
 from django_steps.ledger.tables import RUN, STEP
-from django_steps.management.commands.showworkflows import find
+from django_steps.management.finding import find
 from django_steps.models import WorkflowRun
 from tests.app.workflows import sleeper, three_steps
 

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import suppress
 from typing import Any
-from uuid import UUID
 
 from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from ...core.ids import beginning_with
-from ...definitions import registered
 from ...errors import FailureWasHandled, InvalidState
 from ...ledger import controls, database, reports
 from ...models import WorkflowRun
 from ...models.diagnosis import live_workers
-from ...models.querysets import WorkflowRunQuerySet
 from ...monitoring import health
 from ...presentation import durations, logs, output, pauses, waits
 from ...presentation import json as run_json
 from ...presentation import runs as run_texts
 from .. import arguments, base, details, failing, family
+from ..finding import find, runs
 
 LIMIT = 20
-_NAMED = 5  # runs, where several are meant
-_SHORTEST_BEGINNING = 8  # characters of an id
 
 
 class Command(base.WorkflowCommand):
@@ -44,8 +38,9 @@ class Command(base.WorkflowCommand):
         "waiting_for, cancel_reason, canceled_by, pause_reason, paused_by, paused_at, restart_of, parent, parent_step,\n"
         "continued_as, error;\n"
         "for one run an object that also has input, output, details, overdue, recovery_log, steps (name, kind, branch, group,\n"
-        "position, status, attempts, timed_out, child, started_at, finished_at, wakes_at, output, error, earlier_attempts),\n"
-        "events (name, payload, id, by, sent_at, taken_by, taken_at), children (how many by status) and continues.\n"
+        "position, status, attempts, timed_out, unreached, child, started_at, finished_at, wakes_at, output, error,\n"
+        "earlier_attempts), events (name, payload, id, by, sent_at, taken_by, taken_at), children (how many by status),\n"
+        "continues and history (what replayworkflows takes).\n"
         "With --tree: id, workflow, version, key, step, is_replaced, continued_as, status, duration in seconds, children\n"
         "(of each run the first ones), child_counts, left_out; of the first one also successors (the same of the runs that\n"
         "go on for it, the first two and the last three) and successors_left_out. Times are ISO 8601.\n"
@@ -235,46 +230,6 @@ class Command(base.WorkflowCommand):
         said = [run_texts.detail(run, retrying.get(run.pk), waiting.get(run.pk), pauses.held(run)) for run in shown]
         notes = [", ".join(filter(None, [detail, child_of(run)])) for run, detail in zip(shown, said, strict=True)]
         return output.with_notes(lines, notes, width)
-
-
-def runs() -> WorkflowRunQuerySet[WorkflowRun]:
-    """All runs, with their workers."""
-    return WorkflowRun.objects.using(base.connection().alias).select_related("worker")
-
-
-def find(text: str) -> WorkflowRun:
-    """The run of this id or key, or whose id begins like this; `CommandError` if there is none, or several."""
-    with suppress(ValueError):
-        run = runs().filter(pk=UUID(text)).first()
-        if run is not None:
-            return run
-    if (run := _only(with_key(text), _("Several runs have the key %(text)r. Give the id: %(runs)s"), text)) is not None:
-        return run
-    run = _only(with_beginning(text), _("The ids of several runs begin with %(text)r: %(runs)s"), text)
-    if run is None:
-        raise CommandError(_("There is no run with the id or key %(text)r.") % {"text": text})
-    return run
-
-
-def with_key(key: str) -> list[WorkflowRun]:
-    """The first runs of a key."""
-    # The names let the database use the index of the keys.
-    names = {workflow.name for workflow in registered()}
-    return list(runs().filter(workflow__in=names, key=key).order_by("pk")[: _NAMED + 1])
-
-
-def with_beginning(text: str) -> list[WorkflowRun]:
-    """The newest runs whose id begins like this; none for a beginning that is too short to mean one of them."""
-    ids = beginning_with(text) if len(text) >= _SHORTEST_BEGINNING else None
-    return [] if ids is None else list(runs().filter(pk__range=ids).order_by("-pk")[: _NAMED + 1])
-
-
-def _only(found: list[WorkflowRun], several: str, text: str) -> WorkflowRun | None:
-    if len(found) > 1:
-        named = ", ".join(f"{run.pk} ({run.workflow})" for run in found[:_NAMED])
-        named += ", …" if len(found) > _NAMED else ""
-        raise CommandError(several % {"text": text, "runs": named})
-    return found[0] if found else None
 
 
 def child_of(run: WorkflowRun) -> str:

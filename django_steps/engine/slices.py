@@ -1,8 +1,8 @@
-"""Executes async passes in a test: on its own thread and connection, in an order that a failing test can repeat.
+"""Executes an async pass on the calling thread and its connection, in an order that can be repeated: in tests, and in replays.
 
 The event loop goes on in slices, as long as it has anything to do. What blocks is carried out between two slices, where no
-loop is running, so that it may use the ORM: one thing at a time, in the seeded order. Where there is nothing to do, time
-passes: on the virtual clock, unless something real is waited for, an answer from a network say.
+loop is running, so that it may use the ORM: one thing at a time, in the order that the host chooses. Where there is nothing to
+do, time passes: on the virtual clock, unless something real is waited for, an answer from a network say.
 """
 
 from __future__ import annotations
@@ -17,16 +17,11 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from asgiref.sync import AsyncToSync
 
 from ..core import clock as engine_clock
-from ..engine import async_execution
-from ..engine.ending import Ending
-from ..engine.execution import Pass
-from ..engine.interceptors import Interceptor
-from ..engine.loops import Known, PassLoop, Rounds, Signaled, Steady
 from ..errors import PassEnded, StepsError
 from ..ledger import leases, waits
 from ..ledger.claims import Claim
@@ -34,8 +29,12 @@ from ..ledger.histories import Recorded
 from ..ledger.leases import Holding
 from ..ledger.records import StepWrite
 from ..ledger.transitions import Finish
-from .host import TestingHost
-from .order import Order
+from . import async_execution
+from .ending import Ending
+from .execution import Pass
+from .host import Host
+from .interceptors import Interceptor
+from .loops import Known, PassLoop, Rounds, Signaled, Steady
 
 _REAL_WAIT = 0.05  # seconds for which something real is waited for before timers are looked at again
 # Seconds in succession for which a connection may say nothing while an event, a lock or a queue is waited for, which somebody
@@ -43,16 +42,45 @@ _REAL_WAIT = 0.05  # seconds for which something real is waited for before timer
 _LONGEST_SILENCE = 5.0
 
 
+class Order(Protocol):
+    """Which of several things comes next."""
+
+    def chosen(self, number: int) -> int:
+        """Which of so many things, as an index."""
+        ...
+
+    def hint(self) -> str:
+        """The end of a message about what went wrong: how to repeat the order."""
+        ...
+
+
+class SlicedHost(Host, Protocol):
+    """The place of such a pass."""
+
+    @property
+    def order(self) -> Order:
+        """In which order what may be done at once is done."""
+        ...
+
+    def execute_other(self) -> bool:
+        """Execute another run, while this one waits for others; whether there is one."""
+        ...
+
+    def others_due(self) -> float:
+        """In how many seconds another run becomes due by itself, or infinity."""
+        ...
+
+
 def run_claim(
     claim: Claim,
-    host: TestingHost,
+    host: SlicedHost,
     recorded: Sequence[Recorded],
     *,
     interceptors: Sequence[Interceptor],
     begun: Callable[[Pass], None],
 ) -> Ending:
     """Execute a claimed run of an async workflow once; as `async_execution.run_claim()`."""
-    with _alone(), _Slices(host) as slices:
+    with Slices(host) as slices:
         ending: Ending = slices.run(
             async_execution.run_claim(
                 claim, slices.host, slices.loop, recorded, interceptors=interceptors, begun=slices.noting(begun)
@@ -153,19 +181,21 @@ class _Submitted(_Work):
         self.future.set_exception(error)
 
 
-class _Slices:
-    """One loop for one pass."""
+class Slices:
+    """One loop for one pass, on the calling thread."""
 
-    def __init__(self, host: TestingHost) -> None:
+    def __init__(self, host: SlicedHost) -> None:
         self._host = host
-        self._order: Order = host.order
+        self._order = host.order
         self._work: list[_Work] = []
         self._pass: Pass | None = None
         self._silent_since: float | None = None
         self.loop = _Loop()
         self.host = _AsyncHost(host, self.loop, self._work)
 
-    def __enter__(self) -> _Slices:
+    def __enter__(self) -> Slices:
+        self._alone = _alone()
+        self._alone.__enter__()
         AsyncToSync.loop_thread_executors[self.loop] = _Executor(self._work)  # type: ignore[assignment]
         return self
 
@@ -176,6 +206,7 @@ class _Slices:
             with suppress(BaseException):
                 task.get_coro().close()
         self.loop.close()
+        self._alone.__exit__(None, None, None)
 
     def noting(self, begun: Callable[[Pass], None]) -> Callable[[Pass], None]:
         """The same, and this learns of the pass, too."""
@@ -266,7 +297,7 @@ def _is_real(waits_for: Any) -> bool:
 class _AsyncHost:
     """The place of an async pass in a test."""
 
-    def __init__(self, host: TestingHost, loop: PassLoop, work: list[_Work]) -> None:
+    def __init__(self, host: SlicedHost, loop: PassLoop, work: list[_Work]) -> None:
         self.host, self._loop, self._work = host, loop, work
 
     def record(self, write: StepWrite) -> Steady:

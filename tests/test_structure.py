@@ -259,8 +259,8 @@ def _imported_roots(path: Path) -> set[str]:
 
 
 WITHOUT_THREADS = ("core", "values", "failures", "ledger", "definitions", "engine")
-# They begin none. The first asks which one it is on; two are shared by the threads of a worker, the others by those that
-# execute a pass side by side.
+# They begin none. The first asks which one it is on; two are shared by the threads of a worker; the slices of an async pass
+# answer asgiref by its own futures; the others are shared by those that execute a pass side by side.
 KNOWS_OF_THREADS = {
     "django_steps.core.context",
     "django_steps.core.repeated",
@@ -270,6 +270,7 @@ KNOWS_OF_THREADS = {
     "django_steps.engine.details",
     "django_steps.engine.groups",
     "django_steps.engine.history",
+    "django_steps.engine.slices",
 }
 
 

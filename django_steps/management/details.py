@@ -185,6 +185,8 @@ def _note(node: tree.Node | None, planned: Mapping[str, str | None]) -> str:
         record = node.record
         child = steps.child_id(record)
         waiting = steps.until(record) if record.kind == StepRecord.Kind.EVENT else ""
+        if mark := steps.mark(record):
+            return mark
         return str(child) if child is not None else waiting or steps.taken(record)
     if node is None or not node.is_group:
         return ""

@@ -28,7 +28,7 @@ from .waits import FOR_OTHERS, Waits
 
 _LONGEST = 60  # characters of a name in a sentence
 _Kind = StepRecord.Kind
-_NEVER_ATTEMPTED = (_Kind.SLEEP, _Kind.BRANCH, _Kind.MAP, _Kind.EVENT, _Kind.INVOKE)
+_NEVER_ATTEMPTED = (_Kind.SLEEP, _Kind.BRANCH, _Kind.MAP, _Kind.EVENT, _Kind.INVOKE, _Kind.PATCH)
 # The status of a branch or group that has no record of its own when the run does nothing any more.
 UNFINISHED = "unfinished"
 
@@ -158,6 +158,24 @@ def taken(record: StepRecord) -> str:
     named = _("event “%(name)s”") % {"name": clipped(str(event["name"]), _LONGEST)}
     by = clipped(str(event.get("by") or ""), _LONGEST)
     return _("%(event)s from %(sender)s") % {"event": named, "sender": by} if by else named
+
+
+def mark(record: StepRecord) -> str:
+    """What the last pass has found of a record that no longer fits its body; empty for others."""
+    return _("recorded by an earlier version of the body") if record.is_unreached else ""
+
+
+def changed_body(records: Iterable[StepRecord]) -> str:
+    """That the body of a run has changed since it recorded these, in a sentence; empty where that is not known."""
+    count = sum(record.is_unreached for record in records)
+    if not count:
+        return ""
+    text = ngettext(
+        "The body has changed since this run began: it does not come to %(count)d of its records any more.",
+        "The body has changed since this run began: it does not come to %(count)d of its records any more.",
+        count,
+    )
+    return text % {"count": count}
 
 
 def has_last_value(record: StepRecord) -> bool:

@@ -57,6 +57,11 @@ class Line:
         return str(Counts(self.node)) if self.node.is_group else step_states.label_of(self.status)
 
     @property
+    def mark(self) -> str:
+        """What is to be said of its record; empty for most."""
+        return "" if self.node is None or self.node.record is None else step_states.mark(self.node.record)
+
+    @property
     def href(self) -> str:
         """The address of its row in the table of steps."""
         if self.node is None:

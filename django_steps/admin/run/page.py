@@ -94,6 +94,7 @@ def run_page(
         "progress": html.progress_bar(run),
         "where": runs.where_now(run, failing, waits.of_records(run, around.open_children, steps), pauses.held(run)),
         "is_failing": bool(failing),
+        "changed_body": step_texts.changed_body(steps),
         "overdue": timing.overdue(run),
         "stack": timing.stack(run),
         "error": run.error if run.status == run.Status.FAILED else None,

@@ -73,6 +73,7 @@ class StepRow:
     line: str = ""  # the same in one line
     is_last_value: bool = False  # of a poll that has not found what it waits for
     taken: str = ""  # where the result of a wait is from
+    mark: str = ""  # what is to be said of a record that the body does not come to any more
     child: str = ""  # the id of the child that it has invoked, in short, or of the run that it has started
     child_url: str = ""
     is_child: bool = False
@@ -200,7 +201,7 @@ class _RowMaker:
     def _describe(self, row: StepRow, record: Any) -> None:
         """What is recorded of a step, or of how a branch or map ended."""
         row.position = record.position
-        row.until, row.attempts = steps.until(record), steps.attempts(record)
+        row.until, row.attempts, row.mark = steps.until(record), steps.attempts(record), steps.mark(record)
         row.failures = [_failure(attempt, record.kind) for attempt in steps.failed_attempts(record)]
         if record.kind in (StepRecord.Kind.MAP, StepRecord.Kind.SLEEP):
             return

@@ -212,6 +212,10 @@ def _row(index: int, lines: list[Line], scale: Scale) -> Row:
         label = f"{first.name} … {last.name}"
         note = f"{_counted(lines)}, {taken}"
         parts = [label, note]
+    marks = dict.fromkeys(mark for line in lines if (mark := line.mark))
+    if marks:
+        note = ", ".join([note, *marks]) if len(lines) == 1 else note
+        parts += marks
     if failed:
         parts.append(ngettext("%d failed attempt", "%d failed attempts", failed) % failed)
     return Row(

@@ -11,13 +11,14 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from ...errors import FailureWasHandled, InvalidState
 from ...ledger import controls, database, reports
+from ...ledger import patches as ledger_patches
 from ...models import WorkflowRun
 from ...models.diagnosis import live_workers
 from ...monitoring import health
 from ...presentation import durations, logs, output, pauses, waits
 from ...presentation import json as run_json
 from ...presentation import runs as run_texts
-from .. import arguments, base, details, failing, family
+from .. import arguments, base, details, failing, family, patches
 from ..finding import find, runs
 
 LIMIT = 20
@@ -48,7 +49,8 @@ class Command(base.WorkflowCommand):
         "with before_retry set.\n"
         "With --logs: a list of objects with at, level, step, logger and text.\n"
         "With --check it prints an object with the keys ok and problems; with --failures a list of objects with the keys\n"
-        "workflow, error_type, failed_step (the path without keys, empty for none), runs, last_failed_at.\n"
+        "workflow, error_type, failed_step (the path without keys, empty for none), runs, last_failed_at; with --patches a\n"
+        "list of objects with the keys workflow, name, new, old, open, ended (numbers of runs) and is_needed.\n"
         "\n"
         "exit codes: 0 shown (with --check: all is well), 1 not found, or --check found a problem\n"
     )
@@ -93,6 +95,11 @@ class Command(base.WorkflowCommand):
             help=_("With RUN: the run, all child runs below it, what it continued as."),
         )
         add("--logs", action="store_true", help=_("With RUN: the log lines that are kept of it, see CAPTURE_LOGS."))
+        add(
+            "--patches",
+            action="store_true",
+            help=_("Show which way the runs go at each step.patched(), and when the line may be taken out."),
+        )
         add("--check", action="store_true", help=_("Check whether runs are executed as they should be."))
 
     def carry_out(self, **options: Any) -> None:
@@ -108,6 +115,10 @@ class Command(base.WorkflowCommand):
             if is_kind or any(options[name] for name in others):
                 raise CommandError(_("--failures takes --workflow, --since, --limit and --json, nothing else."))
             self.show_failures(options)
+            return
+        if options["patches"]:
+            self.refuse_others(options, has_filter=bool(options["status"] or options["tag"] or is_kind))
+            self.show_patches(options)
             return
         if options["since"] is not None:
             raise CommandError(_("--since takes --failures."))
@@ -211,6 +222,22 @@ class Command(base.WorkflowCommand):
             if len(kinds) > len(shown):
                 written.append(_("… and %(count)d more") % {"count": len(kinds) - len(shown)})
             self.stdout.write("\n".join([*written, "", failing.how_to_retry(shown[0], options["since"])]))
+
+    def refuse_others(self, options: dict[str, Any], *, has_filter: bool) -> None:
+        """`CommandError` where `--patches` was typed with what it does not take."""
+        if has_filter or any(options[name] for name in ("run", "since", "tree", "check", "logs")):
+            raise CommandError(_("--patches takes --workflow and --json, nothing else."))
+
+    def show_patches(self, options: dict[str, Any]) -> None:
+        if options["workflow"]:
+            base.refuse_unknown_workflow(options["workflow"])
+        uses = ledger_patches.uses(base.connection(), options["workflow"] or "")
+        if options["json"]:
+            self.write_json(patches.as_json(uses))
+        elif not uses:
+            self.stdout.write(_("No run that has not succeeded has asked for a patch."))
+        else:
+            self.stdout.write("\n".join(patches.lines(uses, output.width_of(self.stdout))))
 
     def list_of(self, shown: list[WorkflowRun]) -> list[str]:
         header = [_("RUN"), _("WORKFLOW"), _("STATUS"), _("CREATED"), _("DURATION")]

@@ -18,6 +18,7 @@ from django_steps.core import clock
 from django_steps.models import WorkflowEvent, WorkflowRun
 from tests.app.models import Effect
 from tests.async_passes import OTHERS, SENDS, WAYS, Passes, Peril, noted, passes
+from tests.changing import assert_fits
 from tests.engine.event_model import NAMES, Mail
 
 Node = Any  # a kind of leaf, or (a kind of node, what is in each of its branches)
@@ -358,6 +359,7 @@ class Said:
 
 
 def assert_effects_are_there_once(run: WorkflowRun) -> None:
+    assert_fits(run)
     effects = Counter(Effect.objects.values_list("name", flat=True))
     assert all(count == 1 for count in effects.values()), effects
     atomic = {

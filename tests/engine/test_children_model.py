@@ -27,6 +27,7 @@ from django_steps.ledger import claims, database, timers
 from django_steps.models import StepRecord, WorkflowRun
 from django_steps.worker.task import Task
 from tests.app.models import Effect
+from tests.changing import assert_fits
 from tests.engine.test_group_model import Host
 from tests.engine.test_model import LEASE, Killed, Peril
 from tests.staging import make_terms
@@ -262,6 +263,8 @@ def check(tree: Tree, body: Body) -> None:
     assert (root.status, root.output) == ("succeeded", expected(body)), root.error
     runs = list(WorkflowRun.objects.all())
     assert {run.status for run in runs} == {"succeeded"}
+    for run in runs:
+        assert_fits(run)
     assert Counter(run.input["path"] for run in runs) == Counter(paths(body))
     assert not any(run.open_parent_id for run in runs)
     names = Counter(flat(expected(body)))

@@ -24,6 +24,7 @@ from django_steps.ledger import claims, database, timers
 from django_steps.models import StepRecord, WorkflowEvent, WorkflowRun
 from django_steps.worker.task import Task
 from tests.app.models import Effect
+from tests.changing import assert_fits
 from tests.engine.event_model import NAMES, Mail, tell_untold
 from tests.engine.test_model import LEASE, Killed, Peril, PerilousHost
 from tests.staging import make_terms
@@ -230,6 +231,7 @@ def test_interruptions_leave_no_trace_in_groups() -> None:
             check_details(body)
             mail.check()
         assert run.status == "succeeded", run.error
+        assert_fits(run)
         assert run.output == expected(body)
         names = Counter(run.steps.filter(kind="step").values_list("name", flat=True))
         assert names == Counter(flat(expected(body)))

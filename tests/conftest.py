@@ -28,9 +28,12 @@ from django_steps.worker.host import WorkerHost
 
 ROOT = Path(__file__).resolve().parent.parent
 
+EVERYTHING = os.environ.get("ALL") == "1"
+# What no database can change is tested once: on SQLite.
+ELSEWHERE = os.environ.get("DATABASE", "sqlite") != "sqlite" and not EVERYTHING
+
 collect_ignore = []
-# What no database can change is tested once.
-if os.environ.get("DATABASE", "sqlite") != "sqlite":
+if ELSEWHERE:
     collect_ignore += [
         "docs",
         "e2e",
@@ -70,10 +73,14 @@ STEP_TESTS = {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if "start_worker" in getattr(item, "fixturenames", ()):
             item.add_marker("processes")
+    left_out = [item for item in items if ELSEWHERE and item.get_closest_marker("any_database")]
+    if left_out:
+        items[:] = [item for item in items if not item.get_closest_marker("any_database")]
+        config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

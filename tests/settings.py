@@ -10,3 +10,6 @@ INSTALLED_APPS = [*INSTALLED_APPS, "tests.app"]
 
 # For worker processes of tests that set something.
 DJANGO_STEPS = {**DJANGO_STEPS, **json.loads(os.environ.get("DJANGO_STEPS", "{}"))}
+
+# The default one takes about a second of CPU for each user with a password, on purpose.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -118,6 +118,7 @@ def test_run_without_children_has_no_section(root, show):
     assert "steps-children" not in root.get(url("change", run.pk)).content.decode()
 
 
+@pytest.mark.any_database
 def test_ten_thousand_children_make_a_page_of_bounded_size_in_bounded_time(root, show):
     parent = waiting_run()
     add_step(parent, "page", "waiting", kind="map", context_text='{"children": 10000}', finished_at=None)

@@ -337,6 +337,7 @@ def many_steps(run, count):
     )
 
 
+@pytest.mark.any_database
 def test_ten_thousand_steps_make_a_page_of_bounded_size(root):
     run = make_run("failed", finished_at=START + timedelta(hours=3))
     many_steps(run, 10_000)

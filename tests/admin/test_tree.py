@@ -141,6 +141,7 @@ def test_odd_numbers_show_the_first_or_the_last_members(show, start):
     assert fold.first in (1, 51)
 
 
+@pytest.mark.any_database
 def test_what_is_asked_for_is_shown_wherever_it_is(show):
     run = make_run()
     for number in range(150):
@@ -218,6 +219,7 @@ def test_step_of_a_branch_that_executes_now_is_drawn_in_it(show):
 
 @pytest.mark.parametrize(("items", "steps"), [(10_000, 0), (2_000, 3)])
 @pytest.mark.parametrize("share", [0, 2])
+@pytest.mark.any_database
 def test_large_maps_make_a_page_of_bounded_size_in_bounded_time(root, items, steps, share):
     run = make_run("failed", finished_at=START + timedelta(hours=3))
     many_items(run, items, steps=steps, failed={items - 1, *(range(0, items, share) if share else ())})
@@ -238,6 +240,7 @@ def test_large_maps_make_a_page_of_bounded_size_in_bounded_time(root, items, ste
     assert fold_of(last["steps"], "item").last == items
 
 
+@pytest.mark.any_database
 def test_many_groups_share_the_room_of_a_page_and_each_can_be_asked_for(root, show):
     run = make_run()
     for number in range(20):

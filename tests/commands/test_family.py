@@ -206,6 +206,7 @@ def test_the_tree_as_json(read):
     assert (second["status"], second["duration"]) == ("succeeded", 59)
 
 
+@pytest.mark.any_database
 def test_the_tree_folds_ten_thousand_children(run_command, read, django_assert_max_num_queries):
     parent = waiting_run()
     many_children(parent, 10_000, failed={9_000, 9_500}, running={77})
@@ -261,6 +262,7 @@ def test_the_tree_shows_what_a_run_has_continued_as(run_command, read):
     assert (read(third, "--tree")["successors"], read(page, "--tree")["successors"]) == ([], [])
 
 
+@pytest.mark.any_database
 def test_the_tree_folds_a_long_chain(run_command, read, django_assert_max_num_queries):
     runs = chain(1_200)
     with django_assert_max_num_queries(12):

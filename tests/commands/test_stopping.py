@@ -10,7 +10,7 @@ import pytest
 from django_steps.models import Worker, WorkflowRun
 from tests.app import effects
 from tests.app.workflows import forks, slow_middle
-from tests.staging import eventually
+from tests.staging import TO_START, eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -24,13 +24,17 @@ def in_a_step(start_worker):
     def start(seconds: float, *arguments: str):
         run = slow_middle.start({"seconds": seconds})
         worker = start_worker(*QUICK, *arguments)
-        eventually(lambda: effects.count("slow begins", run))
+        eventually(lambda: effects.count("slow begins", run), TO_START)
         return worker, run
 
     return start
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda signum: signum.name)
+@pytest.mark.parametrize(
+    "signum",
+    [signal.SIGTERM, *(pytest.param(each, marks=pytest.mark.any_database) for each in (signal.SIGINT, signal.SIGHUP))],
+    ids=lambda signum: signum.name,
+)
 def test_a_signal_lets_the_step_end_and_gives_the_run_back_at_once(in_a_step, signum):
     worker, run = in_a_step(1)
     worker.process.send_signal(signum)
@@ -54,6 +58,7 @@ def test_a_worker_that_is_stopped_does_not_say_what_is_left(in_a_step):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=lambda signum: signum.name)
+@pytest.mark.any_database
 def test_a_second_signal_ends_at_once(in_a_step, signum):
     worker, run = in_a_step(30)
     worker.process.send_signal(signum)
@@ -71,6 +76,7 @@ def test_a_second_signal_ends_at_once(in_a_step, signum):
     [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGHUP)],
     ids=lambda signals: " ".join(signum.name for signum in signals),
 )
+@pytest.mark.any_database
 def test_several_signals_at_the_same_moment_are_one(in_a_step, signals):
     worker, run = in_a_step(1)
     for signum in signals:
@@ -80,6 +86,7 @@ def test_several_signals_at_the_same_moment_are_one(in_a_step, signals):
     assert effects.names(run) == ["before", "slow begins", "slow ends"]
 
 
+@pytest.mark.any_database
 def test_what_nohup_ignores_stays_ignored(in_a_step):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited by what is started now
     try:
@@ -113,7 +120,7 @@ def test_the_shutdown_timeout_ends_it(in_a_step):
 
 def test_an_idle_worker_stops_at_once(start_worker):
     worker = start_worker("--poll-interval", "60")
-    eventually(_live_workers)
+    eventually(_live_workers, TO_START)
     began = time.monotonic()
     assert worker.stop() == 0
     assert time.monotonic() - began < 10  # and not after the poll interval

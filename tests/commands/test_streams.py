@@ -30,6 +30,7 @@ def manage(*arguments, **environment):
 
 @pytest.mark.processes
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.any_database
 def test_every_line_is_printed_in_any_encoding(encoding):
     run = returns_input.start(TEXT, key=TEXT)
     command, options = manage("runworkflows", "--until-idle", "-v", "2", PYTHONIOENCODING=encoding)
@@ -43,6 +44,7 @@ def test_every_line_is_printed_in_any_encoding(encoding):
 
 @pytest.mark.processes
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+@pytest.mark.any_database
 def test_json_stays_json_in_any_encoding(encoding):
     run = returns_input.start(TEXT, key="smile")
     command, options = manage("showworkflows", str(run.pk), "--json", PYTHONIOENCODING=encoding)
@@ -56,6 +58,7 @@ def test_json_stays_json_in_any_encoding(encoding):
     [["showworkflows"], ["showworkflows", "--json"], ["pruneworkflows", "--older-than", "1s", "--dry-run"]],
     ids=" ".join,
 )
+@pytest.mark.any_database
 def test_a_broken_pipe_is_no_traceback(arguments):
     tiny.start_many([{}] * 20)
     command, options = manage(*arguments)
@@ -112,6 +115,7 @@ def test_with_debug_few_statements_are_kept(settings):
 
 
 @pytest.mark.processes
+@pytest.mark.any_database
 def test_serve_says_first_that_its_port_is_taken():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -15,7 +15,7 @@ from django_steps.models import Worker, WorkflowRun
 from tests.app import effects
 from tests.app.workflows import slow_middle, three_steps
 from tests.conftest import ROOT
-from tests.staging import eventually
+from tests.staging import TO_START, eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -37,12 +37,12 @@ def is_running(pid: int) -> bool:
 
 def test_a_killed_worker_is_replaced_and_all_stop_together(start_worker):
     supervisor = start_worker("--processes", "2", *QUICK)
-    before = eventually(lambda: len(live_pids()) == 2 and live_pids())
+    before = eventually(lambda: len(live_pids()) == 2 and live_pids(), TO_START)
     assert supervisor.pid not in before
 
     killed = min(before)
     os.kill(killed, signal.SIGKILL)
-    after = eventually(lambda: len(live_pids() - {killed}) == 2 and live_pids() - {killed})
+    after = eventually(lambda: len(live_pids() - {killed}) == 2 and live_pids() - {killed}, TO_START)
     assert len(after - before) == 1
 
     run = three_steps.start({})
@@ -57,7 +57,7 @@ def test_a_killed_worker_is_replaced_and_all_stop_together(start_worker):
 def test_stopping_lets_the_steps_of_all_workers_end(start_worker):
     run = slow_middle.start({"seconds": 1})
     supervisor = start_worker("--processes", "2", *QUICK)
-    eventually(lambda: effects.count("slow begins", run))
+    eventually(lambda: effects.count("slow begins", run), TO_START)
 
     supervisor.process.send_signal(signal.SIGINT)
     assert supervisor.wait(15) == 0
@@ -73,11 +73,12 @@ def signal_unit(signum: int, pids: list[int]) -> None:
         os.kill(pid, signum)
 
 
+@pytest.mark.any_database
 def test_a_signal_to_every_process_of_a_unit_is_one(start_worker):
     run = slow_middle.start({"seconds": 2})
     supervisor = start_worker("--processes", "2", *QUICK)
-    eventually(lambda: effects.count("slow begins", run))
-    workers = sorted(eventually(lambda: len(live_pids()) == 2 and live_pids()))
+    eventually(lambda: effects.count("slow begins", run), TO_START)
+    workers = sorted(eventually(lambda: len(live_pids()) == 2 and live_pids(), TO_START))
 
     signal_unit(signal.SIGTERM, [supervisor.pid, *workers])
     time.sleep(0.5)
@@ -90,9 +91,10 @@ def test_a_signal_to_every_process_of_a_unit_is_one(start_worker):
 
 
 @pytest.mark.parametrize("options", [(), ("--processes", "2")], ids=["one worker", "two workers"])
+@pytest.mark.any_database
 def test_a_hang_up_in_the_last_moments_of_a_process_changes_nothing(start_worker, options):
     process = start_worker(*options, *QUICK)
-    eventually(live_pids)
+    eventually(live_pids, TO_START)
     process.process.send_signal(signal.SIGTERM)
     while process.process.poll() is None:
         process.process.send_signal(signal.SIGHUP)
@@ -100,10 +102,11 @@ def test_a_hang_up_in_the_last_moments_of_a_process_changes_nothing(start_worker
     assert process.wait() == 0
 
 
+@pytest.mark.any_database
 def test_repeated_to_every_process_of_a_unit_it_ends_at_once(start_worker):
     run = slow_middle.start({"seconds": 30})
     supervisor = start_worker("--processes", "1", "--reload", *QUICK)
-    eventually(lambda: effects.count("slow begins", run))
+    eventually(lambda: effects.count("slow begins", run), TO_START)
     unit = [supervisor.pid, *live_pids()]
 
     signal_unit(signal.SIGTERM, unit)
@@ -114,6 +117,7 @@ def test_repeated_to_every_process_of_a_unit_it_ends_at_once(start_worker):
     assert effects.count("slow ends", run) == 0
 
 
+@pytest.mark.any_database
 def test_workers_that_are_starting_up_end_with_their_supervisor(start_worker):
     supervisor = start_worker("--processes", "2", *QUICK)
     assert "2 worker processes" in supervisor.process.stdout.readline()
@@ -122,11 +126,12 @@ def test_workers_that_are_starting_up_end_with_their_supervisor(start_worker):
     assert "Traceback" not in supervisor.output()
 
 
+@pytest.mark.any_database
 def test_a_second_signal_kills_all_workers(start_worker):
     run = slow_middle.start({"seconds": 30})
     supervisor = start_worker("--processes", "2", *QUICK)
-    eventually(lambda: effects.count("slow begins", run))
-    pids = eventually(lambda: len(live_pids()) == 2 and live_pids())
+    eventually(lambda: effects.count("slow begins", run), TO_START)
+    pids = eventually(lambda: len(live_pids()) == 2 and live_pids(), TO_START)
 
     supervisor.process.send_signal(signal.SIGTERM)
     eventually(lambda: len(live_pids()) < 2)  # the idle one has stopped, so the signal came through
@@ -136,9 +141,10 @@ def test_a_second_signal_kills_all_workers(start_worker):
     assert not any(is_running(pid) for pid in pids)
 
 
+@pytest.mark.any_database
 def test_workers_end_when_their_supervisor_is_killed(start_worker):
     supervisor = start_worker("--processes", "2", *QUICK)
-    eventually(lambda: len(live_pids()) == 2)
+    eventually(lambda: len(live_pids()) == 2, TO_START)
     supervisor.kill()
     eventually(lambda: not live_pids())
 
@@ -177,6 +183,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.any_database
 def test_changed_files_restart_the_workers_even_after_broken_ones(start_worker, project):
     @workflow
     def reloaded(input): ...

@@ -525,47 +525,39 @@ def test_key_whose_run_is_pruned_between_two_looks_starts_a_new_one(echo, monkey
     assert second.pk != first.pk
 
 
+# They are forked when all is imported, so that they are at the same point when the barrier opens.
 RACE = """
-import sys
+import multiprocessing
 import django
 django.setup()
 from tests.app.workflows import three_steps
 from django.db import connection
-connection.ensure_connection()
-print("ready", flush=True)
-sys.stdin.readline()
-run = three_steps.start({"order": 7}, key="race")
-print(run.pk, run.created, flush=True)
+
+def start(barrier, answers):
+    connection.ensure_connection()
+    barrier.wait(60)
+    run = three_steps.start({"order": 7}, key="race")
+    answers.put((run.pk, run.created))
+
+forking = multiprocessing.get_context("fork")
+barrier, answers = forking.Barrier(10), forking.Queue()
+processes = [forking.Process(target=start, args=(barrier, answers)) for _ in range(10)]
+for process in processes:
+    process.start()
+for process in processes:
+    print(*answers.get(timeout=60))
+for process in processes:
+    process.join()
 """
 
 
 def test_same_key_from_ten_processes_at_once_is_one_run(transactional_db):
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACE],
-            cwd=ROOT,
-            env=process_environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(10)
-    ]
-    try:
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-        answers = [process.communicate(timeout=30) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [error for _, error in answers] == [""] * 10
-    found = [answer.split() for answer, _ in answers]
+    command = [sys.executable, "-c", RACE]
+    done = subprocess.run(
+        command, cwd=ROOT, env=process_environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stderr == ""
+    found = [line.split() for line in done.stdout.splitlines()]
     assert len({pk for pk, _ in found}) == 1
     assert sorted(created for _, created in found) == ["False"] * 9 + ["True"]
     assert WorkflowRun.objects.count() == 1

@@ -116,6 +116,7 @@ def test_time_that_passed_for_a_single_run_is_a_time_without_workers():
     assert WorkflowSchedule.objects.get(name="ticking").skipped["counts"]["missed"] >= 1000
 
 
+@pytest.mark.any_database
 def test_too_many_runs_are_an_error_that_says_what_to_do():
     @workflow(schedule=Schedule(every="10s"))
     def often(step):

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 
+import pytest
 from django.test import TestCase, TransactionTestCase
 from django.utils import timezone
 
@@ -310,6 +311,7 @@ class UnansweredWaitTests(TestCase):
         given = {"message": [1, 2, 3]}
         self.assertEqual(run_workflow(body, events=given, max_steps=16).result(), [1, 2, 3, *[None] * 12])
 
+    @pytest.mark.any_database
     def test_loop_of_waits_without_end_is_broken_off(self):
         @workflow(name="kit_waits_for_ever")
         def body(input, step):

@@ -6,6 +6,7 @@ import itertools
 import time
 from datetime import timedelta
 
+import pytest
 from django.db import connection
 from django.test import TestCase
 
@@ -165,6 +166,7 @@ class RunWorkflowTests(TestCase):
         with self.assertRaises(KeyboardInterrupt):
             run_workflow(body)
 
+    @pytest.mark.any_database
     def test_many_steps_are_put_down_and_replayed_in_reasonable_time(self):
         @workflow(name="kit_many_steps")
         def body(input, step):
@@ -172,6 +174,7 @@ class RunWorkflowTests(TestCase):
 
         self.assertEqual(run_workflow(body).result(), 150)
 
+    @pytest.mark.any_database
     def test_a_loop_without_end_is_broken_off(self):
         @workflow(name="kit_polls_for_ever")
         def body(input, step):

@@ -7,7 +7,7 @@ checks show; reading a wrong value raises `ImproperlyConfigured`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from .durations import rate_interval, to_timedelta, to_timedelta_with_unit
 
 NAME = "DJANGO_STEPS"
 EXECUTORS = ("threads", "celery", "tasks")
+REACTIONS = ("ignore", "warn", "fail")
 
 
 def _count(minimum: int) -> Callable[[Any], int]:
@@ -120,10 +121,13 @@ def _queue(name: Any, given: Any) -> QueueLimit:
         raise ValueError(f"{name!r}: {error}") from None
 
 
-def _executor(value: Any) -> str:
-    if value not in EXECUTORS:
-        raise ValueError(f"must be one of {', '.join(map(repr, EXECUTORS))}, got {value!r}")
-    return str(value)
+def _one_of(choices: Sequence[str]) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        return str(value)
+
+    return parse
 
 
 def _level(value: Any) -> int | None:
@@ -150,7 +154,8 @@ _KNOWN: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "STEP_GRACE": ("30s", _duration(timedelta(0))),
     "CAPTURE_LOGS": ("INFO", _level),
     "QUEUES": ({}, _queues),
-    "EXECUTOR": ("threads", _executor),
+    "EXECUTOR": ("threads", _one_of(EXECUTORS)),
+    "ON_CHANGED_ARGUMENTS": ("warn", _one_of(REACTIONS)),
 }
 
 
@@ -273,6 +278,11 @@ class Conf:
     def executor(self) -> str:
         """One of `EXECUTORS`."""
         return str(_read("EXECUTOR"))
+
+    @property
+    def on_changed_arguments(self) -> str:
+        """One of `REACTIONS`."""
+        return str(_read("ON_CHANGED_ARGUMENTS"))
 
 
 conf = Conf()

@@ -128,7 +128,8 @@ class WrongThread(StepsError):
 
 
 class HistoryMismatch(StepsError):
-    """What the run has recorded under a name is of another kind than what the code now asks for."""
+    """What the run has recorded under a name is of another kind than what the code now asks for; or, with the setting
+    `ON_CHANGED_ARGUMENTS = "fail"`, was recorded with other arguments."""
 
 
 class StepFailed(StepsError):

@@ -20,6 +20,7 @@ from django.utils import timezone
 from django_steps.core import clock
 from django_steps.definitions import registry as workflows
 from django_steps.durations import to_microseconds
+from django_steps.engine import fingerprints
 from django_steps.engine.drivers import execute
 from django_steps.ledger import database, notify
 from django_steps.models import Worker as WorkerRow
@@ -220,6 +221,7 @@ def nothing_warned_of() -> None:
     """What one test was warned of is news in the next one."""
     notify.repeated.forget()
     execute.repeated.forget()
+    fingerprints.warned.clear()
 
 
 @pytest.fixture(autouse=True)

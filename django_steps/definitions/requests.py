@@ -24,6 +24,7 @@ class RunStep:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     options: CallOptions = PLAIN_CALL
+    fingerprint: int | None = None  # of the arguments, once the engine has taken it
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,6 +78,7 @@ class Invoke:
     workflow: Any  # a Workflow
     input: Any
     timeout_us: int | None = None
+    fingerprint: int | None = None  # of the input, once the engine has taken it
 
 
 @dataclass(slots=True)
@@ -87,6 +89,7 @@ class StartRun:
     workflow: Any  # a Workflow
     input: Any
     options: RunOptions
+    fingerprint: int | None = None  # of the input, once the engine has taken it
 
 
 @dataclass(slots=True)
@@ -105,6 +108,7 @@ class CallBranch:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     wanted: tuple[str, ...]  # which of step, run and logger it takes
+    fingerprint: int | None = None  # of the arguments, once the engine has taken it
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from ..core.states import StepStatus
 from ..definitions.requests import CallBranch, Gather, Map, Request
 from ..errors import ClaimLost, PassEnded
 from ..ledger.histories import Recorded
+from . import fingerprints
 from .canceling import is_of_body, record_canceled
 from .desk import Desk
 from .drivers.coroutines import desk_of, drive, if_need_be_on_thread
@@ -74,6 +75,7 @@ class AsyncPerforming(Performing):
         for interceptor in frame.interceptors:
             interceptor.reached(frame.claim, request.name, frame.scope.branch)
         recorded = frame.scope.look_up(name, operation.kind)
+        fingerprints.compare(frame, request, recorded)
         if recorded is not None and recorded.status == StepStatus.CANCELED:
             await self._stay(recorded, desk)
         after, started_at = frame.scope.called(name), frame.claim.now()

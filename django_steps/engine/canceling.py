@@ -56,6 +56,7 @@ async def record_canceled(
         attempt_log=known.attempt_log if known else "",
         said=_said(known),
         output=output,
+        arguments=known.arguments if known else None,
         wakes_at_us=known.wakes_at_us if known and known.status == StepStatus.RETRYING else None,
         started_at=started_at,
         finished_at=frame.claim.now(),

@@ -258,4 +258,5 @@ def as_recorded(write: StepWrite) -> Recorded:
         write.wakes_at_us,
         write.branch,
         write.context,
+        write.arguments,
     )

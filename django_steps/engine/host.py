@@ -39,12 +39,18 @@ class Limits:
     inline_wait_us: int  # up to how many microseconds are waited out in place
     max_value_bytes: int
     step_grace_us: int = 30_000_000  # for how long after its timeout a plain function may still end
+    on_changed_arguments: str = "warn"  # "ignore", "warn" or "fail", of calls with others than those that were recorded
     trusted: float = 0.01  # for so many seconds after a write of the pass its run counts as not canceled
 
     @classmethod
     def from_settings(cls) -> Limits:
         microsecond = timedelta(microseconds=1)
-        return cls(conf.inline_wait // microsecond, conf.max_value_bytes, conf.step_grace // microsecond)
+        return cls(
+            conf.inline_wait // microsecond,
+            conf.max_value_bytes,
+            conf.step_grace // microsecond,
+            conf.on_changed_arguments,
+        )
 
 
 class Handed(Protocol):

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from ..core.names import MAX_LENGTH
 from ..definitions.requests import Gather, Request
 from ..errors import ClaimLost, StepsError
+from . import fingerprints
 from .continuing import continuation
 from .drivers import threads
 from .ending import Ended, Ending
@@ -66,6 +67,7 @@ class Performing:
         for interceptor in frame.interceptors:
             interceptor.reached(frame.claim, request.name, frame.scope.branch)
         recorded = frame.scope.look_up(name, operation.kind)
+        fingerprints.compare(frame, request, recorded)
         if recorded is None or not operation.is_over(frame, recorded):
             frame.guard.check_transaction(name)
             recorded = threads.drive(operation.begin(frame, request, name, recorded), frame)

@@ -18,7 +18,7 @@ def copy_steps(connection: BaseDatabaseWrapper, source: UUID, target: UUID, from
 
     Raises `UnknownStep`.
     """
-    columns = (*records.TYPES, "arguments")
+    columns = tuple(records.TYPES)
     names, failed = found_from(connection, source, [from_step])
     with connection.cursor() as cursor:
         cursor.execute(

@@ -35,6 +35,7 @@ class Recorded:
     wakes_at_us: int | None
     branch: str = ""
     context: str | None = None
+    arguments: int | None = None  # the fingerprint of those that it was called with
     is_long: bool = False  # the output is too long to be kept here; read it with `long_output`
 
     @property
@@ -96,11 +97,12 @@ def _select(connection: BaseDatabaseWrapper, known: Mapping[UUID, int], limit: i
         connection,
         f"SELECT run_id, name, kind, position, after, status, attempts,"
         f" CASE WHEN LENGTH(output) <= {database.LONG_VALUE} THEN output END, error, attempt_log, wakes_at_us, branch, context,"
-        f" LENGTH(output) > {database.LONG_VALUE} FROM {STEP} WHERE {' OR '.join(conditions)} ORDER BY run_id, position"
+        f" arguments, LENGTH(output) > {database.LONG_VALUE} FROM {STEP} WHERE {' OR '.join(conditions)}"
+        " ORDER BY run_id, position"
         + (f" LIMIT {limit}" if limit else ""),
         parameters,
     )
 
 
 def _recorded(row: tuple[Any, ...]) -> Recorded:
-    return Recorded(*row[1:13], is_long=bool(row[13]))  # type: ignore[misc]
+    return Recorded(*row[1:14], is_long=bool(row[14]))  # type: ignore[misc]

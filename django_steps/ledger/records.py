@@ -58,6 +58,7 @@ class StepWrite:
     finished_at: int | None = None
     wakes_at_us: int | None = None
     context: str | None = None  # JSON of what only this kind and status has to say
+    arguments: int | None = None  # the fingerprint of those that it was called with
     replaces: bool = False  # the row exists already (an earlier attempt failed) and is brought up to date
     details: Details | None = None  # what the run says of itself, which is written in the same transaction
     write_id: int = field(default_factory=random_token)
@@ -89,6 +90,7 @@ TYPES = {
     "finished_at": "timestamptz",
     "wakes_at_us": "bigint",
     "context": "text",
+    "arguments": "bigint",
     "branch": "text",
     "claim_token": "bigint",
     "write_id": "bigint",
@@ -297,6 +299,7 @@ def values_of(write: StepWrite, as_date: Callable[[int | None], Any]) -> dict[st
         "finished_at": as_date(write.finished_at),
         "wakes_at_us": write.wakes_at_us,
         "context": write.context,
+        "arguments": write.arguments,
         "branch": write.branch,
         "claim_token": write.token,
         "write_id": write.write_id,

@@ -98,10 +98,14 @@ def reset_failures(connection: BaseDatabaseWrapper, run_id: UUID, steps: Sequenc
                 cursor.execute(f"DELETE FROM {STEP} WHERE run_id = %s AND name = %s", [key, name])
                 continue
             times = dialect.read_date(connection, started_at), dialect.read_date(connection, finished_at)
+            said = contexts.after_reset(context)
+            # It may be called with others now; but a run that it has started goes on with its input.
+            arguments = "arguments" if "child" in contexts.read(said) else "NULL"
             cursor.execute(
                 f"UPDATE {STEP} SET status = 'retrying', attempts = 0, attempt_log = %s, error = NULL,"
-                " error_type = '', finished_at = NULL, wakes_at_us = NULL, context = %s WHERE run_id = %s AND name = %s",
-                [append_attempt(log, attempts, *times, error), contexts.after_reset(context), key, name],
+                f" error_type = '', finished_at = NULL, wakes_at_us = NULL, context = %s, arguments = {arguments}"
+                " WHERE run_id = %s AND name = %s",
+                [append_attempt(log, attempts, *times, error), said, key, name],
             )
 
 

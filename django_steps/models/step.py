@@ -72,8 +72,7 @@ class StepRecord(models.Model):
     wakes_at_us = models.BigIntegerField(null=True)  # machine time
     # JSON of what only records of this kind and status have to say.
     context_text = models.TextField(db_column="context", null=True)
-    # A fingerprint of the arguments that the step was called with. Not used yet: the column is here so that runs of this
-    # version have it.
+    # A fingerprint of the arguments that it was called with; None where there are none, or such as have no fingerprint.
     arguments = models.BigIntegerField(null=True, editable=False)
     claim_token = models.BigIntegerField(editable=False)
     write_id = models.BigIntegerField(editable=False)

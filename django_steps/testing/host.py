@@ -49,8 +49,9 @@ class TestingHost(Direct):
         super().__init__(alias)
         self.autocommit = autocommit
         self.suspends_always = suspends_always
-        # It asks before each step whether the run may go on: what happens must not depend on how fast the machine is.
-        self.limits = replace(self.limits, trusted=-1.0)
+        # It asks before each step whether the run may go on: what happens must not depend on how fast the machine is. And a
+        # body whose calls have other arguments the second time is found here, whatever is said of it elsewhere.
+        self.limits = replace(self.limits, trusted=-1.0, on_changed_arguments="fail")
         if suspends_always:
             self.limits = replace(self.limits, inline_wait_us=0)
         self.order = order

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -30,39 +30,42 @@ _SURROGATE_PAIR = re.compile(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f]")
 
 _LITERALS = {"null": None, "true": True, "false": False}
 _SMALL = 1 << 63
-_SCALARS = frozenset({type(None), bool, int, float, str})
+SCALARS = frozenset({type(None), bool, int, float, str})
 
 
 class Codecs:
     """The kinds of values that a text may hold. Of those that pack a class, the first in the list does it.
 
-    `pack` gives the tree of a value that JSON can hold, or raises `Refused`; `unpack` gives what a JSON object stands for,
-    whose members have been read already; `load` reads a text.
+    `pack` gives the tree of a value that JSON can hold, or raises `Refused`; `packer_of` gives what packs the instances of a
+    class, or None; `unpack` gives what a JSON object stands for, whose members have been read already; `load` reads a text.
     """
 
     def __init__(self, codecs: Iterable[Codec]) -> None:
         self.all = tuple(codecs)
-        self.pack = _packing(self.all)
+        self.pack, self.packer_of = _packing(self.all)
         self.unpack = _unpacking(self.all)
         self.load = json.JSONDecoder(object_hook=self.unpack).raw_decode
 
 
-# Both are functions and not methods, since every member of a value takes a call.
-def _packing(codecs: Sequence[Codec]) -> Pack:
+# All are functions and not methods, since every member of a value takes a call.
+def _packing(codecs: Sequence[Codec]) -> tuple[Pack, Callable[[type], Packer | None]]:
     packers: dict[type, Packer] = {codec.packs: codec.pack for codec in codecs if isinstance(codec.packs, type)}
 
     @lru_cache(maxsize=512)
-    def packer_of(cls: type) -> Packer | None:
+    def found(cls: type) -> Packer | None:
         return next((c.pack for c in codecs if not isinstance(c.packs, type) and c.packs(cls)), None)
+
+    def packer_of(cls: type) -> Packer | None:
+        return packers.get(cls) or found(cls)
 
     def pack(value: Any, depth: int) -> Any:
         cls: Any = type(value)
-        packer = packers.get(cls) or packer_of(cls)
+        packer = packers.get(cls) or found(cls)
         if packer is None:
             raise Refused(value)
         return packer(value, depth, pack)
 
-    return pack
+    return pack, packer_of
 
 
 def _unpacking(codecs: Sequence[Codec]) -> Unpacker:
@@ -185,7 +188,7 @@ def _encode_plain(value: Any) -> str | None:
     if kind is list or kind is dict:
         if not _is_plain(value, MAX_DEPTH):
             return None
-    elif kind not in _SCALARS:
+    elif kind not in SCALARS:
         return None
     try:
         text = _dump(value)
@@ -209,7 +212,7 @@ def _is_plain(container: Any, depth: int) -> bool:
         items = container.values()
     for item in items:
         kind = type(item)
-        if kind in _SCALARS:
+        if kind in SCALARS:
             continue
         if kind is not list and kind is not dict:
             return False

@@ -17,7 +17,7 @@ def test_defaults():
     assert (conf.concurrency, conf.max_recoveries, conf.max_value_bytes) == (8, 3, 1024 * 1024)
     assert (conf.poll_interval, conf.lease) == (timedelta(seconds=1), timedelta(seconds=30))
     assert (conf.inline_wait, conf.retention, conf.base_url) == (timedelta(seconds=1), {}, None)
-    assert conf.event_retention == timedelta(days=7)
+    assert (conf.event_retention, conf.on_changed_arguments) == (timedelta(days=7), "warn")
 
 
 def test_settings_are_read_when_they_are_asked_for():
@@ -72,6 +72,8 @@ def test_settings_are_read_when_they_are_asked_for():
         ("BASE_URL", "https://user:word@example.com", "without a user name"),
         ("EVENT_RETENTION", 7, "say the unit: 7 seconds are '7s', days '7d'"),
         ("EVENT_RETENTION", "0s", "at least 1 seconds"),
+        ("ON_CHANGED_ARGUMENTS", "error", "must be one of 'ignore', 'warn', 'fail', got 'error'"),
+        ("ON_CHANGED_ARGUMENTS", None, "must be one of 'ignore', 'warn', 'fail', got None"),
     ],
     ids=repr,
 )

@@ -225,6 +225,7 @@ class Attempt:
             error=error,
             attempt_log=self.log,
             context=self._context(status),
+            arguments=self.request.fingerprint,
             started_at=self.started_at,
             finished_at=claim.now(),
             replaces=self.replaces,

@@ -37,12 +37,13 @@ class BranchOperation(Operation[CallBranch]):
                 error = refused
         if error is not None:
             text = _text_of(frame, error, name)
-        write = _write(frame, name, after, started_at, output, text)
+        write = _write(frame, request, after, started_at, output, text)
         try:
             frame.ensure_held((yield Record(write)))
         except (UnserializableValue, ValueTooLarge) as refused:  # by the database, which takes the failure instead
             error = refused
-            write = _write(frame, name, after, started_at, None, _text_of(frame, refused, name), write.position)
+            text = _text_of(frame, refused, name)
+            write = _write(frame, request, after, started_at, None, text, write.position)
             frame.ensure_held((yield Record(write)))
         final = frame.add(write, error)
         if frame.host.suspends_always:
@@ -55,7 +56,7 @@ class BranchOperation(Operation[CallBranch]):
 
 def _write(
     frame: Frame,
-    name: str,
+    request: CallBranch,
     after: int,
     started_at: int,
     output: str | None,
@@ -63,13 +64,14 @@ def _write(
     position: int | None = None,
 ) -> StepWrite:
     return frame.write_of(
-        name,
+        request.name,
         BranchOperation.kind,
         "succeeded" if error is None else "failed",
         position=frame.history.next_position() if position is None else position,
         after=after,
         output=output,
         error=error,
+        arguments=request.fingerprint,
         started_at=started_at,
         finished_at=frame.claim.now(),
     )

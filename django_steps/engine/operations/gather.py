@@ -13,7 +13,7 @@ from ...errors import GroupFailed, RecordedInstanceGone, StepFailed, UnreadableV
 from ...failures import FailureRecord
 from ...ledger import children
 from ...ledger.waits import Waiting
-from .. import stopping
+from .. import fingerprints, stopping
 from ..frame import MISTAKES, Frame
 from ..groups import Group, Tolerance
 from ..history import is_in_any
@@ -82,6 +82,7 @@ def _stop_children(frame: Frame, units: Sequence[Unit]) -> Part:
 def _look_up(frame: Frame, unit: Unit, operation: Operation[Any]) -> bool:
     """Let a unit be what is recorded of it; whether it has begun and is not over."""
     recorded = frame.scope.look_up(unit.path, operation.kind)
+    fingerprints.compare(frame, unit.request, recorded)
     if recorded is None:
         return isinstance(unit.request, CallBranch) and frame.history.has_begun(unit.path)
     if operation.is_over(frame, recorded):

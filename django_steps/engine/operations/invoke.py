@@ -99,6 +99,8 @@ class _Call:
         else:  # new, or waited for anew after a retry
             self._deadline_us = None if request.timeout_us is None else self._reached_us + request.timeout_us
         self._child: str | None = said.get("child")
+        # The input with which the run was started, also if the call has another one now.
+        self._arguments = recorded.arguments if recorded is not None and self.has_child else request.fingerprint
 
     @property
     def has_child(self) -> bool:
@@ -224,6 +226,7 @@ class _Call:
             after=self._after if recorded is None else recorded.after,
             output=output,
             error=error,
+            arguments=self._arguments,
             attempts=recorded.attempts + (recorded.status == StepStatus.RETRYING) if recorded is not None else 1,
             attempt_log=recorded.attempt_log if recorded is not None else "",
             started_at=self._reached_us,

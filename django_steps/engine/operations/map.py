@@ -16,6 +16,7 @@ from ...definitions.keys import item_segment
 from ...definitions.requests import CallBranch, Invoke, Map, RunStep
 from ...ledger.histories import Recorded
 from ...ledger.records import StepWrite
+from .. import fingerprints
 from ..ending import Ended, Ending
 from ..frame import Frame
 from ..groups import Tolerance
@@ -116,6 +117,7 @@ def _recorded_units(frame: Frame, request: Map, recorded: Recorded) -> list[Unit
             unit.recorded, unit.status = frame.scope.look_up(unit.path, kind), UnitStatus.OVER
             if unit.recorded is None:  # it was reset since the history was loaded
                 frame.end(Ending(Ended.LOST))
+            fingerprints.compare(frame, request.members.get(key), unit.recorded)
         units.append(unit)
     return units
 

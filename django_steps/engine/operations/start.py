@@ -42,6 +42,7 @@ class StartOperation(Operation[StartRun]):
             position=frame.history.next_position(),
             after=after,
             output="",
+            arguments=request.fingerprint,
             started_at=frame.claim.now(),
             finished_at=frame.claim.now(),
         )

@@ -18,7 +18,7 @@ from ..errors import ClaimLost
 from ..ledger import histories
 from ..ledger.claims import Claim
 from ..ledger.histories import Recorded
-from . import conclusion, hooks, unreached
+from . import conclusion, hooks, marks
 from .async_host import AsyncHost
 from .async_performing import AsyncPerforming
 from .conclusion import Conclusion
@@ -113,8 +113,8 @@ class AsyncPass(Pass):
         """Call the body, and bring the run to where the call leaves it."""
         value, error = await self.call()
         ending = await _carried_out(self._conclusion(value, error), self._async_host)
-        if (found := unreached.look(self.frame, ending)) is not None:
-            await self._async_host.call(partial(unreached.say, self.frame, self.host, found))
+        if (found := marks.look(self.frame, ending)) is not None:
+            await self._async_host.call(partial(marks.say, self.frame, self.host, found))
         return ending
 
     async def call(self) -> tuple[Any, BaseException | None]:

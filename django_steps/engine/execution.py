@@ -22,7 +22,7 @@ from ..errors import ClaimLost
 from ..ledger import histories
 from ..ledger.claims import Claim
 from ..ledger.histories import Recorded
-from . import conclusion, hooks, unreached
+from . import conclusion, hooks, marks
 from .connections import Connections
 from .ending import Ended, Ending
 from .frame import Frame, PassState
@@ -124,8 +124,8 @@ class Pass:
         """Call the body, and bring the run to where the call leaves it."""
         value, error = self.call_body()
         ending = conclusion.carried_out(conclusion.conclude(self.frame, self.workflow, value, error), self.host)
-        if (found := unreached.look(self.frame, ending)) is not None:
-            unreached.say(self.frame, self.host, found)
+        if (found := marks.look(self.frame, ending)) is not None:
+            marks.say(self.frame, self.host, found)
         return ending
 
     def call_body(self) -> tuple[Any, BaseException | None]:

@@ -113,6 +113,8 @@ class PassState:
         self.watch: Callable[[Any], None] | None = None
         # Records in branches that have ended in this pass, to which it has not come.
         self.unreached: list[Recorded] = []
+        # Records that it has called with other arguments, by name.
+        self.changed: dict[str, Recorded] = {}
         # Where the pass only replays: what it has come to. None: it carries out what is not recorded.
         self.replay: Replaying | None = None
         # The frames in which something is executed now, the body's first.

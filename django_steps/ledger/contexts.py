@@ -14,7 +14,7 @@
   child has not ended in time.
 - `child`: of a step that invokes a run, and of an item of a map over a workflow that failed, the id of that run.
 - `unreached`: the last pass has not come to this record, which an earlier version of the body has made
-  (`engine/unreached.py`).
+  (`engine/marks.py`); `changed_arguments`: it was called with other arguments than those that are recorded.
 - `children`, `keys`: of a map over a workflow that waits, how many items there were, and a digest of their keys; `window`: that
   it starts no more children than may be active; `stops_after_failures`, `stops_after_successes`: how many ends decide it. The
   last three say whether the end of a child concerns its parent although others have not ended (`cascades.py`).
@@ -27,7 +27,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-UNREACHED = "unreached"
+UNREACHED, CHANGED_ARGUMENTS = "unreached", "changed_arguments"
 
 # What a reset leaves: a retry goes on from the checkpoint, the place of a record stays, and the clock of a poll goes on.
 _OUTLASTS_RESET = ("checkpoint", "levels", "group", "reached_us", "deadline_us", "child")

@@ -98,8 +98,7 @@ def _select(connection: BaseDatabaseWrapper, known: Mapping[UUID, int], limit: i
         f"SELECT run_id, name, kind, position, after, status, attempts,"
         f" CASE WHEN LENGTH(output) <= {database.LONG_VALUE} THEN output END, error, attempt_log, wakes_at_us, branch, context,"
         f" arguments, LENGTH(output) > {database.LONG_VALUE} FROM {STEP} WHERE {' OR '.join(conditions)}"
-        " ORDER BY run_id, position"
-        + (f" LIMIT {limit}" if limit else ""),
+        " ORDER BY run_id, position" + (f" LIMIT {limit}" if limit else ""),
         parameters,
     )
 

@@ -118,6 +118,11 @@ class StepRecord(models.Model):
         return contexts.UNREACHED in self.context
 
     @property
+    def has_changed_arguments(self) -> bool:
+        """Whether the last pass has called it with other arguments than those that it was recorded with."""
+        return contexts.CHANGED_ARGUMENTS in self.context
+
+    @property
     def checks(self) -> int | None:
         """How many checks a poll has made; None for other records."""
         return contexts.number(self.context, "checks")

@@ -32,6 +32,7 @@ RECORDED = {
     "wakes_at_us": "wakes_at_us",
     "branch": "branch",
     "context": "context_text",
+    "arguments": "arguments",
 }
 # In place of what can't be read.
 _UNREADABLE_KEY = "unreadable"
@@ -156,6 +157,7 @@ def _step_as_json(run: WorkflowRun, record: StepRecord, mask: Mask) -> dict[str,
         "checks": record.checks,
         "timed_out": record.timed_out,
         "unreached": record.is_unreached,
+        "changed_arguments": record.has_changed_arguments,
         "child": str(child) if (child := steps.child_id(record)) else None,
         "started_at": _iso(record.started_at),
         "finished_at": _iso(steps.finished_at(run, record)),

@@ -162,7 +162,9 @@ def taken(record: StepRecord) -> str:
 
 def mark(record: StepRecord) -> str:
     """What the last pass has found of a record that no longer fits its body; empty for others."""
-    return _("recorded by an earlier version of the body") if record.is_unreached else ""
+    if record.is_unreached:
+        return _("recorded by an earlier version of the body")
+    return _("called with other arguments now") if record.has_changed_arguments else ""
 
 
 def changed_body(records: Iterable[StepRecord]) -> str:

@@ -19,7 +19,7 @@ from .writes import WriteRefused
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a run does not fit. `kind`: `unreached`, `executes`, `refused`, `raises`, `mistake`, `unknown` or `slow`; `step`: the
+    """Why a run does not fit. `kind`: `unreached`, `executes`, `arguments`, `refused`, `raises`, `mistake`, `unknown` or `slow`; `step`: the
     path of a record or step, or an empty text."""
 
     kind: str
@@ -77,6 +77,10 @@ def judge(
             for step, kind in replay.next.items()
             if current.history.find(step) is None
         ]
+    problems += [
+        Problem("arguments", step, f"calls {step!r}, a {record.kind} that is recorded, with other arguments")
+        for step, record in state.changed.items()
+    ]
     if error is not None and state.ending is None and not refused and not _has_failed_so(recording, error):
         problems.append(Problem("raises", "", f"raises {shown_name(type(error))}: {error}"))
     return verdict

@@ -238,3 +238,24 @@ def test_kit_fails_the_test():
     deploy("shipping", new)
     with pytest.raises(NotRepeatable, match="has recorded 'stock', to which its body does not come any more"):
         drain(advance="2h")
+
+
+def test_call_with_other_arguments_is_marked_until_it_has_the_same_again(work, pass_time):
+    def calling(item: int) -> Any:
+        def body(step):
+            step.define("pack", str).run(item)
+            for name in ("first", "second", "third"):
+                night(step, name)
+
+        return body
+
+    run = deploy("shipping", calling(1)).start()
+    work()
+    found = []
+    for item in (2, 1, 2):
+        deploy("shipping", calling(item))
+        pass_time("2h")
+        work()
+        found.append([one.name for one in StepRecord.objects.filter(run=run) if one.has_changed_arguments])
+    assert found == [["pack"], [], ["pack"]]
+    assert run.result(timeout=0) is None

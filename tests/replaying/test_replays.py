@@ -499,3 +499,27 @@ def test_async_body_may_read_and_not_write(work):
     deploy("shipping", new)
     assert [kind for kind, _ in problems(run)] == ["refused", "unreached"]
     assert not Effect.objects.exists()
+
+
+# -- Arguments ----------------------------------------------------------------------------------------
+
+
+def test_list_that_shifted_under_steps_named_by_index(work):
+    def body(step, items):
+        for number, item in enumerate(items):
+            step.define(f"item {number}", str).run(item)
+        night(step)
+
+    run = deploy("shipping", lambda step: body(step, ["a", "b", "c"])).start()
+    work()
+    deploy("shipping", lambda step: body(step, ["b", "c"]))
+    assert problems(run) == [("unreached", "item 2"), ("arguments", "item 0"), ("arguments", "item 1")]
+    assert verdict_on(run).problems[1].text == "calls 'item 0', a step that is recorded, with other arguments"
+
+
+def test_setting_that_ignores_changed_arguments_counts_here_too(work, settings):
+    settings.DJANGO_STEPS = {**settings.DJANGO_STEPS, "ON_CHANGED_ARGUMENTS": "ignore"}
+    run = deploy("shipping", lambda step: (step.define("pack", str).run(1), night(step))).start()
+    work()
+    deploy("shipping", lambda step: (step.define("pack", str).run(2), night(step)))
+    assert problems(run) == []

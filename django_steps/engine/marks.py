@@ -1,12 +1,14 @@
-"""Records that a pass has not come to: an earlier version of the body has made them, or the body decides differently each time.
+"""Records that do not fit the body any more: a pass has not come to them, or has called them with other arguments.
 
-They are said in the log once, and marked for the pages; the mark goes when a pass comes to them again. A run whose body comes
-to all of them pays nothing but a look at its own history.
+An earlier version of the body has made them, or the body decides by something that changes. They are marked for the pages, and
+what is left behind is said in the log once; a mark goes when a pass finds all well again. A run whose body fits pays nothing but
+a look at its own history.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from ..ledger import contexts, marks
@@ -30,19 +32,16 @@ class Found(NamedTuple):
 
 def look(frame: Frame, ending: Ending) -> Found | None:
     """What is to be said of the records of a run at the end of a pass; None for nothing, as nearly always."""
-    if not frame.history.has_loaded or not _went_to_the_end(frame, ending):
+    history = frame.history
+    if not history.has_loaded or not _went_to_the_end(frame, ending):
         return None
-    unreached = [*frame.state.unreached, *frame.history.unreached_in("")]
-    marked = frame.history.marked(contexts.UNREACHED)
-    new = [record for record in unreached if record not in marked]
-    again = [record for record in marked if record.name in frame.history.reached]
-    if not new and not again:
-        return None
-    return Found(
-        [record.name for record in new],
-        [_mark(frame, record, is_set=True) for record in new]
-        + [_mark(frame, record, is_set=False) for record in again],
-    )
+    unreached = [*frame.state.unreached, *history.unreached_in("")]
+    known = {record.name for record in history.marked(contexts.UNREACHED)}
+    found = [
+        *_to_mark(frame, contexts.UNREACHED, unreached),
+        *_to_mark(frame, contexts.CHANGED_ARGUMENTS, list(frame.state.changed.values())),
+    ]
+    return Found([record.name for record in unreached if record.name not in known], found) if found else None
 
 
 def say(frame: Frame, host: Host, found: Found) -> None:
@@ -71,8 +70,18 @@ def _went_to_the_end(frame: Frame, ending: Ending) -> bool:
     return ending.how in (Ended.SUCCEEDED, Ended.FAILED, Ended.SUSPENDED)
 
 
-def _mark(frame: Frame, record: Recorded, *, is_set: bool) -> Mark:
-    details = contexts.read(record.context)
-    text = contexts.write({**details, contexts.UNREACHED: True if is_set else None})
+def _to_mark(frame: Frame, key: str, found: Collection[Recorded]) -> Iterator[Mark]:
+    """What is to be marked by this key, and what not any more."""
+    history, names = frame.history, {record.name for record in found}
+    marked = {record.name: record for record in history.marked(key)}
+    for name in names - marked.keys():
+        yield _mark(frame, name, key, is_set=True)
+    for name in marked.keys() & history.reached - names:
+        yield _mark(frame, name, key, is_set=False)
+
+
+def _mark(frame: Frame, name: str, key: str, *, is_set: bool) -> Mark:
+    record = frame.history.recorded(name)  # as it is by now: it may have been recorded anew, or marked by another key
+    text = contexts.write({**contexts.read(record.context), key: True if is_set else None})
     frame.history.mark(record, text)
-    return Mark(record.name, record.context, text)
+    return Mark(name, record.context, text)

@@ -1,8 +1,8 @@
 """Records that do not fit the body any more: a pass has not come to them, or has called them with other arguments.
 
 An earlier version of the body has made them, or the body decides by something that changes. They are marked for the pages, and
-what is left behind is said in the log once; a mark goes when a pass finds all well again. A run whose body fits pays nothing but
-a look at its own history.
+what is left behind is said in the log once; a mark goes when a pass finds all well again. A run whose body fits pays nothing
+but a look at its own history.
 """
 
 from __future__ import annotations

@@ -19,8 +19,11 @@ from .writes import WriteRefused
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a run does not fit. `kind`: `unreached`, `executes`, `arguments`, `refused`, `raises`, `mistake`, `unknown` or `slow`; `step`: the
-    path of a record or step, or an empty text."""
+    """Why a run does not fit.
+
+    - `kind`: `unreached`, `executes`, `arguments`, `refused`, `raises`, `mistake`, `unknown` or `slow`.
+    - `step`: the path of a record or step, or an empty text.
+    """
 
     kind: str
     step: str

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from django_steps import AsyncStep, Event, Schedule, Step, workflow
 from django_steps.models import WorkflowRun
-from django_steps.testing import AsyncFakeStep, FakeStep, run_workflow
+from django_steps.testing import AsyncFakeStep, FakeStep, assert_replays, run_workflow
 from tests.app.models import Person
 
 
@@ -61,6 +61,7 @@ def mistyped_order(input: Order, step: Step) -> int:
     step.define("no duration", charge, timeout=["30s"])  # error
     step.poll("no option of a poll", charge, every="1s", atomic=True)  # error
     step.sleep("wait", None)  # error
+    step.patched(5)  # error
     step.sleep("wait")  # error
     step.sleep_until("midnight", "00:00")  # error
     step.wait("5s")  # error
@@ -157,6 +158,7 @@ def start() -> None:
     run_workflow(mistyped_order, Order(7), stub={})  # error
     run_workflow(mistyped_order, Order(7), queue=5)  # error
     run_workflow(charge, 7)  # error
+    assert_replays(charge, "order.json")  # error
 
 
 async def start_async() -> None:
@@ -236,6 +238,7 @@ async def several_async(input: Order, step: AsyncStep) -> None:
     await step.gather(step.define("not bound", charge).run(1))  # error
     await step.poll("no interval", charge).run(7)  # error
     await step.sleep("wait")  # error
+    await step.patched()  # error
     a, _b = await asyncio.gather(step.define("a", charge).run(1), step.define("b", check).run(2))
     a.nothing()  # error
     number: int = step.define("c", charge).run(1)  # error

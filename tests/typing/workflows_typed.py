@@ -35,7 +35,7 @@ from django_steps import (
 from django_steps.core.unfinished import Unfinished
 from django_steps.definitions import StartOptions, StartOptionsWithKey, StepOptions
 from django_steps.models import WorkflowRun, WorkflowSchedule
-from django_steps.testing import AsyncFakeStep, FakeStep, drain, run_workflow
+from django_steps.testing import AsyncFakeStep, FakeStep, assert_replays, drain, run_workflow
 from tests.app.models import Person
 
 
@@ -112,6 +112,7 @@ def process_order(input: Order, step: Step) -> Receipt:
     step.sleep("wait", "5s")
     step.sleep("longer", timedelta(hours=2))
     step.sleep_until("midnight", datetime(2027, 1, 1))
+    assert_type(step.patched("new_tax"), bool)
     return receipt
 
 
@@ -283,6 +284,8 @@ def typed_methods(step: Step, input: int) -> str:
 
 
 def test() -> None:
+    assert_replays(process_order, "tests/histories/order.json")
+    assert_replays(process_order, WorkflowRun.objects.get())
     run = run_workflow(process_order, Order(7), stubs={"charge": Receipt(1), "ship": OSError("no truck")})
     assert_type(run.result(), Receipt)
     assert_type(run_workflow(typed_nothing).result(), int)
@@ -603,6 +606,8 @@ async def typed_async(input: Order, step: AsyncStep) -> Receipt:
     assert_type(await step.poll("async", ship, every=60, until=lambda parcel: parcel.upper()).run(7), str)
     await step.sleep("cool_down", "10m")
     await step.sleep_until("midnight", datetime(2027, 1, 1))
+    if await step.patched("new_prompt"):
+        assert_type(await step.patched("new_prompt"), bool)
     return await step.branch("one", handle_order_async).run(7)
 
 

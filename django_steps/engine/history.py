@@ -182,11 +182,15 @@ class History:
         """What the record waits for is over, which is not written."""
         self._put(replace(record, status="succeeded"))
 
-    def marked(self, key: str) -> list[Recorded]:
-        """The records whose context says something of this name."""
-        text = f'"{key}"'
-        records = list(self._records.values())
-        return [one for one in records if one.context and text in one.context and key in contexts.read(one.context)]
+    def marked(self, keys: Collection[str]) -> dict[str, dict[str, Recorded]]:
+        """The records whose context says something under these keys: by key and name."""
+        found: dict[str, dict[str, Recorded]] = {key: {} for key in keys}
+        for record in list(self._records.values()):
+            if record.context:
+                for key in keys:
+                    if f'"{key}"' in record.context and key in contexts.read(record.context):
+                        found[key][record.name] = record
+        return found
 
     def mark(self, record: Recorded, context: str | None) -> None:
         """What the context of a record says by now."""

@@ -8,7 +8,7 @@ but a look at its own history.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping, Set
 from typing import NamedTuple
 
 from ..ledger import contexts, marks
@@ -20,6 +20,7 @@ from .host import Host
 
 logger = logging.getLogger("django_steps")
 
+_KEYS = (contexts.UNREACHED, contexts.CHANGED_ARGUMENTS)
 _SHOWN = 5  # names, in a line of the log
 
 
@@ -35,13 +36,14 @@ def look(frame: Frame, ending: Ending) -> Found | None:
     history = frame.history
     if not history.has_loaded or not _went_to_the_end(frame, ending):
         return None
-    unreached = [*frame.state.unreached, *history.unreached_in("")]
-    known = {record.name for record in history.marked(contexts.UNREACHED)}
+    unreached = [record.name for record in [*frame.state.unreached, *history.unreached_in("")]]
+    marked = history.marked(_KEYS)
+    known = marked[contexts.UNREACHED]
     found = [
-        *_to_mark(frame, contexts.UNREACHED, unreached),
-        *_to_mark(frame, contexts.CHANGED_ARGUMENTS, list(frame.state.changed.values())),
+        *_to_mark(frame, contexts.UNREACHED, set(unreached), known),
+        *_to_mark(frame, contexts.CHANGED_ARGUMENTS, set(frame.state.changed), marked[contexts.CHANGED_ARGUMENTS]),
     ]
-    return Found([record.name for record in unreached if record.name not in known], found) if found else None
+    return Found([name for name in unreached if name not in known], found) if found else None
 
 
 def say(frame: Frame, host: Host, found: Found) -> None:
@@ -70,13 +72,11 @@ def _went_to_the_end(frame: Frame, ending: Ending) -> bool:
     return ending.how in (Ended.SUCCEEDED, Ended.FAILED, Ended.SUSPENDED)
 
 
-def _to_mark(frame: Frame, key: str, found: Collection[Recorded]) -> Iterator[Mark]:
+def _to_mark(frame: Frame, key: str, names: Set[str], marked: Mapping[str, Recorded]) -> Iterator[Mark]:
     """What is to be marked by this key, and what not any more."""
-    history, names = frame.history, {record.name for record in found}
-    marked = {record.name: record for record in history.marked(key)}
     for name in names - marked.keys():
         yield _mark(frame, name, key, is_set=True)
-    for name in marked.keys() & history.reached - names:
+    for name in (marked.keys() & frame.history.reached) - names:
         yield _mark(frame, name, key, is_set=False)
 
 

@@ -202,6 +202,21 @@ class WorkerDied(StepsError):
     """The workers that executed a run died again and again without getting any further."""
 
 
+class UndoFailed(StepsError):
+    """A run was canceled with undo, and not all could be undone: the undos of the steps `failed` have failed for good (the
+    `__cause__` is their `GroupFailed`), and to the steps `unreached` the body does not come any more. `retry()` goes on."""
+
+    def __init__(self, failed: Sequence[str], unreached: Sequence[str] = ()) -> None:
+        self.failed, self.unreached = list(failed), list(unreached)
+        super().__init__(self.failed, self.unreached)
+
+    def __str__(self) -> str:
+        failed, unreached = (", ".join(map(repr, names)) for names in (self.failed, self.unreached))
+        what = f"The undo of {failed} failed. " if failed else ""
+        what += f"Not undone, since the body does not come to it any more: {unreached}. " if unreached else ""
+        return f"{what}A retry goes on undoing."
+
+
 class NonRetryableError(StepsError):
     """Raise this (or a subclass) in a step or a body when trying again would be pointless."""
 

@@ -74,6 +74,7 @@ STEP_TESTS = {
     "test_step_names",
     "test_steps",
     "test_targets",
+    "test_undo",
 }
 
 

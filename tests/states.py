@@ -26,6 +26,8 @@ def table() -> list[State]:
     for line in lines[start + 1 :]:
         if not line.strip():
             return rows
+        if line.startswith(" " * 20):  # more of the line before
+            continue
         rows.append(State(*line.split()[:5]))
     raise AssertionError("the table has no end")
 
@@ -47,6 +49,8 @@ def check_state(run: WorkflowRun) -> State:
         assert (row.suspect_since_us, row.current_step) == (None, "")
     if row.status != WorkflowRun.Status.RUNNING:
         assert (row.paused_at is None) == (row.status != WorkflowRun.Status.PAUSED)
+    if row.status == WorkflowRun.Status.CANCELING and row.phase != WorkflowRun.Phase.TIMED:
+        assert row.undo is not None
     if row.paused_at is None:
         assert (row.pause_reason, row.paused_by) == ("", "")
     return state

@@ -57,6 +57,7 @@ PUBLIC_NAMES = {
     "StepTimedOut",
     "StepsError",
     "TimedOut",
+    "UndoFailed",
     "UNFINISHED",
     "UnknownStep",
     "UnknownWorkflow",

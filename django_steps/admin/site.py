@@ -19,7 +19,7 @@ from django.urls import URLPattern
 from django.utils.translation import gettext_lazy as _
 
 from . import csp
-from .actions import bulk, discarding, single
+from .actions import bulk, discarding, single, undoing
 from .base import RunAdminBase
 from .list import search
 from .list.changelist import CappedPaginator, RunChangeList
@@ -90,6 +90,7 @@ class WorkflowRunAdmin(RunColumns, RunAdminBase):
             ("start/", self.start_view, "start"),
             ("<path:object_id>/retry/", self.retry_view, "retry"),
             ("<path:object_id>/cancel/", self.cancel_view, "cancel"),
+            ("<path:object_id>/undo/", self.undo_view, "undo"),
             ("pauses/new/", self.pause_more_view, "pause_more"),
             ("pauses/<int:number>/resume/", self.resume_more_view, "resume_more"),
             ("<path:object_id>/pause/", self.pause_view, "pause"),
@@ -127,6 +128,9 @@ class WorkflowRunAdmin(RunColumns, RunAdminBase):
 
     def cancel_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return single.cancel_page(self, request, object_id)
+
+    def undo_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return undoing.undo_page(self, request, object_id)
 
     def pause_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return single.pause_page(self, request, object_id)

@@ -17,6 +17,8 @@ MAX_LENGTH = 255
 _FORBIDDEN_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
 # Stands behind the first member of a gather in the name of its group.
 _GATHERED = "#+"
+# Stands behind the name of a step in that of its undo.
+_UNDO = "#undo"
 # What most names are made of: a match needs no closer look.
 _is_usual = re.compile(r"[\w.:/-]+", re.ASCII).fullmatch
 
@@ -49,8 +51,13 @@ def without_keys(path: str) -> str:
 
     >>> without_keys("order#17/charge")
     'order/charge'
+    >>> without_keys("order#17/charge#undo")
+    'order/charge#undo'
     """
-    return re.sub("#[^/]*", "", path) if "#" in path else path
+    if "#" not in path:
+        return path
+    undo = _UNDO if path.endswith(_UNDO) else ""
+    return re.sub("#[^/]*", "", path.removesuffix(undo)) + undo
 
 
 def gathered_with(first: str) -> str:

@@ -52,6 +52,13 @@ class Phase:
     HELD: Final = 6  # until an earlier run of its schedule has ended
 
 
+class Undo:
+    """How far a cancel with undo is, in the column `undo` of a run; NULL where nobody has asked for it."""
+
+    WANTED: Final = 1  # whoever holds the run lets go of it, and its children end first
+    UNDERWAY: Final = 2  # a pass has begun to undo; of a run that has ended: it has done so, or has failed
+
+
 class StepStatus:
     """The status of a step's record."""
 
@@ -66,6 +73,8 @@ class StepStatus:
 
 # The kind of the record that says which way a run goes: `step.patched()`.
 PATCH: Final = "patch"
+# The kind of the record of an undo, and what stands behind the name of its step.
+UNDO: Final = "undo"
 # The kinds of records that start other runs and wait for them.
 WITH_CHILDREN: Final = ("invoke", "map")
 # The records that never change again, unless a retry resets them.

@@ -12,7 +12,7 @@ from . import making
 from .awaited import Awaited
 from .calls import AsyncBranchCall, Bound
 from .kinds import AnyStep
-from .options import GroupOptions, RunsOptions, StepOptions
+from .options import GroupOptions, RunsOptions, UndoableOptions
 from .requests import AsyncPerformer
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ class AsyncGroups(AnyStep):
         *,
         key: Callable[[T], Key],
         concurrency: int | None = 10,
-        **options: Unpack[StepOptions],
+        **options: Unpack[UndoableOptions],
     ) -> list[R]: ...
     @overload
     async def map(
@@ -301,7 +301,7 @@ class AsyncGroups(AnyStep):
         items: Iterable[K],
         *,
         concurrency: int | None = 10,
-        **options: Unpack[StepOptions],
+        **options: Unpack[UndoableOptions],
     ) -> list[R]: ...
     @overload
     async def map(
@@ -312,7 +312,7 @@ class AsyncGroups(AnyStep):
         *,
         key: Callable[[T], Key],
         concurrency: int | None = 10,
-        **options: Unpack[StepOptions],
+        **options: Unpack[UndoableOptions],
     ) -> list[R]: ...
     @overload
     async def map(
@@ -322,7 +322,7 @@ class AsyncGroups(AnyStep):
         items: Iterable[K],
         *,
         concurrency: int | None = 10,
-        **options: Unpack[StepOptions],
+        **options: Unpack[UndoableOptions],
     ) -> list[R]: ...
     @overload
     async def map(
@@ -334,7 +334,7 @@ class AsyncGroups(AnyStep):
         key: Callable[[T], Key],
         max_failures: int,
         concurrency: int | None = 10,
-        **options: Unpack[StepOptions],
+        **options: Unpack[UndoableOptions],
     ) -> list[R | Exception]: ...
     @overload
     async def map(
@@ -345,7 +345,7 @@ class AsyncGroups(AnyStep):
         *,
         max_failures: int,
         concurrency: int | None = 10,
-        **options: Unpack[StepOptions],
+        **options: Unpack[UndoableOptions],
     ) -> list[R | Exception]: ...
     @overload
     async def map(
@@ -357,7 +357,7 @@ class AsyncGroups(AnyStep):
         key: Callable[[T], Key],
         return_exceptions: Literal[True],
         concurrency: int | None = 10,
-        **options: Unpack[StepOptions],
+        **options: Unpack[UndoableOptions],
     ) -> list[R | Exception]: ...
     @overload
     async def map(
@@ -368,7 +368,7 @@ class AsyncGroups(AnyStep):
         *,
         return_exceptions: Literal[True],
         concurrency: int | None = 10,
-        **options: Unpack[StepOptions],
+        **options: Unpack[UndoableOptions],
     ) -> list[R | Exception]: ...
     @overload
     async def map(
@@ -381,7 +381,7 @@ class AsyncGroups(AnyStep):
         min_successes: int,
         max_failures: int = ...,
         concurrency: int | None = 10,
-        **options: Unpack[StepOptions],
+        **options: Unpack[UndoableOptions],
     ) -> list[R | Exception | Unfinished]: ...
     @overload
     async def map(
@@ -393,7 +393,7 @@ class AsyncGroups(AnyStep):
         min_successes: int,
         max_failures: int = ...,
         concurrency: int | None = 10,
-        **options: Unpack[StepOptions],
+        **options: Unpack[UndoableOptions],
     ) -> list[R | Exception | Unfinished]: ...
     def map(self, name: str, function: Any, items: Any, **options: Any) -> Any:
         """Call a function with each item, side by side; `await` gives the results as a list, in the order of the items.

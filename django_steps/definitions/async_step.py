@@ -19,7 +19,7 @@ from .awaited import Awaited
 from .calls import AsyncCall
 from .events import check_names, wait
 from .invoking import AsyncInvokeCall
-from .options import StartOptionsWithKey, StepOptions, shows_options
+from .options import StartOptionsWithKey, StepOptions, UndoableOptions, shows_options
 from .requests import MISSING
 from .targets import resolve
 from .workflow import Workflow
@@ -65,14 +65,33 @@ class AsyncStep(AsyncGroups):
 
     @overload
     def define(
-        self, name: str, function: Callable[P, Awaitable[R]], **options: Unpack[StepOptions]
+        self,
+        name: str,
+        function: Callable[P, Awaitable[R]],
+        *,
+        undo: Callable[..., object] | None = None,
+        **options: Unpack[StepOptions],
     ) -> AsyncCall[P, R]: ...
     @overload
-    def define(self, name: str, function: Callable[P, R], **options: Unpack[StepOptions]) -> AsyncCall[P, R]: ...
+    def define(
+        self,
+        name: str,
+        function: Callable[P, R],
+        *,
+        undo: Callable[Concatenate[R, P], object] | Callable[[R], object] | None = None,
+        **options: Unpack[StepOptions],
+    ) -> AsyncCall[P, R]: ...
     @overload
-    def define(self, name: str, function: None = None, **options: Unpack[StepOptions]) -> AsyncStepDecorator: ...
-    @shows_options(StepOptions, atomic=False, at_most_once=False)
-    def define(self, name: str, function: Callable[..., Any] | None = None, **options: Unpack[StepOptions]) -> Any:
+    def define(
+        self,
+        name: str,
+        function: None = None,
+        *,
+        undo: Callable[..., object] | None = None,
+        **options: Unpack[StepOptions],
+    ) -> AsyncStepDecorator: ...
+    @shows_options(UndoableOptions, atomic=False, at_most_once=False)
+    def define(self, name: str, function: Callable[..., Any] | None = None, **options: Unpack[UndoableOptions]) -> Any:
         """Define a step: `await step.define("fetch", fetch).run(user_id)`, or `@step.define("fetch")` above a function.
 
         An `async def` function is awaited on the event loop, a plain one is executed on a thread.
@@ -85,6 +104,9 @@ class AsyncStep(AsyncGroups):
           Its function is a plain one.
         - `at_most_once`: True: each attempt is recorded before it begins. If its outcome is not recorded (a crash), the step
           fails with `StepInterrupted` and is not executed again by itself. `step_retry` doesn't apply; default: False.
+        - `undo`: a function that takes back what the step has done: `step.undo()` and `run.cancel(undo=True)` call it with the
+          result of the step; and with the step's arguments behind that, if it needs more than one or takes `*args` or
+          `**kwargs`. Executed and recorded as a step of its own, `fetch#undo`, with the same options.
 
         Raises `InvalidName`, `DuplicateStepName`, `TypeError`, `ValueError`.
         """
@@ -97,6 +119,7 @@ class AsyncStep(AsyncGroups):
         method: str,
         *,
         name: str | None = None,
+        undo: Callable[..., object] | None = None,
         **options: Unpack[StepOptions],
     ) -> AsyncCall[..., Any]: ...
     @overload
@@ -106,6 +129,7 @@ class AsyncStep(AsyncGroups):
         method: Callable[Concatenate[M, P], Awaitable[R]],
         *,
         name: str | None = None,
+        undo: Callable[..., object] | None = None,
         **options: Unpack[StepOptions],
     ) -> AsyncCall[Concatenate[M | PrimaryKey, P], R]: ...
     @overload
@@ -115,6 +139,7 @@ class AsyncStep(AsyncGroups):
         method: Callable[Concatenate[M, P], R],
         *,
         name: str | None = None,
+        undo: Callable[..., object] | None = None,
         **options: Unpack[StepOptions],
     ) -> AsyncCall[Concatenate[M | PrimaryKey, P], R]: ...
     @overload
@@ -124,6 +149,7 @@ class AsyncStep(AsyncGroups):
         method: Callable[P, Awaitable[R]],
         *,
         name: str | None = None,
+        undo: Callable[..., object] | None = None,
         **options: Unpack[StepOptions],
     ) -> AsyncCall[P, R]: ...
     @overload
@@ -133,6 +159,7 @@ class AsyncStep(AsyncGroups):
         method: Callable[P, R],
         *,
         name: str | None = None,
+        undo: Callable[..., object] | None = None,
         **options: Unpack[StepOptions],
     ) -> AsyncCall[P, R]: ...
     @overload
@@ -142,6 +169,7 @@ class AsyncStep(AsyncGroups):
         method: None = None,
         *,
         name: str | None = None,
+        undo: Callable[..., object] | None = None,
         **options: Unpack[StepOptions],
     ) -> AsyncCall[P, R]: ...
     @overload
@@ -151,17 +179,20 @@ class AsyncStep(AsyncGroups):
         method: None = None,
         *,
         name: str | None = None,
+        undo: Callable[Concatenate[R, P], object] | Callable[[R], object] | None = None,
         **options: Unpack[StepOptions],
     ) -> AsyncCall[P, R]: ...
-    @shows_options(StepOptions, atomic=False, at_most_once=False)
-    def get(self, target: Any, method: Any = None, *, name: str | None = None, **options: Unpack[StepOptions]) -> Any:
+    @shows_options(UndoableOptions, atomic=False, at_most_once=False)
+    def get(
+        self, target: Any, method: Any = None, *, name: str | None = None, **options: Unpack[UndoableOptions]
+    ) -> Any:
         """A model's method as a step: `await step.get(User, "send_welcome_email").run(user_id)`.
 
         An instance method takes the instance or its primary key as first argument. Also takes any bound method:
         `await step.get(User.objects.aget).run(pk=user_id)`.
 
         - `name`: the name of the step; `User.send_welcome_email` by default.
-        - `retry`, `timeout`, `atomic`, `at_most_once`: as for `define()`.
+        - `retry`, `timeout`, `atomic`, `at_most_once`, `undo`: as for `define()`.
 
         Raises `AttributeError` for a method that does not exist, and what `define()` raises.
         """
@@ -241,6 +272,8 @@ class AsyncStep(AsyncGroups):
 
         def patched(self, name: str) -> Awaited[bool]: ...
 
+        async def undo(self, reason: str = "") -> None: ...
+
     else:
 
         def sleep(self, name: str, duration: Duration) -> Awaited[None]:
@@ -261,6 +294,10 @@ class AsyncStep(AsyncGroups):
             `Step.patched()`."""
             request = making.patch(self._performer, name)
             return Awaited(self._performer.perform(request), f"patch {request.name!r}")
+
+        def undo(self, reason: str = "") -> Awaited[None]:
+            """Take back what was done: `await step.undo()`; as `Step.undo()`."""
+            return Awaited(self._performer.perform(making.undo(reason)), "undo()")
 
     @overload
     async def wait_for_event(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from .awaited import Awaited
 from .kinds import refuse_async_atomic
 from .options import CallOptions
 from .polling import Polling
 from .requests import AsyncPerformer, CallBranch, Invoke, Names, Performer, Poll, RunStep, StartRun
+from .undos import check_fits
 
 if TYPE_CHECKING:
     from typing import Self
@@ -64,6 +65,8 @@ class Definition(Generic[W, P, R]):
         """The decorator form: `@step.define("send")` above a function."""
         if self.function is not None or not callable(function):
             raise TypeError(f"Step {self.name!r} has its function already; execute it with .run(…).")
+        if self.options.undo is not None:
+            check_fits(self.name, self.options.undo, function)
         self.function = self._checked(function)
         return self
 
@@ -81,7 +84,7 @@ class Definition(Generic[W, P, R]):
         if self.function is None:
             raise TypeError(f"Step {self.name!r} has no function: write step.define({self.name!r}, function).run(…).")
         if self._polling is None:
-            return RunStep(self.name, self.function, args, kwargs, self.options)
+            return RunStep(self.name, self.function, args, kwargs, self.options).checked()
         return Poll(self.name, self.function, args, kwargs, self.options, polling=self._polling)
 
 
@@ -97,6 +100,15 @@ class Call(Definition[Performer, P, R]):
         """
         result: R = self._performer.perform(self._request(args, kwargs))
         return result
+
+
+class StepDecorator(Protocol):
+    """`@step.define(name)`: takes the function of the step."""
+
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[R]], /) -> Call[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Call[P, R]: ...
 
 
 class AsyncCall(Definition[AsyncPerformer, P, R]):
@@ -122,6 +134,7 @@ class AsyncCall(Definition[AsyncPerformer, P, R]):
     def _checked(self, function: Callable[..., Any]) -> Callable[..., Any]:
         if self.options.atomic:
             refuse_async_atomic(f"Step {self.name!r}", function)
+            refuse_async_atomic(f"The undo of step {self.name!r}", self.options.undo)
         return function
 
 

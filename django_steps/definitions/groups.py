@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
 from . import making
 from .calls import Bound, BranchCall
 from .kinds import AnyStep
-from .options import GroupOptions, RunsOptions, StepOptions
+from .options import GroupOptions, RunsOptions, UndoableOptions
 from .requests import Performer
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ class Groups(AnyStep):
         *,
         key: Callable[[T], Key],
         concurrency: int | None = 10,
-        **options: Unpack[StepOptions],
+        **options: Unpack[UndoableOptions],
     ) -> list[R]: ...
     @overload
     def map(
@@ -302,7 +302,7 @@ class Groups(AnyStep):
         items: Iterable[K],
         *,
         concurrency: int | None = 10,
-        **options: Unpack[StepOptions],
+        **options: Unpack[UndoableOptions],
     ) -> list[R]: ...
     @overload
     def map(
@@ -313,7 +313,7 @@ class Groups(AnyStep):
         *,
         key: Callable[[T], Key],
         concurrency: int | None = 10,
-        **options: Unpack[StepOptions],
+        **options: Unpack[UndoableOptions],
     ) -> list[R]: ...
     @overload
     def map(
@@ -323,7 +323,7 @@ class Groups(AnyStep):
         items: Iterable[K],
         *,
         concurrency: int | None = 10,
-        **options: Unpack[StepOptions],
+        **options: Unpack[UndoableOptions],
     ) -> list[R]: ...
     @overload
     def map(
@@ -335,7 +335,7 @@ class Groups(AnyStep):
         key: Callable[[T], Key],
         max_failures: int,
         concurrency: int | None = 10,
-        **options: Unpack[StepOptions],
+        **options: Unpack[UndoableOptions],
     ) -> list[R | Exception]: ...
     @overload
     def map(
@@ -346,7 +346,7 @@ class Groups(AnyStep):
         *,
         max_failures: int,
         concurrency: int | None = 10,
-        **options: Unpack[StepOptions],
+        **options: Unpack[UndoableOptions],
     ) -> list[R | Exception]: ...
     @overload
     def map(
@@ -358,7 +358,7 @@ class Groups(AnyStep):
         key: Callable[[T], Key],
         return_exceptions: Literal[True],
         concurrency: int | None = 10,
-        **options: Unpack[StepOptions],
+        **options: Unpack[UndoableOptions],
     ) -> list[R | Exception]: ...
     @overload
     def map(
@@ -369,7 +369,7 @@ class Groups(AnyStep):
         *,
         return_exceptions: Literal[True],
         concurrency: int | None = 10,
-        **options: Unpack[StepOptions],
+        **options: Unpack[UndoableOptions],
     ) -> list[R | Exception]: ...
     @overload
     def map(
@@ -382,7 +382,7 @@ class Groups(AnyStep):
         min_successes: int,
         max_failures: int = ...,
         concurrency: int | None = 10,
-        **options: Unpack[StepOptions],
+        **options: Unpack[UndoableOptions],
     ) -> list[R | Exception | Unfinished]: ...
     @overload
     def map(
@@ -394,7 +394,7 @@ class Groups(AnyStep):
         min_successes: int,
         max_failures: int = ...,
         concurrency: int | None = 10,
-        **options: Unpack[StepOptions],
+        **options: Unpack[UndoableOptions],
     ) -> list[R | Exception | Unfinished]: ...
     def map(self, name: str, function: Any, items: Any, **options: Any) -> Any:
         """Call a function with each item, side by side; the results as a list, in the order of the items.
@@ -410,9 +410,9 @@ class Groups(AnyStep):
         - `max_failures`: how many failures are taken, and stand in the list; one more, and `GroupFailed` is raised.
         - `min_successes`: with so many the map is done. What never began, or sleeps, stands in the list as `UNFINISHED`.
         - `return_exceptions`: True: nothing stops, and exceptions stand in the list.
-        - `retry`, `timeout`, `atomic`, `at_most_once`: as for `define()`; not for branches and runs, whose steps have their
-          own. Of runs `timeout` says how long each is waited for: those that have not ended by then are canceled, and have
-          failed.
+        - `retry`, `timeout`, `atomic`, `at_most_once`, `undo`: as for `define()`; not for branches and runs, whose steps have
+          their own. Of runs `timeout` says how long each is waited for: those that have not ended by then are canceled, and
+          have failed.
 
         Raises `GroupFailed`, `TypeError`, `ValueError`, `InvalidName`, `DuplicateStepName` for two equal keys.
 

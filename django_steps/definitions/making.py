@@ -22,25 +22,36 @@ from .options import (
     CallOptions,
     MapOptions,
     MapRunsOptions,
-    StepOptions,
+    UndoableOptions,
     refuse_unknown,
     step_options,
 )
 from .polling import Polling, polling
-from .requests import CallBranch, Gather, Invoke, Map, MapRuns, Names, Patch, RunStep, Sleep
+from .requests import CallBranch, Gather, Invoke, Map, MapRuns, Names, Patch, RunStep, Sleep, Undo
+from .undos import check_fits
 from .workflow import Workflow
 
 # How many items of functions are executed side by side, if nothing else is said.
 CONCURRENCY = 10
 
 
-def definition(name: str, function: Any, options: StepOptions) -> tuple[str, Any, CallOptions]:
+def definition(name: str, function: Any, options: UndoableOptions) -> tuple[str, Any, CallOptions]:
     """What `define()` was given: the name of the step, its function if there is one yet, its options."""
     name = check_name(name, "step name", forbidden="#")
     refuse_workflow("define", name, function)
     if function is not None and not callable(function):
         raise TypeError(f"Step {name!r} takes a function, got {function!r}. Call it by .run(…), not in define().")
-    return name, function, step_options(name, options)
+    checked = step_options(name, options)
+    if checked.undo is not None and function is not None:
+        check_fits(name, checked.undo, function)
+    return name, function, checked
+
+
+def undo(reason: Any) -> Undo:
+    """What `undo()` asks for."""
+    if not isinstance(reason, str):
+        raise TypeError(f"undo() takes a text as its reason, got {reason!r}.")
+    return Undo("undo()", reason)
 
 
 def poll(name: str, check: Any, retry: Any, check_timeout: Any, **rules: Any) -> tuple[str, Any, CallOptions, Polling]:
@@ -150,13 +161,16 @@ def _map(
         check_kind(name, function, in_async_body=in_async_body)
     elif in_async_body and checked.atomic:
         refuse_async_atomic(f"Map {name!r}", function)
+        refuse_async_atomic(f"The undo of map {name!r}", checked.undo)
+    if checked.undo is not None:
+        check_fits(name, checked.undo, function)
     members: dict[str, RunStep | CallBranch] = {}
     for item, text in zip(items, _keys(names, name, items, key), strict=True):
         member = names.path(f"{name}#{item_segment(text)}")
         if wanted:
             members[text] = CallBranch(member, function, (item,), {}, wanted)
         else:
-            members[text] = RunStep(member, function, (item,), {}, checked)
+            members[text] = RunStep(member, function, (item,), {}, checked).checked()
     request.members = members
     return request
 

@@ -26,6 +26,7 @@ from ..durations import Duration, to_microseconds
 from ..values.references import reference
 from .checked import check_datetime, check_flag, check_key, check_priority, check_timeout
 from .schedule import Schedule
+from .undos import check_undo
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,13 +43,19 @@ class StepOptions(TypedDict, total=False):
     at_most_once: bool
 
 
+class UndoableOptions(StepOptions, total=False):
+    """The same with the undo of the step, which `define()` and `get()` type by the step's function."""
+
+    undo: Callable[..., object] | None
+
+
 class GroupOptions(TypedDict, total=False):
     """What `map()` takes for branches."""
 
     concurrency: int | None
 
 
-class MapOptions(StepOptions, GroupOptions, total=False):
+class MapOptions(UndoableOptions, GroupOptions, total=False):
     """What `map()` takes beside the items."""
 
     key: Callable[[Any], Any] | None
@@ -80,21 +87,23 @@ class CallOptions:
     timeout_us: int | None = None
     atomic: bool = False
     at_most_once: bool = False
+    undo: Callable[..., Any] | None = None
 
 
 PLAIN_CALL = CallOptions()
 
 
-def step_options(name: str, options: StepOptions) -> CallOptions:
+def step_options(name: str, options: UndoableOptions) -> CallOptions:
     """Check the options of the step of this name; raises `TypeError` or `ValueError`."""
     if not options:  # as most steps are defined
         return PLAIN_CALL
-    refuse_unknown(options, StepOptions, f"Step {name!r}")
+    refuse_unknown(options, UndoableOptions, f"Step {name!r}")
     checked = CallOptions(
         retry=to_policy(options.get("retry"), f"retry of step {name!r}"),
         timeout_us=check_timeout(options.get("timeout"), f"timeout of step {name!r}:"),
         atomic=check_flag(options.get("atomic", False), f"atomic of step {name!r}"),
         at_most_once=check_flag(options.get("at_most_once", False), f"at_most_once of step {name!r}"),
+        undo=check_undo(name, options.get("undo")),
     )
     if checked.atomic and checked.at_most_once:
         raise TypeError(

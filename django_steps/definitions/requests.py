@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol, Self
 
 from ..errors import StepsError
 from .inputs import InputType
 from .options import PLAIN_CALL, CallOptions, RunOptions
 from .polling import Polling
+from .undos import arguments_of
 
 
 @dataclass(slots=True)
@@ -25,6 +26,12 @@ class RunStep:
     kwargs: dict[str, Any]
     options: CallOptions = PLAIN_CALL
     fingerprint: int | None = None  # of the arguments, once the engine has taken it
+
+    def checked(self) -> Self:
+        """Itself; `TypeError` if its undo can't take its arguments."""
+        if self.options.undo is not None:
+            arguments_of(self.name, self.options.undo, self.args, self.kwargs)
+        return self
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,6 +107,14 @@ class Patch:
 
 
 @dataclass(slots=True)
+class Undo:
+    """Execute the undos of the steps that have succeeded here and in the branches below."""
+
+    name: str
+    reason: str
+
+
+@dataclass(slots=True)
 class CallBranch:
     """Call a branch: a function that gets a `step` of its own, and maybe `run` and `logger`."""
 
@@ -117,6 +132,11 @@ class Gather:
 
     members: Sequence[RunStep | CallBranch | Invoke | StartRun]
     return_exceptions: bool = False
+
+    @property
+    def name(self) -> str:
+        """What an error calls it, which has no name of its own."""
+        return self.members[0].name if self.members else "gather()"
 
 
 @dataclass(slots=True)
@@ -144,7 +164,7 @@ class MapRuns(Map):
     """A map over a workflow: a run for each item."""
 
 
-Request = RunStep | Sleep | Patch | WaitForEvent | Invoke | StartRun | CallBranch | Gather | Map
+Request = RunStep | Sleep | Patch | Undo | WaitForEvent | Invoke | StartRun | CallBranch | Gather | Map
 
 
 class Names(Protocol):

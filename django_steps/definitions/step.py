@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 from ..core.event import Event
 from ..durations import Duration
 from . import invoking, making
-from .calls import Call
+from .calls import Call, StepDecorator
 from .events import check_names, wait
 from .groups import Groups
 from .invoking import InvokeCall
-from .options import StartOptionsWithKey, StepOptions, shows_options
+from .options import StartOptionsWithKey, StepOptions, UndoableOptions, shows_options
 from .requests import MISSING
 from .targets import resolve
 from .workflow import Workflow
@@ -43,28 +43,40 @@ else:
 PrimaryKey = int | str | UUID
 
 
-class StepDecorator(Protocol):
-    """`@step.define(name)`: takes the function of the step."""
-
-    @overload
-    def __call__(self, function: Callable[P, Awaitable[R]], /) -> Call[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> Call[P, R]: ...
-
-
 class Step(Groups):
     """The `step` argument of a body, or of a branch."""
 
     __slots__ = ()
 
     @overload
-    def define(self, name: str, function: Callable[P, Awaitable[R]], **options: Unpack[StepOptions]) -> Call[P, R]: ...
+    def define(
+        self,
+        name: str,
+        function: Callable[P, Awaitable[R]],
+        *,
+        undo: Callable[..., object] | None = None,
+        **options: Unpack[StepOptions],
+    ) -> Call[P, R]: ...
     @overload
-    def define(self, name: str, function: Callable[P, R], **options: Unpack[StepOptions]) -> Call[P, R]: ...
+    def define(
+        self,
+        name: str,
+        function: Callable[P, R],
+        *,
+        undo: Callable[Concatenate[R, P], object] | Callable[[R], object] | None = None,
+        **options: Unpack[StepOptions],
+    ) -> Call[P, R]: ...
     @overload
-    def define(self, name: str, function: None = None, **options: Unpack[StepOptions]) -> StepDecorator: ...
-    @shows_options(StepOptions, atomic=False, at_most_once=False)
-    def define(self, name: str, function: Callable[..., Any] | None = None, **options: Unpack[StepOptions]) -> Any:
+    def define(
+        self,
+        name: str,
+        function: None = None,
+        *,
+        undo: Callable[..., object] | None = None,
+        **options: Unpack[StepOptions],
+    ) -> StepDecorator: ...
+    @shows_options(UndoableOptions, atomic=False, at_most_once=False)
+    def define(self, name: str, function: Callable[..., Any] | None = None, **options: Unpack[UndoableOptions]) -> Any:
         """Define a step: `step.define("fetch", fetch).run(user_id)`, or `@step.define("fetch")` above a function.
 
         - `name`: at most 255 characters without `#`, unique within the run.
@@ -74,6 +86,9 @@ class Step(Groups):
         - `atomic`: True: the function's database writes and the record commit together, exactly once; default: False.
         - `at_most_once`: True: each attempt is recorded before it begins. If its outcome is not recorded (a crash), the step
           fails with `StepInterrupted` and is not executed again by itself. `step_retry` doesn't apply; default: False.
+        - `undo`: a function that takes back what the step has done: `step.undo()` and `run.cancel(undo=True)` call it with the
+          result of the step; and with the step's arguments behind that, if it needs more than one or takes `*args` or
+          `**kwargs`. Executed and recorded as a step of its own, `fetch#undo`, with the same options.
 
         Raises `InvalidName`, `DuplicateStepName`, `TypeError`, `ValueError`.
         """
@@ -86,6 +101,7 @@ class Step(Groups):
         method: str,
         *,
         name: str | None = None,
+        undo: Callable[..., object] | None = None,
         **options: Unpack[StepOptions],
     ) -> Call[..., Any]: ...
     @overload
@@ -95,6 +111,7 @@ class Step(Groups):
         method: Callable[Concatenate[M, P], Awaitable[R]],
         *,
         name: str | None = None,
+        undo: Callable[..., object] | None = None,
         **options: Unpack[StepOptions],
     ) -> Call[Concatenate[M | PrimaryKey, P], R]: ...
     @overload
@@ -104,6 +121,7 @@ class Step(Groups):
         method: Callable[Concatenate[M, P], R],
         *,
         name: str | None = None,
+        undo: Callable[..., object] | None = None,
         **options: Unpack[StepOptions],
     ) -> Call[Concatenate[M | PrimaryKey, P], R]: ...
     @overload
@@ -113,6 +131,7 @@ class Step(Groups):
         method: Callable[P, Awaitable[R]],
         *,
         name: str | None = None,
+        undo: Callable[..., object] | None = None,
         **options: Unpack[StepOptions],
     ) -> Call[P, R]: ...
     @overload
@@ -122,6 +141,7 @@ class Step(Groups):
         method: Callable[P, R],
         *,
         name: str | None = None,
+        undo: Callable[..., object] | None = None,
         **options: Unpack[StepOptions],
     ) -> Call[P, R]: ...
     @overload
@@ -131,6 +151,7 @@ class Step(Groups):
         method: None = None,
         *,
         name: str | None = None,
+        undo: Callable[..., object] | None = None,
         **options: Unpack[StepOptions],
     ) -> Call[P, R]: ...
     @overload
@@ -140,17 +161,20 @@ class Step(Groups):
         method: None = None,
         *,
         name: str | None = None,
+        undo: Callable[Concatenate[R, P], object] | Callable[[R], object] | None = None,
         **options: Unpack[StepOptions],
     ) -> Call[P, R]: ...
-    @shows_options(StepOptions, atomic=False, at_most_once=False)
-    def get(self, target: Any, method: Any = None, *, name: str | None = None, **options: Unpack[StepOptions]) -> Any:
+    @shows_options(UndoableOptions, atomic=False, at_most_once=False)
+    def get(
+        self, target: Any, method: Any = None, *, name: str | None = None, **options: Unpack[UndoableOptions]
+    ) -> Any:
         """A model's method as a step: `step.get(User, "send_welcome_email").run(user_id)`.
 
         An instance method takes the instance or its primary key as first argument. Also takes any bound method:
         `step.get(User.objects.get).run(pk=user_id)`.
 
         - `name`: the name of the step; `User.send_welcome_email` by default.
-        - `retry`, `timeout`, `atomic`, `at_most_once`: as for `define()`.
+        - `retry`, `timeout`, `atomic`, `at_most_once`, `undo`: as for `define()`.
 
         Raises `AttributeError` for a method that does not exist, and what `define()` raises.
         """
@@ -391,6 +415,17 @@ class Step(Groups):
         """
         answer: bool = self._performer.perform(making.patch(self._performer, name))
         return answer
+
+    def undo(self, reason: str = "") -> None:
+        """Take back what was done: execute the undo of each step that has succeeded and has one, the newest first. Of the body:
+        of all its steps, also of those that this pass only replays, and in the branches below; of a branch: of its own.
+
+        Each is recorded as a step, `flight#undo`, and tried by the policy of its step; all are tried. A failed step is not
+        undone: it may have had its effect. `reason`, a text, is for the log. Raises `GroupFailed` for those that have failed.
+
+        >>> step.undo(reason="the hotel is full")  # doctest: +SKIP
+        """
+        self._performer.perform(making.undo(reason))
 
     # What the body returns, whatever that is.
     def continue_as_new(self, input: Any = None) -> T:  # type: ignore[type-var]

@@ -18,12 +18,12 @@ from ..errors import ClaimLost
 from ..ledger import histories
 from ..ledger.claims import Claim
 from ..ledger.histories import Recorded
-from . import conclusion, hooks, marks
+from . import conclusion, hooks, marks, undoing
 from .async_host import AsyncHost
 from .async_performing import AsyncPerforming
 from .conclusion import Conclusion
 from .desk import Desk
-from .drivers.coroutines import if_need_be_on_thread, tasks_left, until_canceled_have_ended
+from .drivers.coroutines import drive, if_need_be_on_thread, tasks_left, until_canceled_have_ended
 from .ending import Ended, Ending
 from .execution import Pass, clean_context, enter, loaded
 from .frame import Frame
@@ -83,9 +83,16 @@ async def _pass(
             recorded,
             lambda name: blocking.write(lambda: histories.long_output(blocking.connection(), claim.run_id, name)),
         )
-        current = AsyncPass(get_workflow(claim.workflow, claim.version), claim, history, host, loop, interceptors)
+        workflow = get_workflow(claim.workflow, claim.version)
+        current = AsyncPass(workflow, claim, history, host, loop, interceptors)
         begun(current)
-        return await current.proceed()
+        if not claim.is_undoing:
+            return await current.proceed()
+        undoing.replay_only(current.frame)
+        await current.call()
+        rest = Undoing(workflow, claim, history, host, loop, interceptors)
+        begun(rest)
+        return await rest.follow(current)
     except ClaimLost:
         return Ending(Ended.LOST)
     except Exception as error:
@@ -189,6 +196,28 @@ class AsyncPass(Pass):
 
     def _step_of(self, frame: Frame) -> AsyncStep:
         return AsyncStep(AsyncPerforming(frame))
+
+
+class Undoing(AsyncPass):
+    """What comes after a body that has only replayed: the undos, in its place."""
+
+    async def follow(self, before: Pass) -> Ending:
+        """Undo what the pass before has come to, and bring the run to where that leaves it."""
+        ending, error = undoing.cut_short(before.frame), None
+        if ending is None:
+            undoing.take_over(self.frame, before.frame)
+            _, error = await self.call()
+        else:
+            self.state.ending = ending
+        return await _carried_out(self._conclusion(None, error), self._async_host)
+
+    def _conclusion(self, value: Any, error: BaseException | None) -> Conclusion:
+        if self.state.ending is not None:
+            return super()._conclusion(value, error)
+        return conclusion.undone(self.frame, error)
+
+    async def _body(self, frame: Frame) -> Any:
+        await drive(undoing.undo_all(frame), frame)
 
 
 async def _carried_out(core: Conclusion, host: AsyncHost) -> Ending:

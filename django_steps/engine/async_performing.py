@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from ..core.states import StepStatus
-from ..definitions.requests import CallBranch, Gather, Map, Request
+from ..definitions.requests import CallBranch, Gather, Map, Request, Undo
 from ..errors import ClaimLost, PassEnded
 from ..ledger.histories import Recorded
 from . import fingerprints
@@ -16,8 +16,8 @@ from .canceling import is_of_body, record_canceled
 from .desk import Desk
 from .drivers.coroutines import desk_of, drive, if_need_be_on_thread
 from .ending import Ended, Ending
-from .frame import MISTAKES
-from .operations import gather
+from .frame import MISTAKES, Frame
+from .operations import gather, undo
 from .operations.base import Operation
 from .operations.table import OPERATIONS
 from .performing import Performing
@@ -48,7 +48,7 @@ class AsyncPerforming(Performing):
         frame, desk = self.frame, desk_of(self.frame)
         frame.scope.is_awaited(number)
         try:
-            if isinstance(request, Gather):
+            if isinstance(request, (Gather, Undo)):
                 return await self._together(request, desk)
             return await self._one(request, OPERATIONS[type(request)], desk)
         except MISTAKES as mistake:
@@ -71,6 +71,7 @@ class AsyncPerforming(Performing):
     async def _one(self, request: Any, operation: Operation[Any], desk: Desk) -> Any:
         frame = self.frame
         frame.check(request.name)
+        frame.scope.note(request)
         name = operation.recorded_as(frame, request)
         for interceptor in frame.interceptors:
             interceptor.reached(frame.claim, request.name, frame.scope.branch)
@@ -100,13 +101,14 @@ class AsyncPerforming(Performing):
         frame.scope.deliver(final)
         return await if_need_be_on_thread(partial(operation.outcome, frame, request, final), desk)
 
-    async def _together(self, request: Gather, desk: Desk) -> tuple[Any, ...]:
+    async def _together(self, request: Gather | Undo, desk: Desk) -> tuple[Any, ...] | None:
         frame = self.frame
-        frame.check(request.members[0].name if request.members else "gather()")
+        frame.check(request.name)
+        frame.scope.note(request)
         after, started_at = frame.scope.delivered, frame.claim.now()
         units: list[Unit] = []
         try:
-            await drive(gather.begin(frame, request, OPERATIONS, units), frame)
+            await drive(_core(frame, request, units), frame)
             await self._stay_with(units, desk)
             if units:
                 await desk.deliver(max(unit.recorded.position for unit in units if unit.recorded is not None))
@@ -124,7 +126,7 @@ class AsyncPerforming(Performing):
             raise
         if frame.state.is_ending:
             raise PassEnded("ending")
-        return await if_need_be_on_thread(partial(gather.results, frame, request, units), desk)
+        return await if_need_be_on_thread(partial(_results, frame, request, units), desk)
 
     async def _stay_with(self, units: Sequence[Unit], desk: Desk) -> None:
         for unit in units:
@@ -140,3 +142,16 @@ class AsyncPerforming(Performing):
                 await desk.deliver_canceled(recorded.position)
                 self.frame.scope.deliver(recorded)
             raise
+
+
+def _core(frame: Frame, request: Gather | Undo, units: list[Unit]) -> Any:
+    if isinstance(request, Undo):
+        return undo.begin(frame, request, units)
+    return gather.begin(frame, request, OPERATIONS, units)
+
+
+def _results(frame: Frame, request: Gather | Undo, units: Sequence[Unit]) -> tuple[Any, ...] | None:
+    if isinstance(request, Undo):
+        undo.results(frame, units)
+        return None
+    return gather.results(frame, request, units)

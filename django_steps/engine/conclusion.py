@@ -112,6 +112,24 @@ def _raised(frame: Frame, workflow: Workflow[Any, Any], error: BaseException) ->
     return (yield from _ended(frame, outcome, Ending(Ended.SUSPENDED, due_us, reset=steps, error=text)))
 
 
+def undone(frame: Frame, error: BaseException | None) -> Conclusion:
+    """Bring a run that was canceled with undo to its end: canceled, or failed if not all could be undone."""
+    state, claim, host = frame.state, frame.claim, frame.host
+    if state.ending is not None:
+        return (yield from settled(claim, host, state.ending))
+    error = state.mistake or error or frame.guard.take_misuse()
+    details = state.details.rest()
+    yield from write_tags(frame)
+    if error is None:
+        outcome, ending = yield from _end(claim, host, Ended.CANCELED, details=details)
+        return (yield from _ended(frame, outcome, ending))
+    text = failures.with_steps(_error_text(frame, error), state.attribution.steps_of(error))
+    outcome, ending = yield from _end(claim, host, Ended.FAILED, error=text, details=details)
+    if outcome is Outcome.WRITTEN and host.logs_failures:
+        hooks.log_failure(claim.run_id, claim.workflow, text, error)
+    return (yield from _ended(frame, outcome, ending))
+
+
 def _timed_out(frame: Frame) -> Conclusion:
     """The timeout of the run is over: it fails, whatever the body makes of that, and no policy tries it again."""
     claim, host = frame.claim, frame.host

@@ -224,6 +224,11 @@ class Desk:
         """Whether a unit waits for time only; asked while the pass is idle."""
         return not self._executing_in.get(unit) and self._only_wait(unit=unit)
 
+    @property
+    def has_more(self) -> bool:
+        """Whether something waits to be given to the body, or to begin."""
+        return bool(self._recorded or self._new)
+
     # -- How the pass goes on ---------------------------------------------------------------------
 
     def touch(self, round_number: int) -> None:

@@ -22,7 +22,7 @@ from ..errors import ClaimLost
 from ..ledger import histories
 from ..ledger.claims import Claim
 from ..ledger.histories import Recorded
-from . import conclusion, hooks, marks
+from . import conclusion, hooks, marks, undoing
 from .connections import Connections
 from .ending import Ended, Ending
 from .frame import Frame, PassState
@@ -56,9 +56,16 @@ def run_claim(
         try:
             enter(around, claim)
             history = _history(claim, host, recorded)
-            current = Pass(get_workflow(claim.workflow, claim.version), claim, history, host, around)
+            workflow = get_workflow(claim.workflow, claim.version)
+            current = Pass(workflow, claim, history, host, around)
             begun(current)
-            return current.run()
+            if not claim.is_undoing:
+                return current.run()
+            undoing.replay_only(current.frame)
+            current.call_body()
+            rest = Pass(workflow, claim, history, host, around)
+            begun(rest)
+            return rest.undo_after(current)
         except ClaimLost:
             return Ending(Ended.LOST)
         except Exception as error:
@@ -127,6 +134,16 @@ class Pass:
         if (found := marks.look(self.frame, ending)) is not None:
             marks.say(self.frame, self.host, found)
         return ending
+
+    def undo_after(self, before: Pass) -> Ending:
+        """Undo what the pass before has come to, which only replayed, and bring the run to where that leaves it."""
+        ending, error = undoing.cut_short(before.frame), None
+        if ending is None:
+            undoing.take_over(self.frame, before.frame)
+            error = undoing.call(self.frame)
+        else:
+            self.state.ending = ending
+        return conclusion.carried_out(conclusion.undone(self.frame, error), self.host)
 
     def call_body(self) -> tuple[Any, BaseException | None]:
         """What the body returned or raised; its connections are in order by then."""

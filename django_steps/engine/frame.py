@@ -208,6 +208,12 @@ class Frame:
         return self.state.desk is not None
 
     @property
+    def replay(self) -> Replaying | None:
+        """What this body or branch has come to, where it only replays; None: what is not recorded is carried out."""
+        replay: Replaying | None = self.scope.replay
+        return self.state.replay if replay is None else replay
+
+    @property
     def group(self) -> str:
         """The group that what is recorded here is a member of; empty for none, as for the steps in a branch."""
         # A unit is recorded in the scope where its group was called; what its branch records, in a scope of its own.
@@ -281,7 +287,7 @@ class Frame:
         scope = self.scope
         said = {**scope.details, **nodes}
         check_size(as_text(said), max_bytes)
-        if not scope.is_behind():
+        if scope.replay is None and not scope.is_behind():
             self.state.details.say(scope.branch, nodes, max_bytes)
         scope.details = said
 
@@ -290,7 +296,7 @@ class Frame:
         said, step = self.state.details, step_around()
         if step is not None:
             said.say_tags(step.name, changes)
-        elif self.state.is_ending or self._is_left() or self.scope.is_behind():
+        elif self.state.is_ending or self._is_left() or self.scope.replay is not None or self.scope.is_behind():
             return
         else:
             said.say_tags(self.scope.branch, changes)

@@ -130,6 +130,10 @@ class Group:
             for unit in units:
                 self._suspend(unit)
 
+    def may_leave(self, *, is_unfolding: bool) -> bool:
+        """Whether what is suspended is to be left; `is_unfolding`: the pass has more to give to those who wait."""
+        return self.tolerance.is_decided
+
     def next_due(self) -> int | None:
         """When the first of the suspended units is due, by machine time; None where the group waits for none."""
         with self._lock:

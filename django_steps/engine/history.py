@@ -12,14 +12,14 @@ from dataclasses import replace
 from itertools import takewhile
 
 from ..core.names import is_gather
-from ..core.states import PATCH, WITH_CHILDREN, StepStatus
+from ..core.states import PATCH, UNDO, WITH_CHILDREN, StepStatus
 from ..errors import FailureWasHandled, HistoryMismatch
 from ..ledger import contexts, database, order
 from ..ledger.histories import Recorded
 from ..ledger.order import Place
 from ..ledger.records import StepWrite
 
-_MAY_BE_LEFT = (PATCH,)
+_MAY_BE_LEFT = (PATCH, UNDO)
 
 
 class History:

@@ -13,7 +13,7 @@ from django.dispatch import Signal
 from .. import failures, signals
 from ..core import clock
 from ..core.context import active_pass
-from ..core.states import StepStatus
+from ..core.states import UNDO, StepStatus
 from ..ledger.claims import Claim
 from ..ledger.records import StepWrite
 from ..models import WorkflowRun
@@ -24,7 +24,7 @@ from .operations.attempts import Attempt, Executed
 logger = logging.getLogger("django_steps")
 
 _AT_ONCE = 200  # runs that are loaded at a time
-_WITH_FUNCTIONS = ("step", "poll")
+_WITH_FUNCTIONS = ("step", "poll", UNDO)
 _OF_ENDING = {
     Ended.SUCCEEDED: signals.run_succeeded,
     Ended.FAILED: signals.run_failed,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from ..core.names import MAX_LENGTH
-from ..definitions.requests import Gather, Request
+from ..definitions.requests import Gather, Request, Undo
 from ..errors import ClaimLost, StepsError
 from . import fingerprints
 from .continuing import continuation
 from .drivers import threads
 from .ending import Ended, Ending
 from .frame import MISTAKES, Frame
-from .operations import gather
+from .operations import gather, undo
 from .operations.table import OPERATIONS
 from .units import Unit
 
@@ -61,8 +61,9 @@ class Performing:
     def _perform(self, request: Any) -> Any:
         frame, operation = self.frame, OPERATIONS.get(type(request))
         if operation is None:
-            return self._gather(request)
+            return self._undo(request) if isinstance(request, Undo) else self._gather(request)
         frame.check(request.name)
+        frame.scope.note(request)
         name = operation.recorded_as(frame, request)
         for interceptor in frame.interceptors:
             interceptor.reached(frame.claim, request.name, frame.scope.branch)
@@ -76,7 +77,15 @@ class Performing:
 
     def _gather(self, request: Gather) -> tuple[Any, ...]:
         frame = self.frame
-        frame.check(request.members[0].name if request.members else "gather()")
+        frame.check(request.name)
+        frame.scope.note(request)
         units: list[Unit] = []
         threads.drive(gather.begin(frame, request, OPERATIONS, units), frame)
         return gather.results(frame, request, units)
+
+    def _undo(self, request: Undo) -> None:
+        frame = self.frame
+        frame.check(request.name)
+        units: list[Unit] = []
+        threads.drive(undo.begin(frame, request, units), frame)
+        undo.results(frame, units)

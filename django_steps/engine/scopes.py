@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from ..core.names import MAX_LENGTH
 from ..core.states import PATCH
+from ..definitions.requests import CallBranch, Gather, Map, RunStep
 from ..errors import DuplicateStepName, InvalidName, StepNotRun
 from ..ledger.histories import Recorded
 from ..ledger.order import Level
@@ -40,8 +41,12 @@ class Scope:
         "branch",
         "delivered",
         "details",
+        "inners",
         "levels",
         "patching",
+        "replay",
+        "undoable",
+        "undone",
     )
 
     def __init__(
@@ -73,13 +78,44 @@ class Scope:
         # In an async body: what was called and has not begun, by its number.
         self._unawaited: dict[int, tuple[Sequence[str], AnyCoroutine]] = {}
         self._called_so_far = 0
+        # What this call, and those of the branches in it, only replay by; None: what is not recorded is carried out.
+        self.replay: Any = None
+        # The steps that can be undone, by their paths, and those that the body has undone; and the scopes of the branches in
+        # here, or their requests where they were not called.
+        self.undoable: dict[str, RunStep] = {}
+        self.undone: dict[str, RunStep] = {}
+        self.inners: dict[str, Scope | CallBranch] = {}
 
     def inner(self, path: str, group: str) -> Scope:
         """The scope of a branch that is called here, as a member of a group or (an empty text) of none."""
         levels = (*self.levels, Level(path, group, self.delivered))
         scope = Scope(self._history, path, levels, self.delivered, self._details)
         scope.details = self.details
+        scope.replay = self.replay
+        self.inners[path] = scope
         return scope
+
+    def replaying(self, replay: Any) -> Scope:
+        """The same place, for branches that are called once more and only replay."""
+        scope = Scope(self._history, self.branch, self.levels, self.delivered, self._details)
+        scope.details, scope.replay = self.details, replay
+        return scope
+
+    def go_on(self, details: Details) -> None:
+        """What has only replayed goes on from here, in another pass."""
+        self.replay, self._details = None, details
+
+    def note(self, request: Any) -> None:
+        """Something is called here: remember what can be undone of it."""
+        kind = type(request)
+        if kind is RunStep:
+            if request.options.undo is not None:
+                self.undoable[request.name] = request
+        elif kind is CallBranch:
+            self.inners[request.name] = request
+        elif kind is Map or kind is Gather:
+            for member in request.members.values() if kind is Map else request.members:
+                self.note(member)
 
     # -- Names ----------------------------------------------------------------------------------
 
@@ -107,6 +143,10 @@ class Scope:
         if path not in self._patches:
             self.reserve(path)
             self._patches.add(path)
+
+    def reserve_undo(self, path: str) -> None:
+        """Take the name of the undo of a step, which nothing else can have."""
+        self._reserved.add(path)
 
     def define(self, path: str) -> None:
         """A step is defined: its name is taken, and it has to be run."""
@@ -157,7 +197,7 @@ class Scope:
     @property
     def is_replaying(self) -> bool:
         """Whether there are recorded steps that this call has not reached yet."""
-        return bool(self._ahead)
+        return bool(self._ahead) or self.replay is not None
 
     def has_passed(self) -> bool:
         """Whether an earlier pass has come past here: something is recorded that this call has not come to."""

@@ -24,7 +24,7 @@ Limits:
 - `circles`: limits that wait for each other
 
 Around it:
-- `controls`, `resuming`: what operators and callers ask for: retry, cancel, pause, resume
+- `controls`, `resuming`: what operators and callers ask for: retry, cancel, pause, resume; `undoing`: cancel with undo
 - `resets`: letting recorded steps execute again
 - `workers`: who is there; `unknown`: setting aside what no worker knows; `pauses`: what a paused queue or workflow holds
 - `schedules`: starting runs when their time has come; `pruning`: deleting what is old
@@ -44,14 +44,18 @@ Which columns of a run go together ("set", "-" for NULL, or "any"; no other row 
     sleeping   timed    -       -      -              suspended until `available_at_us`
     waiting    timed    -       -      -              suspended until others wake it; looked at at `available_at_us`
     paused     parked   -       -      -              until somebody resumes it
-    canceling  timed    set     set    -              held; no further step begins, and its release finishes it
-    canceling  timed    -       -      -              its children have not all ended; looked at at `available_at_us`
+    canceling  timed    set     set    -              held; no further step begins, and its release finishes it; or it undoes
+    canceling  timed    -       -      -              its children have not all ended, or an undo is tried again, at
+                                                      `available_at_us`
+    canceling  ready    -       -      -              with undo: to be claimed for that
+    canceling  unknown  -       -      -              with undo: no live worker knows its workflow
+    canceling  parked   -       -      -              with undo: its queue or its workflow is paused
     succeeded  ended    set     set    set            by its holder
     failed     ended    set     set    set            by its holder
     failed     ended    set     -      set            its workers died too often
     failed     ended    -       -      set            no worker held it, and its timeout was over
     canceled   ended    -       -      set            no worker held it
-    canceled   ended    set     set    set            its holder released it
+    canceled   ended    set     set    set            its holder released it, or has undone what it had done
     canceled   ended    set     -      set            its holder died
 
 `paused_at` is set in a paused run, and in a running one that is to be paused: no further step begins, and its release pauses

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core import clock
-from . import records
+from . import moves, records
 from .postgresql import prepared
 from .postgresql.prepared import Statement
 from .records import StepWrite
@@ -54,8 +54,7 @@ def insertion(columns: tuple[str, ...]) -> Statement:
     return Statement(
         f"INSERT INTO {STEP} (run_id, {', '.join(columns)}) SELECT r.id, {', '.join(f'v.{column}' for column in columns)}"
         f" FROM json_to_recordset(%s) AS v (run_id uuid, {types})"
-        f" JOIN {RUN} r ON r.id = v.run_id AND r.claim_token = v.claim_token AND r.status = 'running'"
-        " AND r.paused_at IS NULL"
+        f" JOIN {RUN} r ON r.id = v.run_id AND r.claim_token = v.claim_token AND {moves.goes_on('r.')}"
         " FOR SHARE OF r SKIP LOCKED ON CONFLICT DO NOTHING RETURNING write_id",
         ["json"],
     )

@@ -15,6 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core import clock
 from ..core.ids import random_token
+from ..core.states import Status, Undo
 from . import database, dialect, pauses, timers
 from .tables import READY, RUN, TIMED
 from .terms import Terms, kinds_condition
@@ -44,6 +45,7 @@ class Claim:
     details: str  # what the body has said of itself
     timeout: int | None  # how long the run may last, microseconds
     expires_at: int | None  # when that is over
+    is_undoing: bool  # it is canceled, and undoes what it has done
     begin_by: int | None  # until when the run was to be claimed, if it had not begun
     is_new_attempt: bool  # no worker had begun the run since it was started, or retried by hand
     schedule: str | None = None  # which has started the run
@@ -80,7 +82,7 @@ class Claimed(NamedTuple):
 READ = (
     "id, workflow, version, queue, input, attempts, recoveries, generation, has_history, started_at, attempting_since_us,"
     " checkpoint, parent_id, parent_step, depth, details, timeout_us, expires_at_us, open_schedule, limit_1, limit_2,"
-    " limit_queue, trace, tags"
+    " limit_queue, trace, tags, undo"
 )
 _NOW = len(READ.split(", "))  # where the time stands in a row: behind these
 
@@ -166,7 +168,7 @@ def _take_at_once(
     with connection.cursor() as cursor:
         cursor.execute(
             f"WITH ready AS MATERIALIZED ({_selection(connection, limit, condition, f'{READ}, priority')})"
-            f" UPDATE {RUN} r SET status = 'running', phase = {TIMED}, available_at_us = {now} + %s, claim_token = %s,"
+            f" UPDATE {RUN} r SET {_taken('r.')}, phase = {TIMED}, available_at_us = {now} + %s, claim_token = %s,"
             " worker_id = %s, suspect_since_us = NULL, has_history = true,"
             f" expires_at_us = {_expires('r.', now)},"
             f" started_at = COALESCE(r.started_at, to_timestamp({now} / 1000000.0)),"
@@ -189,7 +191,7 @@ def _take_selected(
     ids = [row[0] for row in rows]
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {RUN} SET status = 'running', phase = {TIMED}, available_at_us = {now} + %s, claim_token = %s,"
+            f"UPDATE {RUN} SET {_taken()}, phase = {TIMED}, available_at_us = {now} + %s, claim_token = %s,"
             " worker_id = %s, suspect_since_us = NULL, has_history = %s,"
             # Before the column that it looks at: MySQL reads what is set already.
             f" expires_at_us = {_expires('', now)}, started_at = COALESCE(started_at, %s),"
@@ -197,6 +199,14 @@ def _take_selected(
             [terms.lease_us, token, terms.worker_id, True, dialect.date_value(connection, int(rows[0][_NOW])), *ids],
         )
     return from_rows(connection, rows, terms, token, asked_on)
+
+
+def _taken(of: str = "") -> str:
+    """SQL for what a claim makes of the status of a run."""
+    return (
+        f"status = CASE WHEN {of}undo IS NULL THEN '{Status.RUNNING}' ELSE '{Status.CANCELING}' END,"
+        f" undo = CASE WHEN {of}undo IS NULL THEN NULL ELSE {Undo.UNDERWAY} END"
+    )
 
 
 def _expires(of: str, now: str) -> str:
@@ -243,6 +253,7 @@ def from_rows(
             expires_at=_expiry(row)[0],
             begin_by=_expiry(row)[1],
             is_new_attempt=row[10] is None,
+            is_undoing=row[24] is not None,
             schedule=row[18],
             limits=tuple(filter(None, row[19:22])) if row[19] is not None or row[21] is not None else (),
             trace=row[22],

@@ -13,6 +13,7 @@
   `event`: the `name`, `id`, `by` and `sent_us` of the one that it has taken; `timed_out`: that none came in time, or that a
   child has not ended in time.
 - `child`: of a step that invokes a run, and of an item of a map over a workflow that failed, the id of that run.
+- `undo`: that the step has an undo, and succeeded.
 - `unreached`: the last pass has not come to this record, which an earlier version of the body has made
   (`engine/marks.py`); `changed_arguments`: it was called with other arguments than those that are recorded.
 - `children`, `keys`: of a map over a workflow that waits, how many items there were, and a digest of their keys; `window`: that
@@ -28,6 +29,7 @@ import json
 from typing import Any
 
 UNREACHED, CHANGED_ARGUMENTS = "unreached", "changed_arguments"
+UNDO = "undo"
 
 # What a reset leaves: a retry goes on from the checkpoint, the place of a record stays, and the clock of a poll goes on.
 _OUTLASTS_RESET = ("checkpoint", "levels", "group", "reached_us", "deadline_us", "child")

@@ -19,7 +19,7 @@ from ..core.names import MAX_LENGTH
 from ..core.states import CANCELABLE, PAUSABLE, RETRYABLE, Status
 from ..errors import InvalidState
 from ..failures import FailureRecord
-from . import contexts, database, dialect, lines, moves, order
+from . import contexts, database, dialect, lines, moves, notify, order, undoing
 from .order import Place
 from .resets import reset_end, reset_from
 from .tables import ENDED, RUN, STEP, WORKER
@@ -35,7 +35,7 @@ _NO_ERROR = "error = NULL, error_type = '', failed_step = ''"
 
 
 def retry(connection: BaseDatabaseWrapper, run_id: UUID, from_step: str | Sequence[str] | None = None) -> None:
-    """Let a failed or canceled run go on.
+    """Let a failed or canceled run go on; one of which something could not be undone goes on undoing.
 
     Raises `InvalidState` in any other status, `FailureWasHandled` where going on would redo what was compensated,
     `UnknownStep` for a `from_step` that is not recorded.
@@ -43,6 +43,8 @@ def retry(connection: BaseDatabaseWrapper, run_id: UUID, from_step: str | Sequen
 
     def statements() -> None:
         with transaction.atomic(using=connection.alias):
+            if undoing.go_on(connection, run_id, from_step):
+                return
             _make_pending(connection, run_id)
             _open_again(connection, run_id)
             if from_step is not None:
@@ -80,24 +82,47 @@ def _refuse_taken(connection: BaseDatabaseWrapper, run_id: UUID) -> None:
         )
 
 
-def cancel(connection: BaseDatabaseWrapper, run_id: UUID, reason: str = "", by: str = "", cause: str = "") -> bool:
+def cancel(
+    connection: BaseDatabaseWrapper,
+    run_id: UUID,
+    reason: str = "",
+    by: str = "",
+    cause: str = "",
+    *,
+    undo: bool = False,
+) -> bool:
     """Cancel a run that has not ended; whether this call did it. Canceling what is canceled or canceling is quiet.
 
-    `cause`: the reason again, where it is the engine that cancels.
+    `cause`: the reason again, where it is the engine that cancels. `undo`: undo what it has done, also where it has failed; see
+    `undoing.py`. One that never began is just canceled.
 
     A run that a worker executes is canceling from now on, and canceled once the worker has released it. Raises
     `InvalidState` for a run that succeeded or failed.
     """
-    status = ""
+    status, do = "", _cancel_and_undo if undo else _cancel
     for _ in range(_LOOKS):
-        if database.retrying(connection, lambda: _cancel(connection, run_id, reason, by, cause)):
+        if database.retrying(connection, lambda: do(connection, run_id, reason, by, cause)):
             return True
         status = _status(connection, run_id)
-        if status in (Status.CANCELING, Status.CANCELED):
+        if status in (Status.CANCELING, Status.CANCELED) and not undo:
             return False
         if status not in CANCELABLE:
             break
+    if undo and (refusal := undoing.refusal(connection, run_id)) is not None:
+        raise InvalidState(refusal)
+    if undo:
+        return False
     raise InvalidState(f"Run {run_id} can't be canceled: it has {status}.")
+
+
+def _cancel_and_undo(connection: BaseDatabaseWrapper, run_id: UUID, reason: str, by: str, cause: str) -> bool:
+    with transaction.atomic(using=connection.alias):
+        if undoing.go_on_if_failed(connection, run_id):
+            return True
+        if undoing.ask(connection, run_id, *_why(reason, by, cause)):
+            _open_again(connection, run_id)
+            return True
+    return _cancel(connection, run_id, reason, by, cause, undoing.NEVER_BEGUN)
 
 
 def pause(connection: BaseDatabaseWrapper, run_id: UUID, reason: str = "", by: str = "") -> bool:
@@ -141,31 +166,40 @@ def _pause(connection: BaseDatabaseWrapper, run_id: UUID, reason: str, by: str) 
         return bool(cursor.rowcount)
 
 
-def _cancel(connection: BaseDatabaseWrapper, run_id: UUID, reason: str, by: str, cause: str) -> bool:
-    key = dialect.key(connection, run_id)
-    now = dialect.date_value(connection, database.read_clock(connection))
+def _why(reason: str, by: str, cause: str) -> tuple[str, list[Any]]:
+    """What says in the row of a run who has canceled it, and why."""
     # The error, if any, is that of an attempt of the whole run before: it is not why the run ended, so that a retry must
     # not look for it.
-    why, values = (
-        f"{_NO_ERROR}, {moves.NO_PAUSE}, cancel_reason = %s, canceled_by = %s, cancel_cause = %s",
-        [reason, by[:MAX_LENGTH], cause],
-    )
+    columns = f"{_NO_ERROR}, {moves.NO_PAUSE}, cancel_reason = %s, canceled_by = %s, cancel_cause = %s"
+    return columns, [reason, by[:MAX_LENGTH], cause]
+
+
+def _cancel(
+    connection: BaseDatabaseWrapper, run_id: UUID, reason: str, by: str, cause: str, condition: str = ""
+) -> bool:
+    """`condition`: SQL for which runs only."""
+    key = dialect.key(connection, run_id)
+    now = dialect.date_value(connection, database.read_clock(connection))
+    why, values = _why(reason, by, cause)
     without_children, its_key = moves.has_no_open_children(connection, run_id)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {RUN} SET {moves.finishing()}, {why} WHERE id = %s AND status IN {_FREE} AND {without_children}",
+            f"UPDATE {RUN} SET {moves.finishing()}, {why} WHERE id = %s AND status IN {_FREE}{condition} AND"
+            f" {without_children}",
             [Status.CANCELED, now, *values, key, *its_key],
         )
         if cursor.rowcount:
             return True
         cursor.execute(
-            f"UPDATE {RUN} SET status = 'canceling', {why} WHERE id = %s AND status = 'running'", [*values, key]
+            f"UPDATE {RUN} SET status = 'canceling', {why} WHERE id = %s AND status = 'running'{condition}",
+            [*values, key],
         )
         if cursor.rowcount:
             return True
         # Its children are canceled once this is committed, and the last of them finishes it.
         cursor.execute(
-            f"UPDATE {RUN} SET {moves.canceling(dialect.now(connection))}, {why} WHERE id = %s AND status IN {_FREE}",
+            f"UPDATE {RUN} SET {moves.canceling(dialect.now(connection))}, {why} WHERE id = %s AND status IN"
+            f" {_FREE}{condition}",
             [*values, key],
         )
         return bool(cursor.rowcount)
@@ -180,13 +214,18 @@ def cancel_if_possible(connection: BaseDatabaseWrapper, run_id: UUID, cause: str
 
 
 def end_canceling(connection: BaseDatabaseWrapper, run_id: UUID) -> bool:
-    """End a canceling run that nobody holds, whose children have ended; whether this call did it."""
+    """End a canceling run that nobody holds, whose children have ended; whether this call did it. One that is to be undone may
+    be claimed from now on."""
 
     def finish() -> bool:
+        if undoing.begin(connection, run_id):
+            notify.workers(connection)
+            return False
         now = dialect.date_value(connection, database.read_clock(connection))
         with connection.cursor() as cursor:
             cursor.execute(
-                f"UPDATE {RUN} SET {moves.finishing()} WHERE id = %s AND status = 'canceling' AND worker_id IS NULL",
+                f"UPDATE {RUN} SET {moves.finishing()} WHERE id = %s AND status = 'canceling' AND worker_id IS NULL"
+                " AND undo IS NULL",
                 [Status.CANCELED, now, dialect.key(connection, run_id)],
             )
             return bool(cursor.rowcount)
@@ -242,13 +281,16 @@ def _check_children(connection: BaseDatabaseWrapper, run_id: UUID, names: Sequen
     name = f"CASE WHEN parent_item = '' THEN parent_step ELSE {item} END"
     rows = database.fetch_all(
         connection,
-        f"SELECT {name}, id, status FROM {RUN} WHERE parent_id = %s AND parent_item IS NOT NULL AND {name} IN"
+        f"SELECT {name}, id, status, undo FROM {RUN} WHERE parent_id = %s AND parent_item IS NOT NULL AND {name} IN"
         f" ({dialect.marks(names)})",
         [dialect.key(connection, run_id), *names],
     )
     refusals = [f"the run of {name!r} is gone" for name in names if name not in {row[0] for row in rows}]
-    for step, value, status in rows:
+    for step, value, status, undo in rows:
         child = dialect.run_id(value)
+        if undo is not None and status in RETRYABLE:
+            refusals.append(f"{step!r}: {undoing.is_undone(child)}")
+            continue
         if status == Status.CANCELING:
             refusals.append(f"{step!r}: {_why_canceling(connection, child)}")
         elif status in RETRYABLE:
@@ -281,7 +323,7 @@ def _make_pending(connection: BaseDatabaseWrapper, run_id: UUID) -> None:
             " cancel_reason = '', cancel_cause = '', canceled_by = '', open_schedule = schedule, pause_exempt = %s,"
             # The clocks begin anew: that of the timeout with the next claim, the other one only where there was none.
             f" expires_at_us = CASE WHEN started_at IS NULL THEN {dialect.now(connection)} + start_within_us END"
-            f" WHERE id = %s AND status IN ({dialect.marks(RETRYABLE)})",
+            f" WHERE id = %s AND status IN ({dialect.marks(RETRYABLE)}) AND undo IS NULL",
             [False, dialect.key(connection, run_id), *RETRYABLE],
         )
         if cursor.rowcount:
@@ -313,11 +355,13 @@ def _why_canceling(connection: BaseDatabaseWrapper, run_id: UUID) -> str:
     """What keeps a canceled run from being retried: a step of it that a worker still executes, or runs that it has invoked."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT r.current_step, w.host, w.pid, r.claim_token FROM {RUN} r LEFT JOIN {WORKER} w ON w.id = r.worker_id"
-            " WHERE r.id = %s",
+            f"SELECT r.current_step, w.host, w.pid, r.claim_token, r.undo FROM {RUN} r LEFT JOIN {WORKER} w ON w.id ="
+            " r.worker_id WHERE r.id = %s",
             [dialect.key(connection, run_id)],
         )
-        step, host, pid, token = cursor.fetchone() or ("", None, None, None)
+        step, host, pid, token, undo = cursor.fetchone() or ("", None, None, None, None)
+        if undo is not None:
+            return f"Run {run_id} can't be retried: it is canceling until what its steps have done is undone."
         if token is None:
             return f"Run {run_id} can't be retried yet: it is canceling until the runs that it has invoked have ended."
     worker = f"worker {host}:{pid}" if host else "a worker"
@@ -336,7 +380,8 @@ def _status(connection: BaseDatabaseWrapper, run_id: UUID) -> str:
 
 def standing(connection: BaseDatabaseWrapper, run_id: UUID) -> str:
     """The status of a run, or that it is pausing."""
-    return _read(connection, run_id, moves.standing())
+    status = moves.standing()
+    return _read(connection, run_id, f"CASE WHEN {moves.is_undoing()} THEN status ELSE {status} END")
 
 
 def _read(connection: BaseDatabaseWrapper, run_id: UUID, what: str) -> str:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from . import claims, database, dialect
+from . import claims, database, dialect, moves
 from .claims import Claim
 from .records import FENCE
 from .tables import RUN
@@ -48,7 +48,7 @@ def adopt(connection: BaseDatabaseWrapper, handover: Handover, terms: Terms, tok
     again with the same token, after an answer that was lost.
     """
     condition, kinds = kinds_condition(terms.kinds)
-    condition = f"id = %s AND claim_token IN (%s, %s) AND status = 'running' AND paused_at IS NULL AND {condition}"
+    condition = f"id = %s AND claim_token IN (%s, %s) AND {moves.goes_on()} AND {condition}"
     parameters: list[Any] = [dialect.key(connection, handover.run_id), handover.token, token, *kinds]
     now, asked_on = dialect.now(connection), time.monotonic()
     move = f"claim_token = %s, worker_id = %s, available_at_us = {now} + %s, suspect_since_us = NULL"

@@ -13,7 +13,7 @@ from uuid import UUID
 from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from . import database, dialect
+from . import database, dialect, moves
 from .tables import RUN, TIMED, WORKER
 
 _LONGEST_LOCK_WAIT = 0.25  # seconds; MySQL and MariaDB know whole ones only
@@ -94,8 +94,7 @@ def enter_step(connection: BaseDatabaseWrapper, run_id: UUID, token: int, name: 
     """Write which step a run is about to execute; whether it may begin."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {RUN} SET current_step = %s"
-            " WHERE id = %s AND claim_token = %s AND status = 'running' AND paused_at IS NULL",
+            f"UPDATE {RUN} SET current_step = %s WHERE id = %s AND claim_token = %s AND {moves.goes_on()}",
             [name, dialect.key(connection, run_id), token],
         )
         return bool(cursor.rowcount)
@@ -128,20 +127,21 @@ def _look(
     one_of, parameters = dialect.one_of(connection, ids)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT id, claim_token, status, phase, paused_at FROM {RUN} WHERE id {one_of} ORDER BY id"
+            f"SELECT id, claim_token, CASE WHEN {moves.goes_on()} THEN 1 ELSE 0 END, phase FROM {RUN} WHERE id {one_of}"
+            " ORDER BY id"
             f"{dialect.locking(connection, wait=wait) if lock else ''}",
             parameters,
         )
         rows = cursor.fetchall()
     if not lock:  # what a lock leaves out is missing, too
         found.lost |= holdings.keys() - {dialect.run_id(row[0]) for row in rows}
-    for value, token, status, phase, paused_at in rows:
+    for value, token, goes_on, phase in rows:
         run_id = dialect.run_id(value)
         if token != holdings[run_id].token or phase != TIMED:
             found.lost.add(run_id)
             continue
         found.renewed.add(run_id)
-        if status != "running" or paused_at is not None:
+        if not goes_on:
             found.halted.add(run_id)
 
 

@@ -152,7 +152,7 @@ def promote(connection: BaseDatabaseWrapper, limits: Iterable[str]) -> bool:
         moved = _promoted(connection, found)
         has_ready = has_ready or moved.has_ready
         if moved.parked:  # a pause that has ended meanwhile has not brought these back
-            is_free = f"r.phase = {PARKED} AND r.status = 'pending' AND NOT {moves.held_by_pause(connection)}"
+            is_free = f"r.phase = {PARKED} AND r.status <> 'paused' AND NOT {moves.held_by_pause(connection)}"
             database.retrying(
                 connection, partial(move, connection, moved.parked, is_free, moves.ready("available_at_us"))
             )

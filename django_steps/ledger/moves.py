@@ -16,7 +16,7 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..core.states import Status
+from ..core.states import Status, Undo
 from . import dialect
 from .tables import ENDED, HELD, IN_LINE, PARKED, PAUSE, READY, RUN, TIMED, UNKNOWN
 
@@ -65,19 +65,34 @@ def line_after(stage: str = "", *, is_new: bool = False) -> str:
     return f"COALESCE({', '.join(wanted)}, NULL)" if wanted else "NULL"
 
 
+def _unless_undoing(status: str) -> str:
+    """SQL for a status, but for that of a run that undoes what it has done: it is canceling until its end."""
+    return f"CASE WHEN undo IS NULL THEN '{status}' ELSE '{Status.CANCELING}' END"
+
+
 def ready(since: str, *, is_new: bool = False) -> str:
-    """The run may be claimed, or is in line where it is limited. `since` is SQL for the machine time from which on it waits;
-    `is_new`: it begins once more."""
-    line = line_after(is_new=is_new)
+    """The run may be claimed, or is in line where it is limited, unless it undoes what it has done. `since` is SQL for the
+    machine time from which on it waits; `is_new`: it begins once more."""
+    line = line_after(is_new=is_new) if is_new else f"CASE WHEN undo IS NULL THEN {line_after()} END"
     return (
-        f"status = '{Status.PENDING}', line_key = {line}, phase = CASE WHEN {line} IS NULL THEN {READY} ELSE {IN_LINE} END,"
+        f"status = {_unless_undoing(Status.PENDING)}, line_key = {line},"
+        f" phase = CASE WHEN {line} IS NULL THEN {READY} ELSE {IN_LINE} END,"
         f" available_at_us = {since}, {_RELEASED}"
+    )
+
+
+def to_undo(since: str) -> str:
+    """The run is canceled, and may be claimed to undo what it has done. For that it needs no slot of a limit, and keeps those
+    that it keeps until its end; the timeout of the run doesn't count. `since` as of `ready()`."""
+    return (
+        f"status = '{Status.CANCELING}', line_key = NULL, phase = {READY}, available_at_us = {since}, expires_at_us = NULL,"
+        f" {_KEPT_SLOTS}, {_RELEASED}"
     )
 
 
 def ready_again(since: str) -> str:
     """A run that a worker holds may be claimed by another one: it keeps its slots of limits. `since` as of `ready()`."""
-    return f"status = '{Status.PENDING}', phase = {READY}, available_at_us = {since}, {_RELEASED}"
+    return f"status = {_unless_undoing(Status.PENDING)}, phase = {READY}, available_at_us = {since}, {_RELEASED}"
 
 
 def held(since: str) -> str:
@@ -142,8 +157,22 @@ IS_PAUSING = "pausing"
 
 
 def standing(run: str = "") -> str:
-    """SQL for the status of a run, but for one that is to be paused; `run` is what its columns begin with."""
-    return f"CASE WHEN {run}status = 'running' AND {run}paused_at IS NOT NULL THEN '{IS_PAUSING}' ELSE {run}status END"
+    """SQL for the status of a run, but for one that is to be paused, and for one that undoes, which goes on as a running one;
+    `run` is what its columns begin with."""
+    return (
+        f"CASE WHEN {run}status = 'running' AND {run}paused_at IS NOT NULL THEN '{IS_PAUSING}'"
+        f" WHEN {is_undoing(run)} THEN '{Status.RUNNING}' ELSE {run}status END"
+    )
+
+
+def is_undoing(run: str = "") -> str:
+    """SQL for: the run is canceling, and a pass has begun to undo what it has done."""
+    return f"({run}status = '{Status.CANCELING}' AND {run}undo = {Undo.UNDERWAY})"
+
+
+def goes_on(run: str = "") -> str:
+    """SQL for: whoever holds the run may go on with it; nobody has canceled it or asked for a pause."""
+    return f"(({run}status = '{Status.RUNNING}' AND {run}paused_at IS NULL) OR {is_undoing(run)})"
 
 
 def paused(*, is_untouched: bool = False) -> str:
@@ -163,6 +192,6 @@ def suspended(until: str = "%s") -> str:
     No step is in execution, so the checkpoints are in the records.
     """
     return (
-        f"status = '{Status.SLEEPING}', phase = {TIMED}, available_at_us = {until}, {_KEPT_SLOTS}, {_RELEASED},"
+        f"status = {_unless_undoing(Status.SLEEPING)}, phase = {TIMED}, available_at_us = {until}, {_KEPT_SLOTS}, {_RELEASED},"
         f" {NO_CHECKPOINT}"
     )

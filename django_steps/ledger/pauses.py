@@ -101,7 +101,7 @@ def _park(connection: BaseDatabaseWrapper, source: str, condition: str = "", pha
 
 def unpark_all(connection: BaseDatabaseWrapper) -> int:
     """Make the parked runs ready, or let them get in line, that no pause holds any more; how many."""
-    condition = f"r.phase = {PARKED} AND r.status = 'pending' AND NOT {moves.held_by_pause(connection)}"
+    condition = f"r.phase = {PARKED} AND r.status <> 'paused' AND NOT {moves.held_by_pause(connection)}"
     return _move_all(connection, PARKED, moves.ready("available_at_us"), RUN, condition)
 
 

@@ -103,7 +103,7 @@ _PLAIN = tuple(column for column in TYPES if column not in _FEWER | _OF_GROUPS)
 _MEMBER = tuple(column for column in TYPES if column not in _FEWER)
 ALL = tuple(TYPES)
 # A run that is to be paused is still `running`, but nothing further begins.
-FENCE = "id = %s AND claim_token = %s AND status = 'running' AND paused_at IS NULL"
+FENCE = f"id = %s AND claim_token = %s AND {moves.goes_on()}"
 PAUSING = "id = %s AND claim_token = %s AND status = 'running' AND paused_at IS NOT NULL"
 # The pass of a run that is canceling or to be paused may still record the step that it was executing.
 HELD = "id = %s AND claim_token = %s AND status IN ('running', 'canceling')"

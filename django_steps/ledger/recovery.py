@@ -66,7 +66,7 @@ def recover(connection: BaseDatabaseWrapper, ids: Sequence[Any], terms: Terms) -
         f"SELECT r.id, {moves.standing('r.')}, r.recoveries, r.recovery_mark, {_CURRENT}, r.recovery_log, w.host, w.pid,"
         f" (SELECT COUNT(*) + COALESCE(SUM(s.attempts), 0) FROM {STEP} s WHERE s.run_id = r.id),"
         f" {_LAST}, {dialect.now(connection)}, EXISTS (SELECT 1 FROM {RUN} c WHERE c.open_parent_id = r.id),"
-        " w.executor, w.claims"
+        " r.undo, w.executor, w.claims"
         f" FROM {RUN} r LEFT JOIN {WORKER} w ON w.id = r.worker_id WHERE r.id IN ({dialect.marks(ids)})",
         ids,
     )
@@ -88,6 +88,7 @@ def _recover_one(connection: BaseDatabaseWrapper, row: Sequence[Any], terms: Ter
         last,
         now,
         has_children,
+        undo,
         *holder,
     ) = row
     worker = f"{host}:{pid}" if host else "a worker"
@@ -101,6 +102,9 @@ def _recover_one(connection: BaseDatabaseWrapper, row: Sequence[Any], terms: Ter
     finished_at = dialect.date_value(connection, int(now))
     if status == Status.CANCELING and has_children:  # as whoever cancels a run that nobody holds leaves it
         _move(connection, run_id, moves.canceling(dialect.now(connection)), [], counts)
+        return True
+    if status == Status.CANCELING and undo is not None:
+        _move(connection, run_id, moves.to_undo(dialect.now(connection)), [], counts)
         return True
     if status == Status.CANCELING:  # its body is not called again
         _move(connection, run_id, _FINISHED, [Status.CANCELED, finished_at], counts)

@@ -11,7 +11,10 @@ from ..errors import InvalidState
 from . import controls, database, dialect, lines, moves, overlaps, pauses
 from .tables import PARKED, RUN
 
-_HELD_BY_PAUSES = "('pending', 'running', 'sleeping', 'waiting')"  # the statuses in which a queue's pause may matter
+# When a queue's pause may matter to a run.
+_HELD_BY_PAUSES = (
+    "(status IN ('pending', 'running', 'sleeping', 'waiting') OR (status = 'canceling' AND undo IS NOT NULL))"
+)
 
 
 def resume(connection: BaseDatabaseWrapper, run_id: UUID) -> bool:
@@ -37,7 +40,7 @@ def _resume(connection: BaseDatabaseWrapper, run_id: UUID) -> bool:
         (moves.NO_PAUSE, "status = 'running' AND paused_at IS NOT NULL"),
     ]
     # A workflow or a queue holds it, and nothing else: parked, or in whichever state it is.
-    lets_through = [(ready, f"status = 'pending' AND phase = {PARKED}"), ("", f"status IN {_HELD_BY_PAUSES}")]
+    lets_through = [(ready, f"status <> 'paused' AND phase = {PARKED}"), ("", _HELD_BY_PAUSES)]
     with connection.cursor() as cursor:
         for move, condition in [*moved, *(lets_through if exempt else [])]:
             also = f"{move}, {exempt}" if move and exempt else move or exempt

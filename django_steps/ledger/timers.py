@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..core.states import Status
+from ..core.states import Status, Undo
 from . import dialect, lines, moves, recovery, schedules, waits
 from .expiry import EXPIRING, by_time
 from .tables import LIMIT, READY, RUN, TIMED
@@ -24,6 +24,7 @@ class Due(NamedTuple):
     worker_id: int | None
     suspect_since_us: int | None
     status: str
+    undo: int | None
     limit_1: str | None
     limit_2: str | None
     limit_queue: str | None
@@ -91,8 +92,9 @@ def wake(connection: BaseDatabaseWrapper, terms: Terms, found: Sequence[Due] | N
     due = _lock_due(connection) if found is None else found
     free = [run for run in due if run.worker_id is None]
     waiting = [run.id for run in free if run.status == Status.WAITING]
-    canceling = [run.id for run in free if run.status == Status.CANCELING]
-    asleep = [run.id for run in free if run.status not in (Status.WAITING, Status.CANCELING)]
+    canceling = [run.id for run in free if run.status == Status.CANCELING and run.undo != Undo.UNDERWAY]
+    others = {*waiting, *canceling}
+    asleep = [run.id for run in free if run.id not in others]
     if canceling:
         _look_again_later(connection, canceling)
     if waiting:
@@ -133,7 +135,7 @@ def look(connection: BaseDatabaseWrapper) -> tuple[bool, list[Due]]:
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT EXISTS (SELECT 1 FROM {RUN} WHERE phase = {READY}), d.id, d.worker_id, d.suspect_since_us, d.status,"
-            f" {', '.join(f'd.{column}' for column in lines.COLUMNS.split(', '))}"
+            f" d.undo, {', '.join(f'd.{column}' for column in lines.COLUMNS.split(', '))}"
             f" FROM (SELECT 1) LEFT JOIN ({_due(connection)}) d ON TRUE",
             [],
         )
@@ -149,6 +151,6 @@ def _lock_due(connection: BaseDatabaseWrapper) -> list[Due]:
 
 def _due(connection: BaseDatabaseWrapper) -> str:
     return (
-        f"SELECT id, worker_id, suspect_since_us, status, {lines.COLUMNS} FROM {RUN}"
+        f"SELECT id, worker_id, suspect_since_us, status, undo, {lines.COLUMNS} FROM {RUN}"
         f" WHERE phase = {TIMED} AND available_at_us <= {dialect.now(connection)} ORDER BY available_at_us LIMIT {_AT_MOST}"
     )

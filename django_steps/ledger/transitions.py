@@ -83,7 +83,7 @@ FINISHING = Statement(
     "WITH v AS (SELECT * FROM json_to_recordset(%s) AS v (id uuid, token bigint, status text, output text, error text,"
     " error_type text, failed_step text, finished_at timestamptz)), held AS (SELECT r.id FROM"
     f" {RUN} r JOIN v ON r.id = v.id AND r.claim_token = v.token"
-    " AND r.status = 'running' AND r.paused_at IS NULL FOR UPDATE OF r SKIP LOCKED)"
+    f" AND {moves.goes_on('r.')} FOR UPDATE OF r SKIP LOCKED)"
     f" UPDATE {RUN} r SET {moves.finishing('v.status', 'v.finished_at')}, output = v.output, error = v.error,"
     f" error_type = v.error_type, failed_step = v.failed_step, {moves.NO_CHECKPOINT}"
     " FROM v, held WHERE r.id = held.id AND v.id = held.id RETURNING r.id",
@@ -270,7 +270,14 @@ def release(
             canceling = "id = %s AND claim_token = %s AND status = 'canceling'"
             without_children, its_key = moves.has_no_open_children(connection, run_id)
             cursor.execute(
-                f"UPDATE {RUN} SET {moves.finishing()} WHERE {canceling} AND {without_children}",
+                f"UPDATE {RUN} SET {moves.to_undo(dialect.now(connection))}{also} WHERE {canceling} AND undo IS NOT NULL AND"
+                f" {without_children}",
+                [*its_values, key, token, *its_key],
+            )
+            if cursor.rowcount:
+                return False
+            cursor.execute(
+                f"UPDATE {RUN} SET {moves.finishing()} WHERE {canceling} AND undo IS NULL AND {without_children}",
                 [Status.CANCELED, now, key, token, *its_key],
             )
             if cursor.rowcount:

@@ -191,6 +191,7 @@ class Migration(migrations.Migration):
                     models.CharField(blank=True, db_default="", default="", max_length=255, verbose_name="paused by"),
                 ),
                 ("paused_at", models.DateTimeField(null=True, verbose_name="paused at")),
+                ("undo", models.SmallIntegerField(null=True, editable=False, verbose_name="undo")),
                 ("pause_exempt", models.BooleanField(db_default=False, default=False, editable=False)),
                 ("trace", models.TextField(editable=False, null=True)),
                 (
@@ -466,6 +467,7 @@ class Migration(migrations.Migration):
                             ("invoke", "invoke"),
                             ("start", "start"),
                             ("patch", "patch"),
+                            ("undo", "undo"),
                         ],
                         max_length=16,
                         verbose_name="kind",

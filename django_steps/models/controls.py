@@ -95,16 +95,23 @@ class RunControls(RunColumns, _Generic[R]):
         log_control(connection, self.pk, "retried", by)
         _changed(self, connection)
 
-    def cancel(self, reason: str = "", by: str = "") -> None:
+    def cancel(self, reason: str = "", by: str = "", undo: bool = False) -> None:
         """Cancel the run. `reason` and `by` (who does it) are kept as `cancel_reason` and `canceled_by`, for people.
 
         While a worker executes a step of it the run is `canceling`: no further step begins, and it is canceled, and
         finished, once that step has ended and is recorded. Canceling what is canceled or canceling does nothing. Raises
         `InvalidState` for a run that succeeded or failed.
+
+        `undo`: True: undo what the steps of the run have done that have an `undo=`, the newest first. A failed run can be
+        canceled so, too. The run is `canceling` meanwhile, and then `canceled`; or `failed`, with `UndoFailed`, if an undo has
+        failed for good, or a step was not reached: then `retry()` goes on undoing. One that never began is just canceled.
+        Raises `InvalidState` also for a run that is canceling or canceled without undo.
+
+        >>> run.cancel(reason="the customer wants it no more", undo=True)  # doctest: +SKIP
         """
         refuse_control_outside_step("cancel")
         connection = _connection(self)
-        is_canceled_now = ledger.cancel(connection, self.pk, reason, by)
+        is_canceled_now = ledger.cancel(connection, self.pk, reason, by, undo=undo)
         _changed(self, connection)
         if is_canceled_now and (self.limit_1 or self.limit_queue):
             limits = lines.names(self.limit_1, self.limit_2, self.limit_queue)
@@ -232,9 +239,9 @@ class RunControls(RunColumns, _Generic[R]):
         """`retry()` for async code."""
         await sync_to_async(self.retry)(from_step, by)
 
-    async def acancel(self, reason: str = "", by: str = "") -> None:
+    async def acancel(self, reason: str = "", by: str = "", undo: bool = False) -> None:
         """`cancel()` for async code."""
-        await sync_to_async(self.cancel)(reason, by)
+        await sync_to_async(self.cancel)(reason, by, undo)
 
     async def apause(self, reason: str = "", by: str = "") -> None:
         """`pause()` for async code."""

@@ -79,10 +79,10 @@ class WorkflowRunQuerySet(models.QuerySet[M]):
         refuse_control_outside_step("retry")
         return self._each(self._retry, from_step, by)
 
-    def cancel(self, reason: str = "", by: str = "") -> BulkResult:
+    def cancel(self, reason: str = "", by: str = "", undo: bool = False) -> BulkResult:
         """Cancel each of these runs, as `run.cancel()` does; those that can't be are skipped with the reason."""
         refuse_control_outside_step("cancel")
-        return self._each(self._cancel, reason, by)
+        return self._each(self._cancel, reason, by, undo)
 
     def pause(self, reason: str = "", by: str = "") -> BulkResult:
         """Pause each of these runs, as `run.pause()` does; those that can't be are skipped with the reason."""
@@ -112,8 +112,8 @@ class WorkflowRunQuerySet(models.QuerySet[M]):
         if resuming.resume(connection, run_id):
             log_control(connection, run_id, "resumed", by)
 
-    def _cancel(self, connection: BaseDatabaseWrapper, run_id: UUID, reason: str, by: str) -> None:
-        if ledger.cancel(connection, run_id, reason, by):
+    def _cancel(self, connection: BaseDatabaseWrapper, run_id: UUID, reason: str, by: str, undo: bool) -> None:
+        if ledger.cancel(connection, run_id, reason, by, undo=undo):
             follow_cancel(connection, run_id)
 
     def _each(self, control: Any, *arguments: Any) -> BulkResult:

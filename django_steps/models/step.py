@@ -33,6 +33,7 @@ class StepRecord(models.Model):
         INVOKE = "invoke", _("invoke")
         START = "start", _("start")
         PATCH = states.PATCH, _("patch")
+        UNDO = states.UNDO, _("undo")
 
     class Status(models.TextChoices):
         SUCCEEDED = states.StepStatus.SUCCEEDED, _("succeeded")
@@ -121,6 +122,11 @@ class StepRecord(models.Model):
     def has_changed_arguments(self) -> bool:
         """Whether the last pass has called it with other arguments than those that it was recorded with."""
         return contexts.CHANGED_ARGUMENTS in self.context
+
+    @property
+    def has_undo(self) -> bool:
+        """Whether the step has succeeded and can be undone."""
+        return self.status == self.Status.SUCCEEDED and contexts.UNDO in self.context
 
     @property
     def checks(self) -> int | None:

@@ -61,13 +61,23 @@ def _what_now(run: WorkflowRun, failing: str, waiting: Waits | None) -> str:
     if run.is_finished:
         return ""
     if run.status == run.Status.CANCELING:
-        return str(waiting) if waiting is not None and waiting.children else ""
+        return str(waiting) if waiting is not None and waiting.children else _undoing(run, failing)
     if run.status == run.Status.WAITING:
         return "; ".join(filter(None, [str(waiting or Waits.of(run)), failing]))
     due = run.wakes_at
     if failing and due:
         return _("%(failing)s; next attempt at %(moment)s") % {"failing": failing, "moment": durations.moment(due)}
     return failing or (_("waits until %(moment)s") % {"moment": durations.moment(due)} if due else "")
+
+
+def _undoing(run: WorkflowRun, failing: str) -> str:
+    """What a run does that is canceled with undo."""
+    if run.undo is None:
+        return ""
+    if not failing or run.phase != WorkflowRun.Phase.TIMED or run.worker_id is not None:
+        return _("undoes what its steps have done")
+    due = durations.moment(clock.to_datetime(run.available_at_us))
+    return _("%(failing)s; next attempt at %(moment)s") % {"failing": failing, "moment": due}
 
 
 # -- Tried again ------------------------------------------------------------------------------------
@@ -96,7 +106,8 @@ def _is_tried_now(run: WorkflowRun, record: StepRecord) -> bool:
     """Whether the run waits for the next attempt of this step, or makes it: the body may have gone another way."""
     if run.is_finished:
         return False
-    if run.status == run.Status.SLEEPING:
+    is_undoing = run.status == run.Status.CANCELING and run.undo is not None and run.worker_id is None
+    if run.status == run.Status.SLEEPING or is_undoing:
         return bool(record.wakes_at_us == run.available_at_us)
     if run.status == run.Status.WAITING:  # in a branch beside the one that waits, and maybe not the first that is due
         due = run.waits_until_us

@@ -16,10 +16,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from ..core.names import first_gathered, inside, is_gather
+from ..core.states import UNDO
 from ..ledger.order import Place
 from ..models import StepRecord, WorkflowRun
 from . import children as child_runs
-from . import durations, steps
+from . import durations, steps, undos
 from .steps import UNFINISHED
 from .values import UNREADABLE
 
@@ -54,6 +55,11 @@ class Node:
         return self.kind in (MAP, GATHER)
 
     @property
+    def size(self) -> int:
+        """How many members there are: what was undone counts once."""
+        return self.counts.total()
+
+    @property
     def is_smooth(self) -> bool:
         """Whether all that is in it succeeded."""
         return all(status == "succeeded" for status in self.counts)
@@ -76,7 +82,9 @@ class Node:
         """The members: those of a branch as they were recorded; of a group the failed ones first, then the unfinished."""
         if not self.is_group or self.is_smooth:
             return self.members
-        return sorted(self.members, key=lambda member: _ORDER.get(member.status, 1))
+        return sorted(
+            self.members, key=lambda member: _ORDER.get("succeeded" if member.kind == UNDO else member.status, 1)
+        )
 
     def records(self) -> Iterator[StepRecord]:
         """Its own record and all that are in it."""
@@ -111,6 +119,7 @@ class _Builder:
     def __init__(self) -> None:
         self.root = Node("", "", "")
         self._containers: dict[str, Node] = {}  # by path
+        self._undoable: dict[str, tuple[Node, Node]] = {}  # steps that have an undo, by path, with what they are in
         self._places: dict[tuple[str, str | None], Node] = {}  # the container of records with this branch and context
 
     def add(self, run: WorkflowRun, record: StepRecord) -> None:
@@ -121,7 +130,14 @@ class _Builder:
             return
         node = Node(record.kind, record.name, record.branch, record)
         node.status = steps.status_of(run, record)
+        if record.kind == UNDO and (step := self._undoable.get(undos.step_of(record))) is not None:
+            around, at = step
+            node.branch = at.branch
+            around.members.insert(around.members.index(at) + 1, node)
+            return
         around.members.append(node)
+        if record.has_undo:
+            self._undoable[record.name] = around, node
 
     def _around(self, record: StepRecord) -> Node:
         known = record.branch, record.context_text
@@ -160,7 +176,7 @@ def _settle(run: WorkflowRun, node: Node) -> None:
         if member.is_container:
             _settle(run, member)
             member.status = _status(run, member, is_last=member is node.members[-1])
-    node.counts = Counter([member.status for member in node.members])
+    node.counts = Counter([member.status for member in node.members if member.kind != UNDO])
 
 
 def _status(run: WorkflowRun, node: Node, *, is_last: bool) -> str:
@@ -207,7 +223,7 @@ class Counts(NamedTuple):
         said = ", ".join(f"{count} {label}" for count, label in parts)
         if len(parts) < 2:
             return said or _("empty")
-        total = len(self.node.members) + self.never_began
+        total = self.node.size + self.never_began
         # How many there will be is recorded at its end, and not where that was a cancel.
         if self.node.kind == MAP and (self.node.record is None or self.node.status == "canceled"):
             return _("%(counts)s of %(total)d that began") % {"counts": said, "total": total}
@@ -220,7 +236,7 @@ def never_began(node: Node, output_text: str | None) -> int:
         planned = len(json.loads(output_text or "")["states"])
     except UNREADABLE:
         return 0
-    return max(planned - len(node.members), 0)
+    return max(planned - node.size, 0)
 
 
 def started_at(node: Node) -> datetime | None:

@@ -67,6 +67,7 @@ class Recording:
             expires_at=None,
             begin_by=None,
             is_new_attempt=False,
+            is_undoing=False,
             claimed_at=now,
             claimed_on=time.monotonic(),
             held_until=time.monotonic() + 10**9,

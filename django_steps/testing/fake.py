@@ -8,19 +8,18 @@ from __future__ import annotations
 import inspect
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
-from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NoReturn
 
 from asgiref.sync import async_to_sync, sync_to_async
 
-from .. import failures
 from ..conf import conf
 from ..core import clock
 from ..core.context import StepContext, active_step
 from ..core.ids import uuid7
+from ..core.names import inside
 from ..core.unfinished import UNFINISHED
 from ..definitions.async_step import AsyncStep
 from ..definitions.requests import (
@@ -35,9 +34,11 @@ from ..definitions.requests import (
     RunStep,
     Sleep,
     StartRun,
+    Undo,
     WaitForEvent,
 )
 from ..definitions.step import Step
+from ..definitions.undos import arguments_of
 from ..definitions.workflow import Workflow
 from ..engine.checkpoints import Checkpoints, OfAttempt
 from ..engine.frame import MISTAKES
@@ -45,6 +46,7 @@ from ..engine.groups import Tolerance
 from ..engine.guard import called_inside
 from ..engine.history import History
 from ..engine.operations.gather import member_keys
+from ..engine.operations.undo import RunUndo, undo_of
 from ..engine.scopes import Scope
 from ..errors import (
     ChildTimedOut,
@@ -54,18 +56,16 @@ from ..errors import (
     InvalidInput,
     InvalidState,
     NestedStep,
-    PollTimedOut,
     RunCanceled,
     StepsError,
 )
 from .answers import Answers
-from .errors import DoesNotEnd, UnansweredWait
+from .errors import UnansweredWait
+from .faking import moment, polled, run_failed, span, unstubbed, value_of
 from .noting import Called, Continued, Noting, Slept, Waited
 from .stubs import Stubs
 
 logger = logging.getLogger("django_steps.testing")
-
-_MOST_CHECKS = 1000  # of a poll that has neither a timeout nor max_checks
 
 
 class FakeStep(Noting, Step):
@@ -122,6 +122,7 @@ class _Performer(ABC):
         self._is_branch = scope is not None
         self._scope = scope or Scope(History())
         self._run_id = uuid7()
+        self._done: list[tuple[RunStep, Any]] = []  # the steps that can be undone, with their results
 
     @abstractmethod
     async def _awaited(self, value: Any) -> Any:
@@ -163,6 +164,8 @@ class _Performer(ABC):
             return self._wait(request)
         if isinstance(request, Patch):
             return self._patched(request)
+        if isinstance(request, Undo):
+            return await self._undo()
         self._scope.use_defined(request.name)
         return await self._member(request)
 
@@ -225,6 +228,7 @@ class _Performer(ABC):
 
     async def _branch(self, request: CallBranch) -> Any:
         performer = type(self)(self._step, self._stubs, self._answers, self._scope.inner(request.name, ""))
+        performer._done = self._done
         arguments = {"step": self._step_of_branch(performer), "logger": logger, "run": None}
         wanted = {name: arguments[name] for name in request.wanted}
         self._step.names.append(request.name)
@@ -251,21 +255,45 @@ class _Performer(ABC):
         token = active_step.set(StepContext(self._run_id, name, 1, keeper))
         try:
             if isinstance(request, Poll):
-                return await _polled(request, lambda: self._awaited(function(*args, **kwargs)))
-            return await self._awaited(function(*args, **kwargs))
+                return await polled(request, lambda: self._awaited(function(*args, **kwargs)))
+            value = await self._awaited(function(*args, **kwargs))
         finally:
             active_step.reset(token)
+        if request.options.undo is not None and not isinstance(request, RunUndo):
+            self._done.append((request, value))
+        return value
+
+    async def _undo(self) -> None:
+        """Call the undos of the steps of this body or branch, the newest first."""
+        branch, failed, undone = self._scope.branch, dict[str, Exception](), 0
+        for request, value in reversed(self._done[:]):
+            undo = request.options.undo
+            if undo is None or (branch and not request.name.startswith(f"{branch}/")):
+                continue
+            self._done.remove((request, value))
+            args, kwargs = arguments_of(request.name, undo, request.args, request.kwargs)
+            undone += 1
+            try:
+                await self._run(RunUndo(undo_of(request.name), undo, (value, *args), kwargs, request.options))
+            except MISTAKES:
+                raise
+            except Exception as error:
+                if self._is_the_tests(error):
+                    raise
+                failed[inside(branch, request.name)] = error
+        if failed:
+            raise GroupFailed(f"{len(failed)} of {undone} that were undone failed", failed)
 
     async def _invoke(self, request: Invoke) -> Any:
         """Call the body of a workflow, or the stub, as a run that has its own names, stubs and events."""
         arguments = self._noted(request)
-        function = self._stubs.function_for(request.name, _unstubbed)
+        function = self._stubs.function_for(request.name, unstubbed)
         if self._stubs.is_stubbed_by(request.name, RunCanceled):
             raise RunCanceled(f"The run that step {request.name!r} has invoked was canceled.", uuid7())
         if self._stubs.is_stubbed_by(request.name, ChildTimedOut):
             raise ChildTimedOut(request.name, uuid7())
         try:
-            if function is _unstubbed:
+            if function is unstubbed:
                 return await self._call_body(request.workflow, arguments)
             return await self._awaited(function(*arguments))
         except MISTAKES:
@@ -273,12 +301,12 @@ class _Performer(ABC):
         except Exception as error:
             if self._is_the_tests(error):
                 raise
-            raise _run_failed(request, error) from error
+            raise run_failed(request, error) from error
 
     async def _start(self, request: StartRun) -> Any:
         arguments = self._noted(request)
-        function = self._stubs.function_for(request.name, _unstubbed)
-        return uuid7() if function is _unstubbed else await self._awaited(function(*arguments))
+        function = self._stubs.function_for(request.name, unstubbed)
+        return uuid7() if function is unstubbed else await self._awaited(function(*arguments))
 
     def _noted(self, request: Invoke | StartRun) -> tuple[Any, ...]:
         """The arguments of a run: its input, if it takes one."""
@@ -305,7 +333,7 @@ class _Performer(ABC):
     def _sleep(self, request: Sleep) -> None:
         name = self._scope.reserve_sleep(request.name)
         self._step.names.append(name)
-        self._step.sleeps.append(Slept(name, _span(request.duration_us), _moment(request.until_us)))
+        self._step.sleeps.append(Slept(name, span(request.duration_us), moment(request.until_us)))
 
     def _patched(self, request: Patch) -> bool:
         """The new way, as a run that begins now; or what the stub of that name returns."""
@@ -316,7 +344,7 @@ class _Performer(ABC):
     def _wait(self, request: WaitForEvent) -> Any:
         name = self._scope.reserve_sleep(request.name)
         self._step.names.append(name)
-        self._step.waits.append(Waited(name, request.events, _span(request.timeout_us), _moment(request.until_us)))
+        self._step.waits.append(Waited(name, request.events, span(request.timeout_us), moment(request.until_us)))
         event = self._answers.next_for(self._step, request.events)
         if event is None:
             return self._unanswered(name, request)
@@ -375,7 +403,7 @@ class _PlainPerformer(_Performer):
         raise AssertionError("a plain fake step waits for nothing")
 
     async def _awaited(self, value: Any) -> Any:
-        return async_to_sync(_value_of)(value) if inspect.isawaitable(value) else value
+        return async_to_sync(value_of)(value) if inspect.isawaitable(value) else value
 
     async def _plain_body(self, call: Callable[[], Any]) -> Any:
         return call()
@@ -399,48 +427,3 @@ class _AsyncPerformer(_Performer):
 
     def _step_of_branch(self, performer: Any) -> AsyncStep:
         return AsyncStep(performer)
-
-
-def _run_failed(request: Invoke, error: Exception) -> StepsError:
-    """What a run that has failed raises where it was invoked."""
-    # Fake steps can be imported before the apps are ready.
-    from ..engine.operations.invoke import failure_of
-    from ..ledger.children import Found
-
-    child = Found(uuid7(), request.workflow.name, "failed", None, failures.record(error), "")
-    return failure_of(child, request.name)
-
-
-def _unstubbed(*arguments: Any) -> Any:
-    """Stands for what no stub takes the place of."""
-
-
-def _span(microseconds: int | None) -> timedelta | None:
-    return None if microseconds is None else timedelta(microseconds=microseconds)
-
-
-def _moment(microseconds: int | None) -> datetime | None:
-    return None if microseconds is None else clock.to_datetime(microseconds)
-
-
-async def _polled(request: Poll, check: Callable[[], Awaitable[Any]]) -> Any:
-    """Check until something is found, as long as the timeout would last if only the waits took time."""
-    rules, waited_us, checks = request.polling, 0, 0
-    while True:
-        value, checks = await check(), checks + 1
-        if rules.is_done(value):
-            return value
-        if checks == rules.max_checks or (rules.timeout_us is not None and waited_us >= rules.timeout_us):
-            raise PollTimedOut(request.name, checks, value)
-        if checks == _MOST_CHECKS and not rules.is_bounded:
-            raise DoesNotEnd(
-                f"Poll {request.name!r} has checked {checks:,} times and found nothing; maybe it never does. Give it a stub, "
-                "or give the poll a timeout."
-            )
-        waited_us += rules.interval_us(checks)
-        if rules.timeout_us is not None:
-            waited_us = min(waited_us, rules.timeout_us)
-
-
-async def _value_of(awaitable: Any) -> Any:
-    return await awaitable

@@ -55,6 +55,24 @@ def kills_its_worker(input, step):
 
 
 @workflow
+def booked_and_undone(input, step):
+    """The undo of its second step dies as long as the file `input["alive"]` does not exist."""
+
+    def undo(booking, name):
+        leave(f"undo {name}")
+
+    def undo_and_die(booking, name):
+        leave(f"undo {name}")
+        if not Path(input["alive"]).exists():
+            os.kill(os.getpid(), 9)
+
+    step.define("flight", leave, undo=undo).run("flight")
+    step.define("hotel", leave, undo=undo_and_die).run("hotel")
+    step.define("car", leave, undo=undo, atomic=True).run("car")
+    step.sleep("night", "1h")
+
+
+@workflow
 def forks(input, step):
     """Computes in a pool of forked processes, and ends other ones by signals."""
     fork = multiprocessing.get_context("fork")

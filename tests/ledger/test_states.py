@@ -63,6 +63,24 @@ def cancel_held(run):
     return claimed
 
 
+def undoing():
+    """Runs that are canceled with undo."""
+    sleep(run := sleeper.start({}))
+    run.cancel(undo=True)
+    yield run
+    unknown.set_aside(connection, [("another", "")])
+    yield run
+    unknown.bring_back(connection, [("sleeper", "")])
+    yield run
+    sleeper.pause()
+    pauses.park_all(connection)
+    yield run
+    sleeper.resume()
+    yield run
+    claim(run)
+    yield run
+
+
 def held_by_schedule():
     """A run that waits for an earlier one of its schedule."""
     new = NewRun(
@@ -142,6 +160,7 @@ def test_each_line_of_the_table_is_reached(pass_time):
         yield run
         unknown.bring_back(connection, [("three_steps", "")])
         yield run
+        yield from undoing()
         yield held_by_schedule()
 
     seen = {check_state(run) for run in walk()}

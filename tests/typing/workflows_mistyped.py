@@ -24,6 +24,9 @@ async def ship(order_id: int) -> str:
     return f"parcel {order_id}"
 
 
+def ship_back(parcel: str) -> None: ...
+
+
 @workflow
 def mistyped_order(input: Order, step: Step) -> int:
     step.define("text for a number", charge).run("7")  # error
@@ -39,6 +42,10 @@ def mistyped_order(input: Order, step: Step) -> int:
     step.define("no flag either", charge, at_most_once=1)  # error
     step.define("an unknown option", charge, timout="30s")  # error
     step.define("options by place", charge, 3)  # error
+    step.define("undo of nothing", charge, undo=lambda: None).run(7)  # error
+    step.define("undo of another type", charge, undo=ship_back).run(7)  # error
+    step.define("no function", charge, undo=True)  # error
+    step.undo(7)  # error
     print(step.define("not run", charge).number)  # error
     step.define("another result", ship).run(7) + 1  # error
     step.define("class", Order).run("7")  # error
@@ -226,6 +233,8 @@ async def several_async(input: Order, step: AsyncStep) -> None:
     step.gather(step.define("forgotten too", charge).bind(1))  # error
     step.branch("forgotten branch", async_branch).run(1)  # error
     step.define("forgotten result", charge).run(1).upper()  # error
+    step.undo()  # error
+    await step.define("undo of nothing", charge, undo=lambda: None).run(7)  # error
     await step.define("text for a number", charge).run("7")  # error
     await step.define("not a coroutine", charge)  # error
     await step.map("plain branch", handle_order, [1])  # error

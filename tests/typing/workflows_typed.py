@@ -58,6 +58,16 @@ async def ship(order_id: int) -> str:
     return f"parcel {order_id}"
 
 
+def refund(receipt: Receipt) -> None: ...
+
+
+def refund_order(receipt: Receipt, order_id: int, *, currency: str = "EUR") -> bool:
+    return order_id > 0
+
+
+async def call_back(parcel: str, order_id: int) -> None: ...
+
+
 def find(order_id: int) -> str | None:
     if order_id > 7:
         current_step().checkpoint({"order": order_id})
@@ -119,6 +129,21 @@ def process_order(input: Order, step: Step) -> Receipt:
 @workflow
 def typed_options(input: Order, step: Step) -> None:
     """Every option, wherever a step is defined; also from a dict."""
+    assert_type(step.define("refundable", charge, undo=refund).run(7), Receipt)
+    assert_type(step.define("refundable too", charge, undo=refund_order, retry=3).run(7, currency="USD"), Receipt)
+    step.define("by a lambda", charge, undo=lambda receipt, order_id, currency="EUR": None).run(7)
+    assert_type(step.define("parcel", ship, undo=call_back).run(7), str)
+    assert_type(step.get(charge, undo=refund).run(7), Receipt)
+    assert_type(step.get(Person, Person.greet, undo=print).run(7), str)
+    assert_type(step.map("charge all", charge, [1, 2], undo=refund), list[Receipt])
+    step.undo()
+    step.undo(reason="sold out")
+
+    @step.define("decorated", undo=refund)
+    def decorated(order_id: int) -> Receipt:
+        return Receipt(order_id)
+
+    assert_type(decorated.run(7), Receipt)
     assert_type(step.define("policy", charge, retry=RetryPolicy(max_attempts=3)).run(7), Receipt)
     assert_type(step.define("number", ship, retry=3, atomic=True).run(7), str)
     assert_type(step.define("once", ship, at_most_once=True).run(7), str)
@@ -221,6 +246,8 @@ def start() -> None:
     run.status.upper()
     run.retry(from_step="charge")
     run.cancel()
+    run.cancel(reason="sold out", undo=True)
+    WorkflowRun.objects.all().cancel(undo=True)
     done, skipped = WorkflowRun.objects.failed().retry()
     assert_type(done, list[UUID])
     assert_type(skipped[0].reason, str)
@@ -252,6 +279,7 @@ async def start_async() -> None:
     assert_type(many, list[WorkflowRun[Receipt]])
     await run.aretry()
     await run.acancel()
+    await run.acancel(undo=True)
 
 
 def unknown(name: str, run: WorkflowRun) -> Workflow:
@@ -542,6 +570,10 @@ async def typed_async_children(input: Order, step: AsyncStep) -> Receipt:
     )
     assert_type(first, Receipt)
     assert_type(second, bytes)
+    assert_type(await step.define("undoable", charge, undo=refund_order).run(7), Receipt)
+    assert_type(await step.define("undoable parcel", ship, undo=call_back).run(7), str)
+    assert_type(await step.map("undoable charges", charge, [1], undo=refund), list[Receipt])
+    await step.undo(reason="sold out")
     third, fourth = await step.gather(
         step.invoke("third", process_order).bind(input), step.define("fourth", ship).bind(7)
     )

@@ -123,7 +123,9 @@ def _sorted_out(
     able: list[WorkflowRun] = []
     refused: list[WorkflowRun] = []
     for run in runs:
-        if run.status in control.applies_to:
+        if control.name == "retry" and run.status in control.applies_to and not retrying.is_possible(run):
+            reasons[_("undone")] += 1
+        elif run.status in control.applies_to:
             (able if may(request, run) else refused).append(run)
     if refused:
         reasons[_not_permitted(refused)] = len(refused)

@@ -47,6 +47,8 @@ def retry_choice(run: WorkflowRun, from_step: str | None = None) -> RetryChoice:
 
     Raises `UnknownStep` where nothing is recorded of `from_step`.
     """
+    if run.undo is not None:
+        return _of_undo(run, from_step)
     connection = database.connection_for(router.db_for_write(WorkflowRun))
     if from_step is not None:
         deleted, reset = resets.found_from(connection, run.pk, [from_step])
@@ -76,6 +78,22 @@ def retry_choice(run: WorkflowRun, from_step: str | None = None) -> RetryChoice:
     if any(record.kind == StepRecord.Kind.INVOKE for record in records if record.name in names):
         lines.append(_("The child runs that failed are retried, too: each goes on from the step that failed."))
     return RetryChoice(_button(causes[0]), [*lines, *kept], retried_text(causes))
+
+
+def is_possible(run: WorkflowRun) -> bool:
+    """Whether a run can be retried, by its status: one that was undone can't."""
+    return run.status in run.RETRYABLE and (run.undo is None or run.status == run.Status.FAILED)
+
+
+def _of_undo(run: WorkflowRun, from_step: str | None) -> RetryChoice:
+    """Of a run that was canceled with undo: what could not be undone is tried again."""
+    if from_step is not None or not is_possible(run):
+        return RetryChoice("", [_("The run was canceled, and what its steps have done is undone, or being undone.")])
+    records = [record for record in _records(run) if record.kind == _Kind.UNDO and record.status == "failed"]
+    lines = [_("The run goes on undoing what its steps have done.")]
+    if records:
+        lines.append(_("Executed again: %(steps)s.") % {"steps": quoted([record.name for record in records])})
+    return RetryChoice(_("Go on undoing"), lines, _("Retried: the run goes on undoing."))
 
 
 def _causes(records: Sequence[StepRecord], reset: Collection[str]) -> tuple[list[str], bool]:

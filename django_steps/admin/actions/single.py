@@ -23,8 +23,9 @@ def retry_page(admin: RunAdminBase, request: HttpRequest, object_id: str) -> Htt
     from_step = request.POST.get("from_step", request.GET.get("from_step", "")).replace("\0", "") or None
     if request.method == "POST":
         return _retry(admin, request, run, from_step)
-    if run.status not in run.RETRYABLE:
-        return _refuse(admin, request, run, _("A run that is %(status)s can't be retried."))
+    if not retrying.is_possible(run):
+        text = _("A run that is %(status)s can't be retried.")
+        return _refuse(admin, request, run, text if run.undo is None else _("A run that is undone can't be retried."))
     try:
         choice = retrying.retry_choice(run, from_step)
     except UnknownStep:
@@ -127,7 +128,7 @@ def restart_page(admin: RunAdminBase, request: HttpRequest, object_id: str) -> H
 
 
 def _retry(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun, from_step: str | None) -> HttpResponse:
-    is_possible = run.status in run.RETRYABLE
+    is_possible = retrying.is_possible(run)
     try:
         choice = retrying.retry_choice(run, from_step) if is_possible else None  # before the failure is reset
         run.retry(from_step=from_step, by=str(request.user))

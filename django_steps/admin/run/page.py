@@ -25,7 +25,7 @@ from ...presentation import events as event_texts
 from ...presentation import steps as step_texts
 from ...presentation.text import clipped
 from .. import about, html
-from ..actions import retrying
+from ..actions import retrying, undoing
 from ..base import RunAdminBase
 from ..list import subject
 from ..list import tags as tag_links
@@ -74,8 +74,8 @@ def run_page(
     asked_for = step_rows.whole_step(request, steps)
     alone = None if asked_for is None else step_rows.alone(run, asked_for)
     page, shown = folds.choose(request, alone or root, is_live=not run.is_finished)
-    can_retry = run.status in run.RETRYABLE and admin.has_retry_permission(request, run)
-    shown_rows = step_rows.rows(admin, run, mask, shown, can_retry, whole=alone is not None)
+    can_retry = retrying.is_possible(run) and admin.has_retry_permission(request, run)
+    shown_rows = step_rows.rows(admin, run, mask, shown, can_retry and run.undo is None, whole=alone is not None)
     failing = runs.failing(run, runs.retrying_steps([run]).get(run.pk), errors.line(run.error))
     around = event_texts.around(run)
     details = values.entries(run.details_text, mask)
@@ -85,7 +85,7 @@ def run_page(
         "run": run,
         "changelist_url": admin.url_of("changelist"),
         "is_live": not run.is_finished,
-        "tools": list(_tools(admin, request, run, can_retry)),
+        "tools": list(_tools(admin, request, run, steps, can_retry)),
         "summary": [*_summary(admin, request, run, steps), *_family(admin, request, run, around)],
         "details": [(name, clipped(said, _LONGEST_DETAIL)) for name, said in details[:_SHOWN_DETAILS]],
         "status": html.status_word(run.status),
@@ -156,7 +156,9 @@ def _restarts(run: WorkflowRun) -> list[WorkflowRun]:
 # -- Buttons -----------------------------------------------------------------------------------------
 
 
-def _tools(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun, can_retry: bool) -> Any:
+def _tools(
+    admin: RunAdminBase, request: HttpRequest, run: WorkflowRun, steps: list[StepRecord], can_retry: bool
+) -> Any:
     if can_retry:
         choice = retrying.retry_choice(run)
         label = _("Retry…") if choice.choices or not choice.button else choice.button
@@ -170,6 +172,8 @@ def _tools(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun, can_retr
             yield Tool(_("Resume"), admin.url_of("resume", run.pk), "primary")
     if run.status in run.CANCELABLE and admin.has_cancel_permission(request, run):
         yield Tool(_("Cancel"), admin.url_of("cancel", run.pk))
+    if undoing.may_be_undone(run, steps) and admin.has_cancel_permission(request, run):
+        yield Tool(_("Cancel and undo…"), admin.url_of("undo", run.pk))
     if admin.has_start_permission(request, run):
         yield Tool(_("Restart"), admin.url_of("restart", run.pk))
     yield Tool(_("History"), admin.url_of("history", run.pk))

@@ -96,7 +96,7 @@ class _Execution:
 
     def _leave(self) -> bool:
         """Once the group is decided, leave what waits for a time or for others; its records stay. Whether there was any."""
-        if not self._group.tolerance.is_decided:
+        if not self._group.may_leave(is_unfolding=self._desk.has_more):
             return False
         has_left = False
         for task, unit in list(self._running.items()):

@@ -96,7 +96,7 @@ async def carry_out(effect: Effect, frame: Frame) -> Any:
     if kind is Enter:
         return await _enter(effect.request, frame, desk)  # type: ignore[union-attr]
     if kind is SideBySide:
-        return await async_groups.go_on(effect.group, frame, drive)  # type: ignore[union-attr]
+        return await async_groups.go_on(effect.group, effect.caller or frame, drive)  # type: ignore[union-attr]
     with desk.executing(frame.unit):
         if kind is Confirm:
             return await desk.host.confirm(frame.claim)

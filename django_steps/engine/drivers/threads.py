@@ -18,7 +18,7 @@ def drive(core: Any, frame: Frame) -> Any:
             effect = core.send(answer) if error is None else core.throw(error)
             try:
                 if type(effect) is SideBySide:
-                    answer, error = side_by_side.go_on(effect.group, frame), None
+                    answer, error = side_by_side.go_on(effect.group, effect.caller or frame), None
                 else:
                     answer, error = carry_out(effect, frame), None
             except BaseException as raised:

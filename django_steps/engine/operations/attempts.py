@@ -7,7 +7,7 @@ from typing import Any
 
 from ... import failures, values
 from ...core.retries import RetryPolicy
-from ...core.states import FINAL, StepStatus
+from ...core.states import FINAL, UNDO, StepStatus
 from ...definitions.requests import RunStep
 from ...errors import (
     NestedStep,
@@ -88,6 +88,11 @@ class Attempt:
         self._since_us, self._keeper = self.since_us, None
         self.number, self.log, self.replaces = write.attempts - self.counted_before + 1, write.attempt_log, True
         self.postponements = failures.count_postponements(self.log)
+
+    @property
+    def _has_undo(self) -> bool:
+        """Whether the step can be undone: the undo itself can't."""
+        return self.request.options.undo is not None and self.kind != UNDO
 
     @property
     def since_us(self) -> int:
@@ -186,7 +191,7 @@ class Attempt:
     def _details(self, status: str) -> dict[str, Any]:
         """What the context of the record says."""
         if status == StepStatus.SUCCEEDED:
-            return {}
+            return {contexts.UNDO: True} if self._has_undo else {}
         goes_on = self.policy.give_up_after is not None and status in (StepStatus.RETRYING, StepStatus.BEGUN)
         return {
             "checkpoint": self.checkpoints.of(self.request.name),
@@ -200,7 +205,7 @@ class Attempt:
 
     def _context(self, status: str) -> str | None:
         """The same of a record whose details say it all; most that have succeeded say nothing but their place."""
-        if status == StepStatus.SUCCEEDED and not self.says_more:
+        if status == StepStatus.SUCCEEDED and not (self.says_more or self._has_undo):
             return order.place_text(self._scope.levels, self._group)
         return self._said(status)
 

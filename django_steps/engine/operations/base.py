@@ -97,9 +97,13 @@ class Enter(NamedTuple):
 
 
 class SideBySide(NamedTuple):
-    """Execute the units of a group as far as they go now. Answer: when the first suspended one is due, or None."""
+    """Execute the units of a group as far as they go now. Answer: when the first suspended one is due, or None.
+
+    `caller`: who calls it, where it is another frame than the one that is driven.
+    """
 
     group: Group
+    caller: Frame | None = None
 
 
 class End(NamedTuple):
@@ -129,7 +133,7 @@ class Operation(ABC, Generic[Q]):
 
     def begin(self, frame: Frame, request: Q, name: str, recorded: Recorded | None) -> Core:
         """Do what is left to do, as far as this pass may."""
-        replay = frame.state.replay
+        replay = frame.replay
         if replay is None:
             return self.core(frame, request, name, recorded)
         core: Core = replay.begin(self, frame, request, name, recorded)

@@ -26,7 +26,7 @@ Operations = Mapping[type, Operation[Any]]
 def begin(frame: Frame, request: Gather, operations: Operations, units: list[Unit]) -> Part:
     """Execute the members of a `Gather`, as far as this pass may; puts them into `units`, where they are as far as they have
     come."""
-    core, replay = _gather(frame, request, operations, units), frame.state.replay
+    core, replay = _gather(frame, request, operations, units), frame.replay
     if replay is None or not request.members:
         return core
     part: Part = replay.begin_group(core, frame, gathered_with(request.members[0].name))
@@ -106,8 +106,9 @@ def results(frame: Frame, request: Gather, units: Sequence[Unit]) -> tuple[Any, 
     return tuple(member_outcome(frame, unit, "", lambda: None) for unit in units)
 
 
-def group_failed(frame: Frame, path: str, units: Sequence[Unit]) -> GroupFailed:
-    """The exception of a group of which members have failed; `path`: of its own record, or an empty text."""
+def group_failed(frame: Frame, path: str, units: Sequence[Unit], what: str = "") -> GroupFailed:
+    """The exception of a group of which members have failed; `path`: of its own record, or an empty text; `what`: of what they
+    are members, if that is said otherwise."""
     failed: dict[str, Exception] = {}
     steps: dict[str, None] = {}
     for unit in units:
@@ -115,7 +116,7 @@ def group_failed(frame: Frame, path: str, units: Sequence[Unit]) -> GroupFailed:
             error = failed[unit.key] = failure_of(frame, unit, path)
             steps |= dict.fromkeys(frame.state.attribution.steps_it_is(error) or [unit.path])
     succeeded = dict(_readable_results(frame, units))
-    what = f"of {path!r}" if path else f"of {len(units)} that were gathered"
+    what = what or (f"of {path!r}" if path else f"of {len(units)} that were gathered")
     error = GroupFailed(f"{len(failed)} {what} failed", failed, succeeded)
     frame.state.attribution.remember(error, list(steps))
     return error

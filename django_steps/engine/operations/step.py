@@ -23,6 +23,7 @@ class StepOperation(Operation[RunStep]):
     """The name is taken when the step is defined."""
 
     kind = "step"
+    attempt: type[Attempt] = Attempt
 
     def recorded_as(self, frame: Frame, request: RunStep) -> str:
         frame.scope.use_defined(request.name)
@@ -36,7 +37,7 @@ class StepOperation(Operation[RunStep]):
             yield from wait_until(frame, recorded.wakes_at_us)
         policy = request.options.retry or (ONE_ATTEMPT if request.options.at_most_once else frame.default_retry)
         limit, checkpoints = frame.host.limits.max_value_bytes, frame.state.checkpoints
-        attempt = Attempt(
+        attempt = self.attempt(
             request, frame.claim, frame.history, limit, policy, recorded, frame.scope, frame.group, checkpoints
         )
         write, error = yield from (_interrupted if attempt.was_interrupted else _executed)(frame, attempt)

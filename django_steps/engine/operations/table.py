@@ -27,9 +27,11 @@ from .poll import PollOperation
 from .sleep import SleepOperation
 from .start import StartOperation
 from .step import StepOperation
+from .undo import OPERATION, RunUndo
 
 OPERATIONS: dict[type, Operation[Any]] = {
     RunStep: StepOperation(),
+    RunUndo: OPERATION,
     Poll: PollOperation(),
     Sleep: SleepOperation(),
     WaitForEvent: EventOperation(),

@@ -1,7 +1,6 @@
 """Every exception a user of django_steps can meet.
 
-All of them share the base `StepsError`. The message says what to do about it. What is not here:
-the record of a failure in the database (`failures`).
+All share the base `StepsError`. The message says what to do. The record of a failure in the database is in `failures`.
 """
 
 from __future__ import annotations

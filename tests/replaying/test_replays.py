@@ -523,3 +523,41 @@ def test_setting_that_ignores_changed_arguments_counts_here_too(work, settings):
     work()
     deploy("shipping", lambda step: (step.define("pack", str).run(2), night(step)))
     assert problems(run) == []
+
+
+# -- Undo ---------------------------------------------------------------------------------------------
+
+
+def booking(step: Any, done: list[str], *, fails: bool = True) -> None:
+    step.define("flight", lambda: done.append("flight"), undo=lambda result: done.append("no flight")).run()
+    try:
+        step.define("hotel", lambda: 1 / (not fails)).run()
+    except ZeroDivisionError:
+        night(step)
+        step.undo()
+        raise
+
+
+def test_undo_in_a_body_comes_next_and_is_replayed(work, pass_time, done):
+    run = deploy("journey", lambda step: booking(step, done)).start()
+    work()
+    assert (verdict_on(run).next, problems(run)) == ({"night": "sleep"}, [])
+    pass_time("2h")
+    assert (verdict_on(run).next, problems(run)) == ({"flight#undo": "undo"}, [])
+    assert done == ["flight"]
+    work()
+    assert done == ["flight", "no flight"]
+    assert problems(run) == []
+
+
+def test_run_that_was_canceled_with_undo_fits(work, done):
+    def body(step):
+        step.define("flight", lambda: done.append("flight"), undo=lambda result: done.append("no flight")).run()
+        night(step)
+
+    run = deploy("journey", body).start()
+    work()
+    run.cancel(undo=True)
+    work()
+    assert done == ["flight", "no flight"]
+    assert problems(run) == []

@@ -1312,6 +1312,7 @@ def test_result_that_cannot_be_recorded_is_the_items_failure(work):
     assert run.result(timeout=0) == [["int", "UnserializableResult", "int"], "UnserializableResult"]
 
 
+@pytest.mark.any_database
 def test_many_items_end(work):
     @workflow
     def many(step):

@@ -50,7 +50,7 @@ def check_state(run: WorkflowRun) -> State:
     if row.status != WorkflowRun.Status.RUNNING:
         assert (row.paused_at is None) == (row.status != WorkflowRun.Status.PAUSED)
     if row.status == WorkflowRun.Status.CANCELING and row.phase != WorkflowRun.Phase.TIMED:
-        assert row.undo is not None
+        assert row.undoing is not None
     if row.paused_at is None:
         assert (row.pause_reason, row.paused_by) == ("", "")
     return state

@@ -53,7 +53,7 @@ class Phase:
 
 
 class Undo:
-    """How far a cancel with undo is, in the column `undo` of a run; NULL where nobody has asked for it."""
+    """How far a cancel with undo is, in the column `undoing` of a run; NULL where nobody has asked for it."""
 
     WANTED: Final = 1  # whoever holds the run lets go of it, and its children end first
     UNDERWAY: Final = 2  # a pass has begun to undo; of a run that has ended: it has done so, or has failed

@@ -82,7 +82,7 @@ class Claimed(NamedTuple):
 READ = (
     "id, workflow, version, queue, input, attempts, recoveries, generation, has_history, started_at, attempting_since_us,"
     " checkpoint, parent_id, parent_step, depth, details, timeout_us, expires_at_us, open_schedule, limit_1, limit_2,"
-    " limit_queue, trace, tags, undo"
+    " limit_queue, trace, tags, undoing"
 )
 _NOW = len(READ.split(", "))  # where the time stands in a row: behind these
 
@@ -204,8 +204,8 @@ def _take_selected(
 def _taken(of: str = "") -> str:
     """SQL for what a claim makes of the status of a run."""
     return (
-        f"status = CASE WHEN {of}undo IS NULL THEN '{Status.RUNNING}' ELSE '{Status.CANCELING}' END,"
-        f" undo = CASE WHEN {of}undo IS NULL THEN NULL ELSE {Undo.UNDERWAY} END"
+        f"status = CASE WHEN {of}undoing IS NULL THEN '{Status.RUNNING}' ELSE '{Status.CANCELING}' END,"
+        f" undoing = CASE WHEN {of}undoing IS NULL THEN NULL ELSE {Undo.UNDERWAY} END"
     )
 
 

@@ -225,7 +225,7 @@ def end_canceling(connection: BaseDatabaseWrapper, run_id: UUID) -> bool:
         with connection.cursor() as cursor:
             cursor.execute(
                 f"UPDATE {RUN} SET {moves.finishing()} WHERE id = %s AND status = 'canceling' AND worker_id IS NULL"
-                " AND undo IS NULL",
+                " AND undoing IS NULL",
                 [Status.CANCELED, now, dialect.key(connection, run_id)],
             )
             return bool(cursor.rowcount)
@@ -281,7 +281,7 @@ def _check_children(connection: BaseDatabaseWrapper, run_id: UUID, names: Sequen
     name = f"CASE WHEN parent_item = '' THEN parent_step ELSE {item} END"
     rows = database.fetch_all(
         connection,
-        f"SELECT {name}, id, status, undo FROM {RUN} WHERE parent_id = %s AND parent_item IS NOT NULL AND {name} IN"
+        f"SELECT {name}, id, status, undoing FROM {RUN} WHERE parent_id = %s AND parent_item IS NOT NULL AND {name} IN"
         f" ({dialect.marks(names)})",
         [dialect.key(connection, run_id), *names],
     )
@@ -323,7 +323,7 @@ def _make_pending(connection: BaseDatabaseWrapper, run_id: UUID) -> None:
             " cancel_reason = '', cancel_cause = '', canceled_by = '', open_schedule = schedule, pause_exempt = %s,"
             # The clocks begin anew: that of the timeout with the next claim, the other one only where there was none.
             f" expires_at_us = CASE WHEN started_at IS NULL THEN {dialect.now(connection)} + start_within_us END"
-            f" WHERE id = %s AND status IN ({dialect.marks(RETRYABLE)}) AND undo IS NULL",
+            f" WHERE id = %s AND status IN ({dialect.marks(RETRYABLE)}) AND undoing IS NULL",
             [False, dialect.key(connection, run_id), *RETRYABLE],
         )
         if cursor.rowcount:
@@ -355,7 +355,7 @@ def _why_canceling(connection: BaseDatabaseWrapper, run_id: UUID) -> str:
     """What keeps a canceled run from being retried: a step of it that a worker still executes, or runs that it has invoked."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT r.current_step, w.host, w.pid, r.claim_token, r.undo FROM {RUN} r LEFT JOIN {WORKER} w ON w.id ="
+            f"SELECT r.current_step, w.host, w.pid, r.claim_token, r.undoing FROM {RUN} r LEFT JOIN {WORKER} w ON w.id ="
             " r.worker_id WHERE r.id = %s",
             [dialect.key(connection, run_id)],
         )

@@ -67,13 +67,13 @@ def line_after(stage: str = "", *, is_new: bool = False) -> str:
 
 def _unless_undoing(status: str) -> str:
     """SQL for a status, but for that of a run that undoes what it has done: it is canceling until its end."""
-    return f"CASE WHEN undo IS NULL THEN '{status}' ELSE '{Status.CANCELING}' END"
+    return f"CASE WHEN undoing IS NULL THEN '{status}' ELSE '{Status.CANCELING}' END"
 
 
 def ready(since: str, *, is_new: bool = False) -> str:
     """The run may be claimed, or is in line where it is limited, unless it undoes what it has done. `since` is SQL for the
     machine time from which on it waits; `is_new`: it begins once more."""
-    line = line_after(is_new=is_new) if is_new else f"CASE WHEN undo IS NULL THEN {line_after()} END"
+    line = line_after(is_new=is_new) if is_new else f"CASE WHEN undoing IS NULL THEN {line_after()} END"
     return (
         f"status = {_unless_undoing(Status.PENDING)}, line_key = {line},"
         f" phase = CASE WHEN {line} IS NULL THEN {READY} ELSE {IN_LINE} END,"
@@ -167,7 +167,7 @@ def standing(run: str = "") -> str:
 
 def is_undoing(run: str = "") -> str:
     """SQL for: the run is canceling, and a pass has begun to undo what it has done."""
-    return f"({run}status = '{Status.CANCELING}' AND {run}undo = {Undo.UNDERWAY})"
+    return f"({run}status = '{Status.CANCELING}' AND {run}undoing = {Undo.UNDERWAY})"
 
 
 def goes_on(run: str = "") -> str:

@@ -66,7 +66,7 @@ def recover(connection: BaseDatabaseWrapper, ids: Sequence[Any], terms: Terms) -
         f"SELECT r.id, {moves.standing('r.')}, r.recoveries, r.recovery_mark, {_CURRENT}, r.recovery_log, w.host, w.pid,"
         f" (SELECT COUNT(*) + COALESCE(SUM(s.attempts), 0) FROM {STEP} s WHERE s.run_id = r.id),"
         f" {_LAST}, {dialect.now(connection)}, EXISTS (SELECT 1 FROM {RUN} c WHERE c.open_parent_id = r.id),"
-        " r.undo, w.executor, w.claims"
+        " r.undoing, w.executor, w.claims"
         f" FROM {RUN} r LEFT JOIN {WORKER} w ON w.id = r.worker_id WHERE r.id IN ({dialect.marks(ids)})",
         ids,
     )

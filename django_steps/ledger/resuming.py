@@ -13,7 +13,7 @@ from .tables import PARKED, RUN
 
 # When a queue's pause may matter to a run.
 _HELD_BY_PAUSES = (
-    "(status IN ('pending', 'running', 'sleeping', 'waiting') OR (status = 'canceling' AND undo IS NOT NULL))"
+    "(status IN ('pending', 'running', 'sleeping', 'waiting') OR (status = 'canceling' AND undoing IS NOT NULL))"
 )
 
 

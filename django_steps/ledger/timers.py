@@ -135,7 +135,7 @@ def look(connection: BaseDatabaseWrapper) -> tuple[bool, list[Due]]:
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT EXISTS (SELECT 1 FROM {RUN} WHERE phase = {READY}), d.id, d.worker_id, d.suspect_since_us, d.status,"
-            f" d.undo, {', '.join(f'd.{column}' for column in lines.COLUMNS.split(', '))}"
+            f" d.undoing, {', '.join(f'd.{column}' for column in lines.COLUMNS.split(', '))}"
             f" FROM (SELECT 1) LEFT JOIN ({_due(connection)}) d ON TRUE",
             [],
         )
@@ -151,6 +151,6 @@ def _lock_due(connection: BaseDatabaseWrapper) -> list[Due]:
 
 def _due(connection: BaseDatabaseWrapper) -> str:
     return (
-        f"SELECT id, worker_id, suspect_since_us, status, undo, {lines.COLUMNS} FROM {RUN}"
+        f"SELECT id, worker_id, suspect_since_us, status, undoing, {lines.COLUMNS} FROM {RUN}"
         f" WHERE phase = {TIMED} AND available_at_us <= {dialect.now(connection)} ORDER BY available_at_us LIMIT {_AT_MOST}"
     )

@@ -1,8 +1,8 @@
 """Canceling a run with undo: it is canceled, and a pass undoes what its steps have done, before it ends.
 
-Such a run is *canceling* until then, and its column `undo` says how far that is. It is claimed as a run that is pending, and
-goes on as one that is running: `moves.goes_on()`. Its children end first, as in every cancel. Once it has ended, `undo` stays:
-one that is canceled is undone; of one that has failed something could not be undone, and a retry goes on undoing.
+Such a run is *canceling* until then, and its column `undoing` says how far that is. It is claimed as a run that is pending,
+and goes on as one that is running: `moves.goes_on()`. Its children end first, as in every cancel. Once it has ended, the column
+stays: one that is canceled is undone; of one that has failed something could not be undone, and a retry goes on undoing.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def ask(connection: BaseDatabaseWrapper, run_id: UUID, why: str, values: Sequenc
     """Have a run undone that has begun; whether this call did it. `why`: SQL that says who has canceled it, and why, with its
     `values`. Within a transaction of the caller."""
     key = dialect.key(connection, run_id)
-    wanted = f"undo = {Undo.WANTED}, {why}"
+    wanted = f"undoing = {Undo.WANTED}, {why}"
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {RUN} SET status = 'canceling', {wanted} WHERE id = %s AND status = 'running'", [*values, key]
         )
         if cursor.rowcount:
             return True
-        free = f"WHERE id = %s AND status IN {_FREE} AND undo IS NULL AND started_at IS NOT NULL"
+        free = f"WHERE id = %s AND status IN {_FREE} AND undoing IS NULL AND started_at IS NOT NULL"
         now = dialect.now(connection)
         # One that was retried and not claimed since has begun long ago.
         begun = f"attempting_since_us = COALESCE(attempting_since_us, {now})"
@@ -57,7 +57,7 @@ def begin(connection: BaseDatabaseWrapper, run_id: UUID) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {RUN} SET {moves.to_undo(dialect.now(connection))} WHERE id = %s AND status = 'canceling'"
-            f" AND worker_id IS NULL AND undo = {Undo.WANTED} AND phase = {TIMED}",
+            f" AND worker_id IS NULL AND undoing = {Undo.WANTED} AND phase = {TIMED}",
             [dialect.key(connection, run_id)],
         )
         return bool(cursor.rowcount)
@@ -67,7 +67,7 @@ def go_on(connection: BaseDatabaseWrapper, run_id: UUID, from_step: object = Non
     """The retry of a run of which something could not be undone: those undos are tried again. False for a run that nobody has
     canceled with undo. Raises `InvalidState` for one that is undone. Within a transaction of the caller."""
     key = dialect.key(connection, run_id)
-    rows = database.fetch_all(connection, f"SELECT status FROM {RUN} WHERE id = %s AND undo IS NOT NULL", [key])
+    rows = database.fetch_all(connection, f"SELECT status FROM {RUN} WHERE id = %s AND undoing IS NOT NULL", [key])
     if not rows or rows[0][0] not in (Status.FAILED, Status.CANCELED):
         return False
     if rows[0][0] == Status.CANCELED:
@@ -87,7 +87,7 @@ def go_on_if_failed(connection: BaseDatabaseWrapper, run_id: UUID) -> bool:
         cursor.execute(
             f"UPDATE {RUN} SET {moves.to_undo(dialect.now(connection))}, {_AGAIN}, generation = generation + 1,"
             " error = NULL, error_type = '', failed_step = ''"
-            f" WHERE id = %s AND status = 'failed' AND undo = {Undo.UNDERWAY}",
+            f" WHERE id = %s AND status = 'failed' AND undoing = {Undo.UNDERWAY}",
             [key],
         )
         if not cursor.rowcount:
@@ -106,7 +106,7 @@ def is_undone(run_id: UUID) -> str:
 def refusal(connection: BaseDatabaseWrapper, run_id: UUID) -> str | None:
     """Why a run can't be canceled with undo; None where it is undone, or being undone."""
     rows = database.fetch_all(
-        connection, f"SELECT status, undo FROM {RUN} WHERE id = %s", [dialect.key(connection, run_id)]
+        connection, f"SELECT status, undoing FROM {RUN} WHERE id = %s", [dialect.key(connection, run_id)]
     )
     status, undo = rows[0] if rows else ("gone", None)
     if undo is not None and status in (Status.CANCELING, Status.CANCELED):

@@ -191,7 +191,7 @@ class Migration(migrations.Migration):
                     models.CharField(blank=True, db_default="", default="", max_length=255, verbose_name="paused by"),
                 ),
                 ("paused_at", models.DateTimeField(null=True, verbose_name="paused at")),
-                ("undo", models.SmallIntegerField(null=True, editable=False, verbose_name="undo")),
+                ("undoing", models.SmallIntegerField(null=True, editable=False, verbose_name="undoing")),
                 ("pause_exempt", models.BooleanField(db_default=False, default=False, editable=False)),
                 ("trace", models.TextField(editable=False, null=True)),
                 (

@@ -72,7 +72,7 @@ def _what_now(run: WorkflowRun, failing: str, waiting: Waits | None) -> str:
 
 def _undoing(run: WorkflowRun, failing: str) -> str:
     """What a run does that is canceled with undo."""
-    if run.undo is None:
+    if run.undoing is None:
         return ""
     if not failing or run.phase != WorkflowRun.Phase.TIMED or run.worker_id is not None:
         return _("undoes what its steps have done")
@@ -106,7 +106,7 @@ def _is_tried_now(run: WorkflowRun, record: StepRecord) -> bool:
     """Whether the run waits for the next attempt of this step, or makes it: the body may have gone another way."""
     if run.is_finished:
         return False
-    is_undoing = run.status == run.Status.CANCELING and run.undo is not None and run.worker_id is None
+    is_undoing = run.status == run.Status.CANCELING and run.undoing is not None and run.worker_id is None
     if run.status == run.Status.SLEEPING or is_undoing:
         return bool(record.wakes_at_us == run.available_at_us)
     if run.status == run.Status.WAITING:  # in a branch beside the one that waits, and maybe not the first that is due

@@ -83,6 +83,8 @@ class Watch(Interceptor):
         # The branches that are called in this pass: their functions, and the variables that they must not change.
         self._branches: dict[str, tuple[Callable[..., Any], Variables]] = {}
         self._will_end = False
+        # What an earlier version of the body has recorded: said where the pass does the same as the one before.
+        self._left_behind: str | None = None
 
     def begun(self, current: Pass) -> None:
         """The pass that is watched; called before its body is."""
@@ -93,7 +95,7 @@ class Watch(Interceptor):
             ending = yield
         self._host.autocommit.call_callbacks()
         deviation = self.way.end() if ending.how is Ended.SUCCEEDED else None
-        self._note(deviation or self.way.changed_items())
+        self._note(deviation or self.way.changed_items() or self._left_behind)
         return ending
 
     def around_attempt(self, attempt: Attempt) -> Generator[None, Executed, Executed]:
@@ -153,7 +155,7 @@ class Watch(Interceptor):
             self._give_up(too_many)
 
     def unreached(self, claim: Claim, names: Sequence[str]) -> None:
-        self._note(
+        self._left_behind = (
             f"Run {claim.run_id} of {claim.workflow!r} has recorded {', '.join(map(repr, names))}, to which its body does not"
             " come any more. Runs in flight would be left with that after a deploy: let step.patched() say which way they go,"
             " or register the changed workflow under a new version."

@@ -129,7 +129,7 @@ def test_running_run_is_undone_once_its_step_has_ended(work, journal, kind):
 def test_run_that_never_began_is_just_canceled(work, journal):
     run = deploy("tour_delayed", trip(journal, sleeping)).start(delay="1h")
     run.cancel(undo=True)
-    assert (run.status, run.undo) == ("canceled", None)
+    assert (run.status, run.undoing) == ("canceled", None)
     run.retry()
     assert run.status == "pending"
 
@@ -509,7 +509,7 @@ def test_worker_that_dies_before_the_undo_begins_leaves_it_to_others(work, pass_
     WorkflowRun.objects.filter(pk=run.pk).update(phase=0, status="pending")
     claim(run)
     run.cancel(undo=True)
-    assert (run.status, run.undo) == ("canceling", 1)
+    assert (run.status, run.undoing) == ("canceling", 1)
     pass_time("31s")
     recover()
     work()

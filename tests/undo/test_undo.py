@@ -409,3 +409,18 @@ def test_async_undo_of_an_atomic_step_is_refused_in_an_async_body():
 
     with pytest.raises(TypeError, match="undo of step 'flight'"):
         AsyncFakeStep().define("flight", lambda: 1, undo=cancel, atomic=True)
+
+
+def test_reason_is_logged_once(work, pass_time, journal, caplog):
+    def body(step):
+        step.define("flight", journal.book, undo=journal.cancel).run("monday")
+        step.undo(reason="the hotel is full")
+        step.sleep("night", "1h")
+
+    deploy("trip_logged", body).start()
+    with caplog.at_level("INFO", "django_steps"):
+        work()
+        pass_time("61m")
+        work()
+    assert [record.getMessage() for record in caplog.records if "the hotel is full" in record.getMessage()] != []
+    assert caplog.text.count("the hotel is full") == 1

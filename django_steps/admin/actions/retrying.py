@@ -47,7 +47,7 @@ def retry_choice(run: WorkflowRun, from_step: str | None = None) -> RetryChoice:
 
     Raises `UnknownStep` where nothing is recorded of `from_step`.
     """
-    if run.undo is not None:
+    if run.undoing is not None:
         return _of_undo(run, from_step)
     connection = database.connection_for(router.db_for_write(WorkflowRun))
     if from_step is not None:
@@ -82,7 +82,7 @@ def retry_choice(run: WorkflowRun, from_step: str | None = None) -> RetryChoice:
 
 def is_possible(run: WorkflowRun) -> bool:
     """Whether a run can be retried, by its status: one that was undone can't."""
-    return run.status in run.RETRYABLE and (run.undo is None or run.status == run.Status.FAILED)
+    return run.status in run.RETRYABLE and (run.undoing is None or run.status == run.Status.FAILED)
 
 
 def _of_undo(run: WorkflowRun, from_step: str | None) -> RetryChoice:

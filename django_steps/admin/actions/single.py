@@ -25,7 +25,9 @@ def retry_page(admin: RunAdminBase, request: HttpRequest, object_id: str) -> Htt
         return _retry(admin, request, run, from_step)
     if not retrying.is_possible(run):
         text = _("A run that is %(status)s can't be retried.")
-        return _refuse(admin, request, run, text if run.undo is None else _("A run that is undone can't be retried."))
+        return _refuse(
+            admin, request, run, text if run.undoing is None else _("A run that is undone can't be retried.")
+        )
     try:
         choice = retrying.retry_choice(run, from_step)
     except UnknownStep:

@@ -75,7 +75,7 @@ def run_page(
     alone = None if asked_for is None else step_rows.alone(run, asked_for)
     page, shown = folds.choose(request, alone or root, is_live=not run.is_finished)
     can_retry = retrying.is_possible(run) and admin.has_retry_permission(request, run)
-    shown_rows = step_rows.rows(admin, run, mask, shown, can_retry and run.undo is None, whole=alone is not None)
+    shown_rows = step_rows.rows(admin, run, mask, shown, can_retry and run.undoing is None, whole=alone is not None)
     failing = runs.failing(run, runs.retrying_steps([run]).get(run.pk), errors.line(run.error))
     around = event_texts.around(run)
     details = values.entries(run.details_text, mask)

@@ -7,6 +7,7 @@ more, and only replays.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -47,6 +48,7 @@ class UndoOperation(StepOperation):
 
 
 OPERATION = UndoOperation()
+logger = logging.getLogger("django_steps")
 
 
 class Target(NamedTuple):
@@ -77,6 +79,9 @@ def begin(frame: Frame, request: Undo, units: list[Unit]) -> Part:
         for target in targets:
             if scope.undoable.pop(target.request.name, None) is not None:
                 scope.undone[target.request.name] = target.request
+    has_begun = any(frame.history.find(target.name) is not None for target in targets)
+    if request.reason and targets and not has_begun and frame.replay is None:
+        logger.info("Run %s undoes what it has done: %s", frame.run_id, request.reason)
     yield from carry_out(frame, targets, units)
 
 

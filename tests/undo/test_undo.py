@@ -345,11 +345,12 @@ def test_undo_reaches_into_a_branch_that_its_group_has_left(work, pass_time, jou
     assert sorted(undos(run)) == ["legs#early/train#undo", "legs#late/train#undo"]
 
 
-def test_branch_that_is_called_once_more_says_nothing_again(work, pass_time, journal):
-    def leg(step, run):
+def test_branch_that_is_called_once_more_says_nothing_again(work, pass_time, journal, caplog):
+    def leg(step, run, logger):
         step.define("train", journal.book, undo=journal.cancel).run("monday")
         run.update_details(stage="leg")
         step.branch("inner", inner).run()
+        logger.warning("the leg is booked")
 
     def inner(step):
         step.define("seat", journal.book, undo=journal.cancel).run("tuesday")
@@ -362,8 +363,10 @@ def test_branch_that_is_called_once_more_says_nothing_again(work, pass_time, jou
 
     run = deploy("trip_quiet", body).start()
     work()
+    caplog.clear()
     pass_time("61m")
     work()
+    assert "the leg is booked" not in caplog.text
     run.refresh_from_db()
     assert run.details == {"stage": "done"}
     assert undos(run) == ["leg#/inner#/seat#undo", "leg#/train#undo"]

@@ -26,6 +26,7 @@ WORDS = {
     "definitions": "@workflow, start(), step",
     "engine": "one pass of one run",
     "presentation": "what people see of a run",
+    "replaying": "runs in flight over new code",
     "worker": "loop, heartbeat, executors",
     "testing": "the testing kit",
     "forms": "forms made from types",

@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any
 
+from ..core import clock
 from ..core.states import StepStatus
 from ..definitions.requests import CallBranch, Gather, Map, Request, Undo
 from ..errors import ClaimLost, PassEnded
@@ -52,6 +53,10 @@ class AsyncPerforming(Performing):
                 return await self._together(request, desk)
             return await self._one(request, OPERATIONS[type(request)], desk)
         except MISTAKES as mistake:
+            while (
+                frame.scope.replay is not None and frame.unit is not None
+            ):  # as in a plain body; until the branch is left
+                await desk.wait_for_others(clock.NEVER_US, frame.state.waits.news)
             frame.state.mistake = mistake
             desk.end()
             await desk.until_nothing_executes()

@@ -17,8 +17,9 @@ from .units import Unit
 
 
 def is_of_body(frame: Frame) -> bool:
-    """Whether it is the body that cancels: not the end of the pass, nor that of a group which leaves what is suspended."""
-    return not frame.state.is_ending and not is_left(frame.unit)
+    """Whether it is the body that cancels: not the end of the pass, nor that of a group which leaves what is suspended. What
+    only replays records nothing."""
+    return frame.replay is None and not frame.state.is_ending and not is_left(frame.unit)
 
 
 def is_left(unit: Unit | None) -> bool:

@@ -43,9 +43,7 @@ def conclude(frame: Frame, workflow: Workflow[Any, Any], value: Any, error: Base
         return (yield from _timed_out(frame))
     if state.ending is not None:
         return (yield from settled(frame.claim, frame.host, state.ending))
-    if state.mistake is not None:  # whatever the body made of it
-        error = state.mistake
-    error = error or frame.guard.take_misuse() or frame.scope.mistake_at_the_end() or _not_returned(frame, value)
+    error = error_of(frame, value, error)
     if error is None and isinstance(value, Continuation):
         return (yield from _continued(frame, value))
     if error is None:
@@ -61,6 +59,13 @@ def conclude(frame: Frame, workflow: Workflow[Any, Any], value: Any, error: Base
                 yield from _leave_children(frame)
             return (yield from _ended(frame, outcome, ending))
     return (yield from _raised(frame, workflow, error))
+
+
+def error_of(frame: Frame, value: Any, error: BaseException | None) -> BaseException | None:
+    """What a call of the body has failed by: a mistake, whatever the body made of it; what it raised; or what is wrong with its
+    end."""
+    error = frame.state.mistake or error or frame.guard.take_misuse()
+    return error or frame.scope.mistake_at_the_end() or _not_returned(frame, value)
 
 
 def _not_returned(frame: Frame, value: Any) -> StepNotRun | None:

@@ -32,14 +32,15 @@ from ..ledger.histories import Recorded
 from .async_host import AsyncHost
 from .ending import Ended, Ending
 from .frame import Frame, PassState
-from .loops import Known, PassLoop, Signaled, Steady
-from .units import Unit
+from .loops import Known, PassLoop, Signaled, Steady, fire_now
+from .units import Executing, Unit, with_outer
 
 ALLOWED = "DJANGO_ALLOW_ASYNC_UNSAFE"  # what lets Django ask the database on the thread of an event loop
 _LONGEST_TIMER = 7 * 24 * 3600.0  # seconds; a pass that waits for longer is suspended, or looked at meanwhile
 # Seconds for which a pass waits, in all, for timers and the like that may call what an earlier pass had called; and how long a
 # timer may be for that.
 _LONGEST_HOLD = 60.0
+_MOST_FIRED_EARLY = 1000  # timers of a pass that only replays: more are a loop without end
 _GOODBYE = (
     2.0  # seconds that what is executed has to end when the pass is ending, before timers of the body may break it off
 )
@@ -76,6 +77,7 @@ class Desk:
         self._news = state.waits.news
         self._canceled: dict[Known, tuple[str, int]] = {}  # the name and position of each that is to be canceled again
         self._held_since: float | None = None
+        self._fired_early = 0
         self._has_given = False  # and what follows from that has not all happened
         self._fired: list[tuple[asyncio.TimerHandle, Callable[..., Any], Any]] = []
         self._leaving: dict[Callable[[], bool], None] = {}
@@ -180,9 +182,9 @@ class Desk:
 
     # -- What is executed -------------------------------------------------------------------------
 
-    def executing(self, unit: Unit | None) -> _Executing:
+    def executing(self, unit: Unit | None) -> Executing:
         """In this context something is executed or written: the pass is not suspended meanwhile."""
-        return _Executing(self, unit)
+        return Executing(self._note, self._executed, unit)
 
     def _note(self, unit: Unit | None, change: int) -> None:
         self._executing += change
@@ -298,7 +300,9 @@ class Desk:
             self.end()
 
     def _has_reason_to_look(self) -> bool:
-        return bool(self._recorded or self._new or self._waits or self._canceled or self._leaving or self._fired)
+        if self._recorded or self._new or self._waits or self._canceled or self._leaving or self._fired:
+            return True
+        return self._state.only_replays and bool(self.timers)
 
     def _look_soon(self) -> None:
         if not self._is_looking:
@@ -327,12 +331,15 @@ class Desk:
             return
         if self._fired and not self._state.history.pending:  # what is on its way comes first
             self._let_fire()
-        elif self._recorded:
-            return
+        elif self._recorded:  # and held back: a timer may come before it
+            if self._state.only_replays and not self._executing:
+                self._fire_early()
         elif self._new:
             self._begin()
         elif not self._executing and (self._waits or self._canceled) and self._only_wait():
             self._suspend()
+        elif self._state.only_replays and not self._executing:
+            self._fire_early()
 
     def _give(self) -> bool:
         """Give the body the outcome that was recorded first, unless something comes before it; whether it is given."""
@@ -363,6 +370,17 @@ class Desk:
             self.loop.after(_LONGEST_HOLD, self._look_soon)
         return now - self._held_since < _LONGEST_HOLD
 
+    def _fire_early(self) -> None:
+        """A pass that only replays waits for no timer of the body: what an earlier pass has come to after it comes at once."""
+        pending = [timer for timer in self.timers.values() if not timer.cancelled()]
+        if not pending or self._fired_early == _MOST_FIRED_EARLY:
+            return
+        self._fired_early += 1
+        timer = min(pending, key=asyncio.TimerHandle.when)
+        del self.timers[id(timer)]
+        fire_now(timer)
+        self._look_soon()
+
     def _let_fire(self) -> None:
         timer, callback, args = self._fired.pop(0)
         if not timer.cancelled():
@@ -388,7 +406,7 @@ class Desk:
         """Whether all tasks (or those of a unit) wait for each other or for calls, and no timer of the body is pending (that
         takes no longer than this)."""
         for task, frame in self.tasks.items():
-            if task.done() or (unit is not None and unit not in _units(frame.unit)):
+            if task.done() or (unit is not None and unit not in with_outer(frame.unit)):
                 continue
             waits_for = getattr(task, "_fut_waiter", None)
             if isinstance(waits_for, asyncio.Task):
@@ -398,6 +416,8 @@ class Desk:
                 return False
             elif self.connected and isinstance(waits_for, Signaled):
                 return False  # an HTTP client may wait so for an answer
+        if self._state.only_replays and unit is None and not self._state.history.uncalled:
+            return True  # a timer leads to nothing that is recorded
         self.timers = {key: timer for key, timer in self.timers.items() if not timer.cancelled()}
         if longest_timer < math.inf:
             latest = self.loop.time() + longest_timer
@@ -423,23 +443,3 @@ class Desk:
 def _let_go(turn: Known) -> None:
     if not turn.done():
         turn.set_result(None)
-
-
-class _Executing:
-    __slots__ = ("_desk", "_unit")
-
-    def __init__(self, desk: Desk, unit: Unit | None) -> None:
-        self._desk, self._unit = desk, unit
-
-    def __enter__(self) -> None:
-        self._desk._note(self._unit, 1)
-
-    def __exit__(self, *raised: object) -> None:
-        self._desk._executed(self._unit)
-
-
-def _units(unit: Unit | None) -> Iterator[Unit]:
-    """A unit, and those that it is in."""
-    while unit is not None:
-        yield unit
-        unit = unit.outer

@@ -62,7 +62,7 @@ def changed_arguments(frame: Frame, recorded: Recorded) -> None:
     """A call has other arguments than those it was recorded with: a warning, or a mistake of the code, by the setting. A pass
     that only replays finds out what else there is."""
     frame.state.changed[recorded.name] = recorded
-    if frame.state.replay is not None:
+    if frame.replay is not None:
         return
     if frame.host.limits.on_changed_arguments == "fail":
         raise HistoryMismatch(_message(frame, recorded))

@@ -117,6 +117,8 @@ class PassState:
         self.changed: dict[str, Recorded] = {}
         # Where the pass only replays: what it has come to. None: it carries out what is not recorded.
         self.replay: Replaying | None = None
+        # Whether nothing but a replay of the body is to come of this pass.
+        self.only_replays = False
         # The frames in which something is executed now, the body's first.
         self.frames: dict[Frame, None] = {}
         self._waking: list[Callable[[], None]] = []

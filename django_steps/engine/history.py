@@ -29,9 +29,19 @@ class History:
     """
 
     __slots__ = (
-        "_begun", "_calls", "_in_branch", "_load_long", "_lock", "_next_position", "_records", "has_loaded", "pending",
-        "reached", "uncalled",
-    )  # fmt: skip
+        "_begun",
+        "_branches",
+        "_calls",
+        "_in_branch",
+        "_load_long",
+        "_lock",
+        "_next_position",
+        "_records",
+        "has_loaded",
+        "pending",
+        "reached",
+        "uncalled",
+    )
 
     def __init__(self, records: Iterable[Recorded] = (), load_long: Callable[[str], str | None] | None = None) -> None:
         self._records = {record.name: record for record in records}
@@ -41,6 +51,7 @@ class History:
         # Made when they are first asked for: most runs have no branches.
         self._in_branch: dict[str, set[str]] | None = None
         self._begun: set[str] | None = None
+        self._branches: dict[str, dict[str, str]] | None = None
         self._calls: dict[str, dict[str, int]] | None = None
         # Positions that were handed out and are not settled, where somebody asks for them: an async pass.
         self.pending: set[int] | None = None
@@ -83,14 +94,48 @@ class History:
         """What is recorded in a branch, or (an empty text) in the body itself, and this pass has not come to; in the order of
         the positions. Of a group that is over only the record of the group counts, and a patch may be taken out at any time."""
         left = [self._records[name] for name in self.names_in(branch) - self.reached]
-        left = [
+        found = [
             record for record in left if record.kind not in _MAY_BE_LEFT and not self._is_of_group_that_is_over(record)
         ]
-        return sorted(left, key=lambda record: record.position)
+        for path, group in self._branches_in(branch).items():
+            known = self._records.get(path)  # once it is over its own record counts
+            if path not in self.reached and known is None and not self._is_over(group):
+                found += self._within(path)
+        return sorted(found, key=lambda record: record.position)
 
     def _is_of_group_that_is_over(self, record: Recorded) -> bool:
-        group = self._records.get(_place(record).group)
-        return group is not None and group.is_final
+        group = _place(record).group
+        # The items of a map over a workflow are recorded by the map, and looked up by nobody.
+        return self._is_over(group) or (record.kind == "invoke" and not is_gather(group) and group in self.reached)
+
+    def _is_over(self, group: str) -> bool:
+        record = self._records.get(group)
+        return record is not None and record.is_final
+
+    def _branches_in(self, branch: str) -> dict[str, str]:
+        """The branches that are called in a branch or in the body and in which something is recorded, each with its group."""
+        with self._lock:
+            if self._branches is None:
+                self._branches = {}
+                for record in list(self._records.values()):
+                    self._note_branches(record)
+            return dict(self._branches.get(branch, ()))
+
+    def _note_branches(self, record: Recorded) -> None:
+        assert self._branches is not None
+        if not record.branch:
+            return
+        around = ""
+        for level in _place(record).levels:
+            self._branches.setdefault(around, {})[level.branch] = level.group
+            around = level.branch
+
+    def _within(self, branch: str) -> list[Recorded]:
+        """What is recorded in a branch, and in those within it."""
+        found = [self._records[name] for name in self.names_in(branch)]
+        for inner in self._branches_in(branch):
+            found += self._within(inner)
+        return [record for record in found if record.kind not in _MAY_BE_LEFT]
 
     def has_begun(self, branch: str) -> bool:
         """Whether anything is recorded in a branch, or in those within it."""
@@ -232,6 +277,9 @@ class History:
         if self._in_branch is not None:
             with self._lock:
                 self._in_branch.setdefault(record.branch, set()).add(record.name)
+        if self._branches is not None:
+            with self._lock:
+                self._note_branches(record)
         if self._calls is not None:
             with self._lock:
                 self._note_calls(_place(record))

@@ -186,6 +186,14 @@ class PassLoop(asyncio.SelectorEventLoop):
             desk.connected -= 1
 
 
+def fire_now(timer: asyncio.TimerHandle) -> None:
+    """Do what a timer of a body is for before its time has come, and not again."""
+    handle: Any = timer
+    (_, callback, args), context = handle._args, handle._context
+    timer.cancel()
+    context.run(callback, *args)
+
+
 def desk_of(context: Context) -> OfPass | None:
     """The desk of the pass that a context belongs to."""
     frame = context.get(active_pass)

@@ -55,8 +55,8 @@ def say(frame: Frame, host: Host, found: Found) -> None:
         interceptor.unreached(frame.claim, found.new)
     names = ", ".join(map(repr, found.new[:_SHOWN])) + ("…" if len(found.new) > _SHOWN else "")
     logger.warning(
-        "Run %s of %r has recorded %s, to which its body does not come any more: an earlier version of the body has made it, or"
-        " the body decides by something that changes. manage.py replayworkflows %s says more.",
+        "Run %s of %r has recorded %s, to which its body does not come any more: an earlier version of the body has made it,"
+        " or the body decides by something that changes, or fails before that. manage.py replayworkflows %s says more.",
         frame.run_id,
         frame.claim.workflow,
         names,
@@ -68,6 +68,8 @@ def _went_to_the_end(frame: Frame, ending: Ending) -> bool:
     """Whether the body has come as far as it could: nothing has cut the pass short."""
     cut = frame.state.ending
     if frame.state.mistake is not None or (cut is not None and cut.how is not Ended.SUSPENDED):
+        return False
+    if ending.reset is not None:  # the body has raised, maybe before it came to them, and is tried again
         return False
     return ending.how in (Ended.SUCCEEDED, Ended.FAILED, Ended.SUSPENDED)
 

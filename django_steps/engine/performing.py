@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+from ..core import clock
 from ..core.names import MAX_LENGTH
 from ..definitions.requests import Gather, Request, Undo
 from ..errors import ClaimLost, StepsError
@@ -36,8 +37,15 @@ class Performing:
             self.frame.check(path)
             self.frame.scope.define(path)
         except MISTAKES as mistake:
-            self.frame.state.mistake = mistake
+            self._has_made(mistake)
             raise
+
+    def _has_made(self, mistake: StepsError) -> None:
+        """A mistake fails the run. One in a branch that is called once more, to see what can be undone, only ends that call."""
+        frame = self.frame
+        if frame.scope.replay is not None and frame.unit is not None:
+            frame.leave(clock.NEVER_US)
+        frame.state.mistake = mistake
 
     def continue_as_new(self, input: Any) -> Any:
         """What a body returns to go on as a new run with this input."""
@@ -53,7 +61,7 @@ class Performing:
         try:
             return self._perform(request)
         except MISTAKES as mistake:  # of the last one, which may be the record of the one before
-            self.frame.state.mistake = mistake
+            self._has_made(mistake)
             raise
         except ClaimLost:
             self.frame.end(Ending(Ended.LOST))

@@ -15,7 +15,7 @@ from ..errors import PassEnded
 from ..ledger.records import Outcome
 from .ending import Ended, Ending
 from .frame import Frame
-from .operations.base import Enter, Operation, Record, SideBySide, WaitForOthers
+from .operations.base import Commit, Enter, Operation, Record, SideBySide, WaitForOthers
 
 
 class Replay:
@@ -43,6 +43,8 @@ class Replay:
         try:
             while True:
                 effect = core.send(answer) if error is None else core.throw(error)
+                if isinstance(effect, (Record, Commit)):  # nobody writes it, and nothing is to wait for that
+                    frame.history.settle(effect.write.position)
                 if kind == PATCH and isinstance(effect, Record):
                     answer, error = Outcome.WRITTEN, None  # the way that the run would go, which nobody records
                     continue

@@ -24,7 +24,7 @@ logger = logging.getLogger("django_steps")
 
 def replay_only(frame: Frame) -> None:
     """Let the body that is about to be called do nothing but replay."""
-    frame.scope.replay = Replay()
+    frame.scope.replay, frame.state.only_replays = Replay(), True
 
 
 def cut_short(frame: Frame) -> Ending | None:

@@ -5,7 +5,7 @@ Here is only what is known of it. Who executes it is in `drivers/side_by_side.py
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any
 
@@ -58,3 +58,27 @@ class Unit:
     def has_failed(self) -> bool:
         """Whether its outcome is a failure."""
         return self.recorded is not None and self.recorded.status == "failed"
+
+
+def with_outer(unit: Unit | None) -> Iterator[Unit]:
+    """A unit, and those that it is in."""
+    while unit is not None:
+        yield unit
+        unit = unit.outer
+
+
+class Executing:
+    """A context in which something is executed or written, for a unit or for the body."""
+
+    __slots__ = ("_executed", "_note", "_unit")
+
+    def __init__(
+        self, note: Callable[[Unit | None, int], None], executed: Callable[[Unit | None], None], unit: Unit | None
+    ) -> None:
+        self._note, self._executed, self._unit = note, executed, unit
+
+    def __enter__(self) -> None:
+        self._note(self._unit, 1)
+
+    def __exit__(self, *raised: object) -> None:
+        self._executed(self._unit)

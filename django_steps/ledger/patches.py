@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core.names import without_keys
-from ..core.states import ACTIVE, PATCH, Status
+from ..core.states import ACTIVE, PATCH, RETRYABLE, Status
 from . import database, dialect
 from .tables import RUN, STEP
-
-_ACTIVE = ", ".join(f"'{status}'" for status in ACTIVE)
 
 
 class PatchUse(NamedTuple):
@@ -21,7 +20,7 @@ class PatchUse(NamedTuple):
 
     - `new`, `old`: how many of those that have not ended go this way.
     - `open`: how many of them have begun before anybody asked, and have not come to the line since: they may go the old way.
-    - `ended`: how many that failed or were canceled went the old way, as they would again after a retry.
+    - `ended`: how many that failed or were canceled went the old way, or may go it after a retry.
     """
 
     workflow: str
@@ -43,9 +42,11 @@ class _Asked:
     def __init__(self) -> None:
         self.ways: dict[bool, set[UUID]] = {True: set(), False: set()}
         self.ended: set[UUID] = set()
+        self.everybody: set[UUID] = set()
         self.since: int | None = None
 
     def note(self, run_id: UUID, *, is_new: bool, is_active: bool, at: int) -> None:
+        self.everybody.add(run_id)
         if is_active:
             self.ways[is_new].add(run_id)
         elif not is_new:
@@ -71,18 +72,18 @@ def uses(connection: BaseDatabaseWrapper, workflow: str = "") -> list[PatchUse]:
             *identity,
             len(asked.ways[True]),
             len(asked.ways[False]),
-            _open(connection, identity[0], asked),
-            len(asked.ended),
+            _open(connection, identity[0], asked, ACTIVE),
+            len(asked.ended) + _open(connection, identity[0], asked, RETRYABLE),
         )
         for identity, asked in sorted(found.items())
     ]
 
 
-def _open(connection: BaseDatabaseWrapper, workflow: str, asked: _Asked) -> int:
-    """How many runs began before anybody asked, and have not asked themselves."""
+def _open(connection: BaseDatabaseWrapper, workflow: str, asked: _Asked, statuses: Sequence[str]) -> int:
+    """How many runs of these statuses began before anybody asked, and have not asked themselves."""
     rows = database.fetch_all(
         connection,
-        f"SELECT id FROM {RUN} WHERE workflow = %s AND status IN ({_ACTIVE}) AND started_at < %s",
-        [workflow, dialect.date_value(connection, asked.since)],
+        f"SELECT id FROM {RUN} WHERE workflow = %s AND status IN ({dialect.marks(statuses)}) AND started_at < %s",
+        [workflow, *statuses, dialect.date_value(connection, asked.since)],
     )
-    return len({dialect.run_id(row[0]) for row in rows} - asked.ways[True] - asked.ways[False])
+    return len({dialect.run_id(row[0]) for row in rows} - asked.everybody)

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from ..core.limit import shown
+from ..ledger import contexts
 from ..ledger.order import Place
 from ..models import StepRecord, WorkflowRun
 from . import children, events, limits, runs, steps
@@ -119,8 +120,13 @@ def _history(run: WorkflowRun, mask: Mask) -> dict[str, Any]:
 
 
 def _record_as_json(record: dict[str, Any], mask: Mask) -> dict[str, Any]:
-    output = record["output"]
-    return record | {"output": None if output is None else _guarded(lambda: masked(output, mask))}
+    """A record without what is masked: a checkpoint may hold anything, and a placeholder is another argument."""
+    output, details = record["output"], contexts.read(record["context"])
+    return record | {
+        "output": None if output is None else _guarded(lambda: masked(output, mask)),
+        "context": contexts.write({**details, "checkpoint": None}),
+        "arguments": None if mask.hides_anything else record["arguments"],
+    }
 
 
 def _event_as_json(event: Any, mask: Mask) -> dict[str, Any]:

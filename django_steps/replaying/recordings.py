@@ -15,7 +15,7 @@ from uuid import UUID
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .. import failures
-from ..core import clock
+from ..core import clock, tags
 from ..core.states import Status
 from ..errors import StepsError
 from ..ledger import histories
@@ -39,6 +39,12 @@ class Recording:
     input: str
     records: Sequence[Recorded]
     error_type: str = ""
+    queue: str = ""
+    attempts: int = 1
+    recoveries: int = 0
+    started_at: int | None = None  # microseconds
+    tags: str = ""
+    details: str = ""
     known: Mapping[str, Any] = field(default_factory=dict)
 
     def claim(self) -> Claim:
@@ -49,25 +55,26 @@ class Recording:
             token=0,
             workflow=self.workflow,
             version=self.version,
-            queue="",
+            queue=self.queue,
             input=self.input,
-            attempts=1,
-            recoveries=0,
+            attempts=self.attempts,
+            recoveries=self.recoveries,
             generation=0,
             has_history=bool(self.records),
             is_first=not self.records,
             worker_id=0,
-            started_at=now,
-            attempting_since=now,
+            started_at=self.started_at or now,
+            attempting_since=self.started_at or now,
             checkpoint="",
             parent=None,
             depth=0,
-            details="",
+            details=self.details,
             timeout=None,
             expires_at=None,
             begin_by=None,
             is_new_attempt=False,
             is_undoing=False,
+            tags=self.tags,
             claimed_at=now,
             claimed_on=time.monotonic(),
             held_until=time.monotonic() + 10**9,
@@ -89,6 +96,12 @@ def of_runs(connection: BaseDatabaseWrapper, runs: Iterator[WorkflowRun]) -> Ite
                 input=run.input_text,
                 records=records,
                 error_type=failures.type_of(run.error_text) if run.error_text else "",
+                queue=run.queue,
+                attempts=run.attempts,
+                recoveries=run.recoveries,
+                started_at=None if run.started_at is None else clock.to_microseconds(run.started_at),
+                tags=run.tags_text,
+                details=run.details_text,
             )
 
 
@@ -120,13 +133,20 @@ def _of_json(name: str, said: Any) -> Recording:
         input=history["input"],
         records=[Recorded(**{column: record[column] for column in _COLUMNS}) for record in history["records"]],
         error_type=error["type"] if error else "",
+        queue=said["queue"],
+        attempts=said["attempts"],
+        recoveries=said["recoveries"],
+        started_at=None
+        if said["started_at"] is None
+        else clock.to_microseconds(datetime.fromisoformat(said["started_at"])),
+        tags=tags.as_text(said["tags"]),
         known=_known(said),
     )
 
 
 def _known(said: Mapping[str, Any]) -> dict[str, Any]:
-    known = {name: said[name] for name in ("key", "active_key", "priority", "queue", "attempts")}
-    known |= {name: _moment(said[name]) for name in ("created_at", "started_at", "finished_at", "scheduled_for")}
+    known = {name: said[name] for name in ("key", "active_key", "priority")}
+    known |= {name: _moment(said[name]) for name in ("created_at", "finished_at", "scheduled_for")}
     return known | {"status": Status.RUNNING}
 
 

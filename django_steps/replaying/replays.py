@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from ..core import clock
 from ..definitions import Workflow, get_workflow
+from ..engine import conclusion
 from ..engine.async_execution import AsyncPass
 from ..engine.desk import Desk
 from ..engine.ending import Ended, Ending
@@ -49,7 +50,7 @@ def _call_plain(
 ) -> Called:
     current = Pass(workflow, claim, history, host)
     _prepare(current, seen, recording)
-    return current, clean_context().run(current.call_body)[1]
+    return current, _error_of(current, clean_context().run(current.call_body))
 
 
 def _call_async(
@@ -60,11 +61,16 @@ def _call_async(
         _prepare(current, seen, recording)
         host.current = current
         slices.noting(lambda known: None)(current)
-        return current, slices.run(current.call())[1]
+        return current, _error_of(current, slices.run(current.call()))
+
+
+def _error_of(current: Pass, called: tuple[Any, BaseException | None]) -> BaseException | None:
+    """What a body has failed by that has come to its end."""
+    return None if current.state.ending is not None else conclusion.error_of(current.frame, *called)
 
 
 def _prepare(current: Pass, seen: Replay, recording: Recording) -> None:
-    current.state.replay = seen
+    current.state.replay, current.state.only_replays = seen, True
     current.known_of_run = dict(recording.known)
 
 

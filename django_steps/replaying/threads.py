@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TookTooLong
 from queue import SimpleQueue
 
-from django.db import connections
+from django.db import DatabaseError, connections
 
 from . import verdicts
 from .recordings import Recording
@@ -43,6 +43,10 @@ class Replayer:
         except TookTooLong:
             self._queue = None
             return verdicts.slow(recording, self._seconds)
+        except DatabaseError:
+            raise
+        except Exception as error:  # and the others are replayed all the same
+            return verdicts.broken(recording, error)
 
     def _work(self, queue: SimpleQueue[_Work | None]) -> None:
         try:

@@ -16,6 +16,9 @@ from ..values.classes import shown_name
 from .recordings import Recording
 from .writes import WriteRefused
 
+# A run of these may have failed before somebody canceled it.
+_AFTER_A_FAILURE = (Status.FAILED, Status.CANCELING, Status.CANCELED)
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -69,22 +72,20 @@ def judge(
         problems.append(Problem("mistake", "", str(state.mistake)))
         return verdict
     problems += [
-        Problem(
-            "unreached", record.name, f"does not come to {record.name!r} any more, a {record.kind} that is recorded"
-        )
+        Problem("unreached", record.name, f"does not come to {record.name!r} any more, a recorded {record.kind}")
         for record in _unreached(current, replay)
     ]
     if problems and not refused:
         problems += [
-            Problem("executes", step, f"would execute {step!r}, a {kind} that is not recorded, before it comes to them")
+            Problem("executes", step, f"would execute {step!r}, a new {kind}, before it comes to them")
             for step, kind in replay.next.items()
             if current.history.find(step) is None
         ]
     problems += [
-        Problem("arguments", step, f"calls {step!r}, a {record.kind} that is recorded, with other arguments")
+        Problem("arguments", step, f"calls {step!r}, a recorded {record.kind}, with other arguments")
         for step, record in state.changed.items()
     ]
-    if error is not None and state.ending is None and not refused and not _has_failed_so(recording, error):
+    if error is not None and state.ending is None and not refused and not _has_failed_so(recording, current, error):
         problems.append(Problem("raises", "", f"raises {shown_name(type(error))}: {error}"))
     return verdict
 
@@ -97,8 +98,10 @@ def _unreached(current: Pass, replay: Replay) -> list[Recorded]:
     return sorted(found.values(), key=lambda record: record.position)
 
 
-def _has_failed_so(recording: Recording, error: BaseException) -> bool:
-    """Whether the run has ended by this very failure."""
+def _has_failed_so(recording: Recording, current: Pass, error: BaseException) -> bool:
+    """Whether the run has ended by this very failure, or is ending after it."""
+    if recording.status in _AFTER_A_FAILURE and current.state.attribution.steps_of(error):
+        return True
     return isinstance(error, PassEnded) or (
         recording.status == Status.FAILED and recording.error_type == shown_name(type(error))
     )
@@ -107,6 +110,12 @@ def _has_failed_so(recording: Recording, error: BaseException) -> bool:
 def unknown(recording: Recording, error: Exception) -> Verdict:
     """The code has no such workflow any more, or not in this version."""
     return Verdict(recording, problems=[Problem("unknown", "", str(error))])
+
+
+def broken(recording: Recording, error: Exception) -> Verdict:
+    """It could not be replayed."""
+    text = f"can't be replayed: {shown_name(type(error))}: {error}"
+    return Verdict(recording, problems=[Problem("raises", "", text)])
 
 
 def slow(recording: Recording, seconds: float) -> Verdict:

@@ -13,9 +13,14 @@ from ..errors import StepsError
 
 # What reads, and what begins and ends transactions.
 _HARMLESS = re.compile(
-    r"\s*(SELECT|EXPLAIN|SHOW|VALUES|BEGIN|START|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|SET)\b", re.IGNORECASE
+    r"[\s(]*(SELECT|WITH|EXPLAIN|SHOW|VALUES|BEGIN|START|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|SET)\b", re.IGNORECASE
 )
-_WRITES = re.compile(r"\b(INSERT|UPDATE|DELETE|MERGE|TRUNCATE)\b", re.IGNORECASE)
+_WRITES = re.compile(r"\b(INSERT|UPDATE|DELETE|MERGE|TRUNCATE|INTO)\b|\b(NEXTVAL|SETVAL)\s*\(|;\s*\S", re.IGNORECASE)
+# What may say anything: comments, texts and quoted names; and the clause that only locks.
+_NOTHING = re.compile(
+    r"/\*.*?\*/|--[^\n]*|'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`|\bFOR\s+(?:NO\s+KEY\s+)?UPDATE\b",
+    re.IGNORECASE | re.DOTALL,
+)
 _SHOWN = 100  # characters of a statement
 
 
@@ -45,6 +50,5 @@ def refused() -> Iterator[list[WriteRefused]]:
 
 
 def _is_harmless(sql: str) -> bool:
-    if re.match(r"\s*WITH\b", sql, re.IGNORECASE):
-        return _WRITES.search(sql) is None
-    return _HARMLESS.match(sql) is not None
+    text = _NOTHING.sub(" ", sql)
+    return _HARMLESS.match(text) is not None and _WRITES.search(text) is None

@@ -72,10 +72,10 @@ def test_misfits_of_one_kind_are_said_once(asleep, work):
     assert printed.splitlines() == [
         "parcels: 0 runs fit, 5 do not",
         f"  {newest[0]}, {newest[1]}, {newest[2]} and 2 more",
-        "    does not come to 'pack' any more, a step that is recorded",
-        "    does not come to 'label' any more, a step that is recorded",
-        "    does not come to 'night' any more, a sleep that is recorded",
-        "    would execute 'wrap', a step that is not recorded, before it comes to them",
+        "    does not come to 'pack' any more, a recorded step",
+        "    does not come to 'label' any more, a recorded step",
+        "    does not come to 'night' any more, a recorded sleep",
+        "    would execute 'wrap', a new step, before it comes to them",
     ]
 
 
@@ -136,7 +136,7 @@ def test_json(asleep):
     assert said["problems"][0] == {
         "kind": "unreached",
         "step": "pack",
-        "text": "does not come to 'pack' any more, a step that is recorded",
+        "text": "does not come to 'pack' any more, a recorded step",
     }
 
 

@@ -135,8 +135,8 @@ def test_renamed_step(asleep, make):
         ("unreached", "night"),
         ("executes", "wrap"),
     ]
-    assert verdict.problems[0].text == "does not come to 'pack' any more, a step that is recorded"
-    assert verdict.problems[3].text == "would execute 'wrap', a step that is not recorded, before it comes to them"
+    assert verdict.problems[0].text == "does not come to 'pack' any more, a recorded step"
+    assert verdict.problems[3].text == "would execute 'wrap', a new step, before it comes to them"
 
 
 def test_removed_step(asleep, make, pass_time):
@@ -514,7 +514,7 @@ def test_list_that_shifted_under_steps_named_by_index(work):
     work()
     deploy("shipping", lambda step: body(step, ["b", "c"]))
     assert problems(run) == [("unreached", "item 2"), ("arguments", "item 0"), ("arguments", "item 1")]
-    assert verdict_on(run).problems[1].text == "calls 'item 0', a step that is recorded, with other arguments"
+    assert verdict_on(run).problems[1].text == "calls 'item 0', a recorded step, with other arguments"
 
 
 def test_setting_that_ignores_changed_arguments_counts_here_too(work, settings):

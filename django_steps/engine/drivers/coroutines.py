@@ -364,7 +364,7 @@ async def _enter(request: CallBranch, outer: Frame, desk: Desk) -> tuple[Any, Ba
     error = frame.guard.take_misuse() or error
     if error is None:
         error = frame.scope.mistake_at_the_end() or tasks_left(frame, desk, f"Branch {request.name!r}")
-    if isinstance(error, MISTAKES):
+    if isinstance(error, MISTAKES) and frame.scope.replay is None:
         raise error
     frame.has_left()
     return value, error

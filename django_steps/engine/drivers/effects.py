@@ -87,7 +87,7 @@ def _enter(request: CallBranch, outer: Frame) -> tuple[Any, BaseException | None
     error = frame.guard.take_misuse() or error
     if error is None:
         error = frame.scope.mistake_at_the_end()
-    if isinstance(error, MISTAKES):
+    if isinstance(error, MISTAKES) and frame.scope.replay is None:
         raise error
     frame.has_left()
     return value, error

@@ -78,6 +78,18 @@ def test_line_is_needed_while_a_run_goes_the_old_way_or_may(work, pass_time):
     ]
 
 
+def test_run_that_failed_before_anybody_asked_may_go_the_old_way(work):
+    def fails(step: Any) -> None:
+        step.define("pack", nothing).run()
+        step.define("fail", fail).run()
+
+    deploy("patched_parcels", fails).start()
+    work()
+    deploy("patched_parcels", lambda step: (step.patched("weigh"), step.sleep("night", "1h"))).start()
+    work()
+    assert shown().splitlines()[1].endswith("yes, unless 1 ended run is retried")
+
+
 def test_patches_in_branches_are_one_path(work, pass_time):
     def item(number: int, step: Any) -> None:
         step.patched("weigh")

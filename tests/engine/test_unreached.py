@@ -259,3 +259,71 @@ def test_call_with_other_arguments_is_marked_until_it_has_the_same_again(work, p
         found.append([one.name for one in StepRecord.objects.filter(run=run) if one.has_changed_arguments])
     assert found == [["pack"], [], ["pack"]]
     assert run.result(timeout=0) is None
+
+
+@pytest.mark.parametrize("what", ["branch", "map", "key", "member of a gather"])
+def test_branch_that_is_not_over_is_marked_by_what_is_in_it(work, pass_time, what):
+    """It has no record of its own, and its steps would be executed again under the new name."""
+
+    def part(item, step):
+        make(step, "x")
+        night(step)
+
+    def body(step, name="old"):
+        if what == "branch":
+            step.branch(name, part).run(1)
+        elif what == "map":
+            step.map(name, part, ["a"])
+        elif what == "key":
+            step.map("parts", part, [name, "same"])
+            night(step)
+        else:
+            step.gather(step.branch(name, part).bind(1), step.branch("same", part).bind(2))
+
+    run = deploy("shipping", body).start()
+    work()
+    deploy("shipping", lambda step: body(step, "new"))
+    pass_time("30m")
+    run.pause()
+    run.resume()
+    work()
+    inside = {"branch": "old#", "map": "old#a", "key": "parts#old", "member of a gather": "old#"}[what]
+    assert set(marked(run)) == {f"{inside}/x", f"{inside}/night"}
+
+
+def test_items_of_a_map_over_a_workflow_that_is_retried_are_no_leftovers(work, said):
+    fails = [True]
+
+    def one(input, step):
+        if input == 2 and fails[0]:
+            raise LookupError
+        night(step)
+
+    child = deploy("shipping_child", one)
+    run = deploy("shipping", lambda step: step.map("kids", child, [1, 2, 3], key=str)).start()
+    work()
+    fails[0] = False
+    run.refresh_from_db()
+    if run.status == "failed":
+        run.retry()
+    work()
+    assert (marked(run), [line for line in said if "does not come" in line]) == ([], [])
+
+
+def test_pass_that_fails_before_it_comes_to_them_and_is_tried_again_says_nothing(work, pass_time, said):
+    calls = []
+
+    def body(step):
+        calls.append(1)
+        if len(calls) == 2:
+            raise ConnectionError
+        make(step, "pack")
+        night(step)
+
+    run = deploy("shipping", body, retry=3).start()
+    work()
+    pass_time("2h")
+    work()
+    run.refresh_from_db()
+    assert len(calls) >= 2
+    assert (marked(run), [line for line in said if "does not come" in line]) == ([], [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import time
@@ -12,6 +13,7 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
+from django_steps import RetryPolicy, current_step
 from django_steps.definitions import masked_keys
 from django_steps.models import WorkflowRun
 from tests.changing import deploy
@@ -185,6 +187,39 @@ def test_what_is_masked_is_a_placeholder_in_the_file(work, tmp_path):
         assert seen[-1] == ({"token": "********", "order": (7, 8)}, {"token": "********", "sum": 7})
     finally:
         assert masked_keys("parcels")
+
+
+def test_checkpoint_is_not_in_the_file_and_a_masked_argument_is_no_other_one(work, tmp_path):
+    def save():
+        current_step().checkpoint({"token": "secret"})
+        raise ConnectionError
+
+    def body(step, input):
+        step.define("pay", lambda token: None).run(input["token"])
+        step.define("save", save, retry=RetryPolicy(max_attempts=3, initial_interval="1h", max_interval="1h")).run()
+
+    run = deploy("parcels", body, mask=["token"]).start({"token": "secret"})
+    work()
+    path = tmp_path / "retrying.json"
+    path.write_text(shown(run))
+    assert "secret" not in path.read_text()
+    assert replay(str(path))[0] == 0
+
+
+def test_run_that_can_not_be_replayed_keeps_no_other_from_it(asleep, work):
+    async def old_letter(step):
+        await step.sleep("night", "1d")
+
+    async def waits_for_good(step):
+        await asyncio.Event().wait()
+
+    deploy("letters", old_letter).start()
+    work()
+    deploy("letters", waits_for_good)
+    code, printed = replay()
+    assert code == 1
+    assert "parcels: 1 run fits" in printed
+    assert "can't be replayed: django_steps.errors.StepsError: The body of 'letters' waits for something" in printed
 
 
 @pytest.mark.parametrize(

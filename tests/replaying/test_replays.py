@@ -11,9 +11,9 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from django_steps import Event, workflow
+from django_steps import Event, RetryPolicy, workflow
 from django_steps.models import StepRecord, WorkflowEvent, WorkflowRun
-from django_steps.replaying import recordings
+from django_steps.replaying import recordings, writes
 from django_steps.replaying.replays import replay
 from django_steps.replaying.verdicts import Verdict
 from tests.app.models import Effect
@@ -561,3 +561,125 @@ def test_run_that_was_canceled_with_undo_fits(work, done):
     work()
     assert done == ["flight", "no flight"]
     assert problems(run) == []
+
+
+# -- What a hostile reader has found ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["branch", "map", "member of a gather"])
+def test_branch_in_flight_under_another_name(work, make, what):
+    """It has no record of its own yet. Its steps would be executed a second time."""
+
+    def part(item, step):
+        make(step, "x")
+        night(step)
+
+    def body(step, name="old"):
+        if what == "branch":
+            step.branch(name, part).run(1)
+        elif what == "map":
+            step.map(name, part, ["a"])
+        else:
+            step.gather(step.branch(name, part).bind(1), step.branch("same", part).bind(2))
+
+    run = deploy("shipping", body).start()
+    work()
+    assert problems(run) == []
+    deploy("shipping", lambda step: body(step, "new"))
+    path = "#a" if what == "map" else "#"
+    assert problems(run) == [
+        ("unreached", f"old{path}/x"),
+        ("unreached", f"old{path}/night"),
+        ("executes", f"new{path}/x"),
+    ]
+    deploy("shipping", lambda step: None)
+    assert ("unreached", f"old{path}/x") in problems(run)
+
+
+def test_body_sees_its_run_as_it_was(work):
+    def body(step, run):
+        name = "-".join([run.queue, run.tags["tenant"], str(run.attempts)])
+        step.define(name, str).run(run.started_at)
+        step.sleep("night", "1h")
+
+    run = deploy("shipping", body, queue="mail").start(tags={"tenant": "acme"})
+    work(queues=["mail"])
+    assert problems(run) == []
+
+
+def test_run_that_failed_and_is_being_undone_fits(work, make):
+    def body(step):
+        step.define(
+            "flight",
+            lambda: 1,
+            undo=lambda result: 1 / 0,
+            retry=RetryPolicy(max_attempts=3, initial_interval="1h", max_interval="1h"),
+        ).run()
+        step.define("hotel", lambda: 1 / 0, retry=1).run()
+
+    run = deploy("shipping", body).start()
+    work()
+    run.cancel(undo=True)
+    work()
+    run.refresh_from_db()
+    assert run.status == "canceling"
+    assert problems(run) == []
+
+
+def test_step_that_is_defined_and_never_run_at_the_end(work, make):
+    run = deploy("shipping", lambda step: make(step, "pack")).start()
+    work()
+
+    def body(step):
+        make(step, "pack")
+        step.define("forgotten", print)
+
+    deploy("shipping", body)
+    (problem,) = verdict_on(run).problems
+    assert problem.text.startswith("raises django_steps.errors.StepNotRun: Defined and never run: 'forgotten'")
+
+
+def test_timer_that_led_to_what_is_recorded_leads_there_at_once(work):
+    async def body(step):
+        try:
+            async with asyncio.timeout(0.05):
+                await step.wait_for_event("paid")
+        except TimeoutError:
+            await step.define("remind", note).run()
+        await step.sleep("night", "1h")
+
+    async def patient(step):
+        try:
+            async with asyncio.timeout(100_000):
+                await step.wait_for_event("paid")
+        except TimeoutError:
+            await step.define("remind", note).run()
+        await step.sleep("night", "1h")
+
+    run = deploy("shipping", body).start()
+    work()
+    assert (verdict_on(run).next, problems(run)) == ({"night": "sleep"}, [])
+    deploy("shipping", patient)
+    assert (verdict_on(run).next, problems(run)) == ({"night": "sleep"}, [])
+
+
+@pytest.mark.parametrize(
+    ("sql", "is_harmless"),
+    [
+        ("SELECT 1", True),
+        ("  (SELECT 1) UNION (SELECT 2)", True),
+        ("/* route='x' */ SELECT 1", True),
+        ("-- delete\nSELECT 1", True),
+        ("WITH x AS (SELECT 'update') SELECT * FROM x", True),
+        ("SELECT * FROM a FOR UPDATE", True),
+        ('SELECT "insert" FROM a', True),
+        ("WITH x AS (DELETE FROM a RETURNING 1) SELECT 1", False),
+        ("EXPLAIN ANALYZE DELETE FROM a", False),
+        ("SELECT nextval('a')", False),
+        ("SELECT 1 INTO b", False),
+        ("SELECT 1; DROP TABLE a", False),
+        ("CREATE TABLE a (b int)", False),
+    ],
+)
+def test_what_counts_as_a_write(sql, is_harmless):
+    assert writes._is_harmless(sql) is is_harmless

@@ -11,6 +11,8 @@ import logging
 from collections.abc import Iterator, Mapping, Set
 from typing import NamedTuple
 
+from django.db import DatabaseError
+
 from ..ledger import contexts, marks
 from ..ledger.histories import Recorded
 from ..ledger.marks import Mark
@@ -47,8 +49,11 @@ def look(frame: Frame, ending: Ending) -> Found | None:
 
 
 def say(frame: Frame, host: Host, found: Found) -> None:
-    """Mark what was found, and say in the log what is new. Blocks."""
-    host.write(lambda: marks.write(host.connection(), frame.run_id, found.marks))
+    """Mark what was found, and say in the log what is new. Blocks. The pass has ended by now, whatever comes of this."""
+    try:
+        host.write(lambda: marks.write(host.connection(), frame.run_id, found.marks))
+    except DatabaseError:
+        logger.exception("The records of run %s could not be marked.", frame.run_id)
     if not found.new:
         return
     for interceptor in frame.interceptors:

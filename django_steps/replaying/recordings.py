@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,7 @@ from ..ledger.histories import Recorded
 from ..models import WorkflowRun
 
 _AT_ONCE = 200  # runs whose records are loaded by one query
+_ADDED = {column.name for column in fields(Recorded) if column.default is not MISSING}  # what a record need not have
 _COLUMNS = tuple(column.name for column in fields(Recorded) if column.name != "is_long")
 
 
@@ -131,7 +132,7 @@ def _of_json(name: str, said: Any) -> Recording:
         version=said["version"],
         status=said["status"],
         input=history["input"],
-        records=[Recorded(**{column: record[column] for column in _COLUMNS}) for record in history["records"]],
+        records=[_recorded(record) for record in history["records"]],
         error_type=error["type"] if error else "",
         queue=said["queue"],
         attempts=said["attempts"],
@@ -142,6 +143,11 @@ def _of_json(name: str, said: Any) -> Recording:
         tags=tags.as_text(said["tags"]),
         known=_known(said),
     )
+
+
+def _recorded(said: Mapping[str, Any]) -> Recorded:
+    """A record of a file, which may be of a version that knew fewer columns."""
+    return Recorded(**{column: said[column] for column in _COLUMNS if column in said or column not in _ADDED})
 
 
 def _known(said: Mapping[str, Any]) -> dict[str, Any]:

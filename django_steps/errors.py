@@ -385,21 +385,21 @@ class RunFinished(InvalidState):
 
 
 class FailureWasHandled(InvalidState):
-    """A plain retry would redo what the body did after it handled the failure.
+    """A plain retry would redo what the body did after it handled the failure, or take what is undone for done.
 
-    `step` is the failed step, `later` the names of the steps recorded after it.
+    By name: `step`, which failed (empty: the body); `later`, what ran after it (or was undone before); `from_steps` to retry.
     """
 
-    def __init__(self, step: str, later: Sequence[str]) -> None:
-        self.step, self.later = step, list(later)
-        super().__init__(step, self.later)
+    def __init__(self, step: str, later: Sequence[str], undone: Sequence[str] = ()) -> None:
+        super().__init__(step, list(later), list(undone))
+        self.step, self.later, self.undone = self.args
+        self.from_steps = self.undone[:1] or [step, *self.later]
 
     def __str__(self) -> str:
-        names = ", ".join(repr(name) for name in self.later)
-        return (
-            f"The failure of step {self.step!r} was handled: {names} ran after it. Going on would redo "
-            f"what was compensated. Use retry(from_step=…) to choose where to start again, or restart()."
-        )
+        names, where = ", ".join(map(repr, self.later)), repr(self.undone[0]) if self.undone else "…"
+        what = f"step {self.step!r} was handled: {names} ran after it" if self.step else f"the body came after {names}"
+        how = f"retry(from_step={where}) to choose where to start again, or restart()"
+        return f"The failure of {what}. Going on would redo what was compensated. Use {how}."
 
 
 class UnknownStep(StepsError, LookupError):

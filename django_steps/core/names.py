@@ -60,6 +60,20 @@ def without_keys(path: str) -> str:
     return re.sub("#[^/]*", "", path.removesuffix(undo)) + undo
 
 
+def undo_of(path: str) -> str:
+    """What the undo of a step is recorded under.
+
+    >>> undo_of("flight")
+    'flight#undo'
+    """
+    return path + _UNDO
+
+
+def undone_by(undo: str) -> str:
+    """The step that an undo is of, by the name that this is recorded under."""
+    return undo.removesuffix(_UNDO)
+
+
 def gathered_with(first: str) -> str:
     """The name of the group of a gather, by the path of its first member. Nothing that is recorded can have it.
 

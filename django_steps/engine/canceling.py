@@ -55,7 +55,7 @@ async def record_canceled(
         after=after,
         attempts=known.attempts if known else 1,
         attempt_log=known.attempt_log if known else "",
-        said=_said(known),
+        said=_said(frame, name, known, output),
         output=output,
         arguments=known.arguments if known else None,
         wakes_at_us=known.wakes_at_us if known and known.status == StepStatus.RETRYING else None,
@@ -89,8 +89,11 @@ async def _release(write: StepWrite, desk: Desk) -> Outcome:
     return outcome
 
 
-def _said(known: Recorded | None) -> dict[str, Any] | None:
-    """What the record goes on to say of the run that a step has invoked: a retry takes that up again."""
+def _said(frame: Frame, name: str, known: Recorded | None, output: str | None) -> dict[str, Any] | None:
+    """What the record goes on to say: of the run that a step has invoked, which a retry takes up again; and that a step which
+    had returned has an undo, since what it did is done."""
+    if output is not None and frame.scope.has_undo(name):
+        return {contexts.UNDO: True}
     if known is None or known.kind != "invoke":
         return None
     said = contexts.read(known.context)

@@ -25,6 +25,7 @@ from .continuing import Continuation
 from .ending import Ended, Ending
 from .frame import Frame, ended_by
 from .host import Host
+from .operations import undo
 from .operations.base import Announce, Call, Effect, End, Tell, write_suspension, write_tags
 
 logger = logging.getLogger("django_steps")
@@ -101,7 +102,7 @@ def _raised(frame: Frame, workflow: Workflow[Any, Any], error: BaseException) ->
     policy: RetryPolicy | None = workflow.retry
     delay = _delay(claim, policy, error) if policy and failures.is_retryable(text) else None
     yield from write_tags(frame)
-    if delay is None or frame.history.is_handled(steps):
+    if delay is None or frame.history.is_handled(steps) or undo.before_own_error(frame, steps):
         outcome, ending = yield from _end(claim, host, Ended.FAILED, error=text, details=details)
         if outcome is Outcome.WRITTEN:
             yield from _leave_children(frame)

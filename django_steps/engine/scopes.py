@@ -117,6 +117,10 @@ class Scope:
             for member in request.members.values() if kind is Map else request.members:
                 self.note(member)
 
+    def has_undo(self, path: str) -> bool:
+        """Whether a step that was called here has an undo."""
+        return path in self.undoable or path in self.undone
+
     # -- Names ----------------------------------------------------------------------------------
 
     def path(self, name: str) -> str:

@@ -13,7 +13,7 @@
   `event`: the `name`, `id`, `by` and `sent_us` of the one that it has taken; `timed_out`: that none came in time, or that a
   child has not ended in time.
 - `child`: of a step that invokes a run, and of an item of a map over a workflow that failed, the id of that run.
-- `undo`: that the step has an undo, and succeeded.
+- `undo`: that the step has an undo, and succeeded; or had returned when an async body canceled it.
 - `unreached`: the last pass has not come to this record, which an earlier version of the body has made
   (`engine/marks.py`); `changed_arguments`: it was called with other arguments than those that are recorded.
 - `children`, `keys`: of a map over a workflow that waits, how many items there were, and a digest of their keys; `window`: that

@@ -17,9 +17,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core.names import MAX_LENGTH
 from ..core.states import CANCELABLE, PAUSABLE, RETRYABLE, Status
-from ..errors import InvalidState
+from ..errors import FailureWasHandled, InvalidState
 from ..failures import FailureRecord
-from . import contexts, database, dialect, lines, moves, notify, order, undoing
+from . import contexts, database, dialect, lines, moves, notify, order, undoing, undone
 from .order import Place
 from .resets import reset_end, reset_from
 from .tables import ENDED, RUN, STEP, WORKER
@@ -96,8 +96,9 @@ def cancel(
     `cause`: the reason again, where it is the engine that cancels. `undo`: undo what it has done, also where it has failed; see
     `undoing.py`. One that never began is just canceled.
 
-    A run that a worker executes is canceling from now on, and canceled once the worker has released it. Raises
-    `InvalidState` for a run that succeeded or failed.
+    A run that a worker executes is canceling from now on, and canceled once the worker has released it. One that is to be
+    undone, and that no live worker knows how to, is canceled without that; see `undoing.give_up()`. Raises `InvalidState` for a
+    run that succeeded or failed.
     """
     status, do = "", _cancel_and_undo if undo else _cancel
     for _ in range(_LOOKS):
@@ -202,7 +203,10 @@ def _cancel(
             f" {_FREE}{condition}",
             [*values, key],
         )
-        return bool(cursor.rowcount)
+        if cursor.rowcount:
+            return True
+    # Only who asks for it gives up an undo: neither the end of a parent does, nor who wants it undone.
+    return not cause and not condition and undoing.give_up(connection, run_id, why, values)
 
 
 def cancel_if_possible(connection: BaseDatabaseWrapper, run_id: UUID, cause: str) -> bool:
@@ -249,9 +253,11 @@ def failures_to_reset(connection: BaseDatabaseWrapper, run_id: UUID) -> list[str
     """The steps whose failures ended a run, or `FailureWasHandled` if others are later than the first of them."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT error FROM {RUN} WHERE id = %s", [dialect.key(connection, run_id)])
-        error = cursor.fetchone()[0]
-        steps = FailureRecord.read(error).steps if error else ()
+        text = cursor.fetchone()[0]
+        error = FailureRecord.read(text) if text else None
+        steps = error.steps if error else ()
         if not steps:
+            undone.refuse_own_error(connection, run_id, error, ())
             return []
         if len(steps) > _MOST_NAMED:
             condition, parameters = "", []
@@ -266,8 +272,13 @@ def failures_to_reset(connection: BaseDatabaseWrapper, run_id: UUID) -> list[str
             [dialect.key(connection, run_id), *parameters],
         )
         rows = cursor.fetchall()
-    found = order.failures([Place.read(*row[:4]) for row in rows], steps)
+    places = [Place.read(*row[:4]) for row in rows]
+    try:
+        found = order.failures(places, steps)
+    except FailureWasHandled as handled:
+        raise FailureWasHandled(handled.step, handled.later, undone.steps(connection, run_id)) from None
     names = set(found)
+    undone.refuse_own_error(connection, run_id, error, [place for place in places if place.name in names])
     invoked = [row[0] for row in rows if row[4] == "invoke" and row[0] in names and contexts.read(row[3]).get("child")]
     if invoked:
         _check_children(connection, run_id, invoked)

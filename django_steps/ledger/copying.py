@@ -7,19 +7,19 @@ from uuid import UUID
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core.states import WITH_CHILDREN
-from . import dialect, records
+from . import dialect, records, undone
 from .resets import delete, found_from
 from .tables import RUN, STEP
 
 
 def copy_steps(connection: BaseDatabaseWrapper, source: UUID, target: UUID, from_step: str) -> None:
-    """Give a new run what another one has recorded, but for what a retry from `from_step` executes again; and what it says of
-    itself, since a pass that replays says nothing again.
+    """Give a new run what another one has recorded, but for what a retry from `from_step` and from all that is undone executes
+    again; and what it says of itself, since a pass that replays says nothing again.
 
     Raises `UnknownStep`.
     """
     columns = tuple(records.TYPES)
-    names, failed = found_from(connection, source, [from_step])
+    names, failed = found_from(connection, source, [from_step, *undone.steps(connection, source)])
     with connection.cursor() as cursor:
         cursor.execute(
             f"INSERT INTO {STEP} (run_id, {', '.join(columns)}) SELECT t.id, {', '.join(f's.{c}' for c in columns)}"

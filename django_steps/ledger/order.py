@@ -63,6 +63,11 @@ class Place(NamedTuple):
         known = self.levels[depth].entry if depth < len(self.levels) else self.after
         return known >= other.position
 
+    def paths(self) -> set[str]:
+        """The steps, branches and groups whose record this is, or within which it is: all for which `is_in()` is true."""
+        around = {path for level in self.levels for path in (level.branch, level.group)}
+        return {self.name, self.group, *around} - {""}
+
     def is_in(self, path: str) -> bool:
         """Whether this is the record of the step, branch or map at this path, or a record within it."""
         if self.name == path or self.group == path:

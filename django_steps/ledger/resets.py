@@ -15,8 +15,9 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..core.states import StepStatus
-from ..errors import UnknownStep
+from ..core.names import undo_of, undone_by
+from ..core.states import UNDO, StepStatus
+from ..errors import InvalidState, UnknownStep
 from ..failures import FailureRecord, append_attempt
 from . import contexts, database, dialect, order, replacing, taking
 from .order import Place
@@ -113,7 +114,8 @@ def reset_from(connection: BaseDatabaseWrapper, run_id: UUID, paths: Collection[
     """Delete the records of these steps, branches or maps and all that are later, reset the failures beside them, and forget
     what was canceled and is noticed by nothing that is left. The events of waits among them can be taken again.
 
-    Raises `UnknownStep` for a path at which nothing is recorded.
+    Raises `UnknownStep` for a path at which nothing is recorded, and `InvalidState` where a step is undone that is not among
+    them.
     """
     found = _found_from(connection, run_id, paths)
     reset_failures(connection, run_id, [name for name in found.failed if name not in found.names])
@@ -127,7 +129,7 @@ def reset_from(connection: BaseDatabaseWrapper, run_id: UUID, paths: Collection[
 
 def found_from(connection: BaseDatabaseWrapper, run_id: UUID, paths: Collection[str]) -> tuple[set[str], list[str]]:
     """What a run that goes on from these paths has to execute again: the names of the records to delete, and of the failures
-    to reset. Raises `UnknownStep` for a path at which nothing is recorded."""
+    to reset. Raises as `reset_from()`."""
     found = _found_from(connection, run_id, paths)
     return found.names | found.forgotten, found.failed
 
@@ -165,6 +167,8 @@ def _found_from(connection: BaseDatabaseWrapper, run_id: UUID, paths: Collection
         later |= found.later
         groups |= found.groups
         whole |= found.names - found.groups | found.later
+    names |= {undo_of(name) for name in names}
+    _refuse_to_keep([undone_by(row[0]) for row in rows if row[5] == UNDO and row[4] == StepStatus.SUCCEEDED], names)
     members = [place.name for place in failed if place.group in groups]
     # What it goes on from counts here, though its record goes: from a plan B on, plan A stays canceled.
     forgotten = set(order.unnoticed([place for place in places if place.name not in later], _canceled(rows)))
@@ -179,6 +183,18 @@ def _found_from(connection: BaseDatabaseWrapper, run_id: UUID, paths: Collection
         has_children,
         groups - whole,
     )
+
+
+def _refuse_to_keep(undone: Sequence[str], names: Collection[str]) -> None:
+    """Raise `InvalidState` if one of the steps that are undone is not among those of which the records are deleted: it would
+    count as done."""
+    kept = [step for step in reversed(undone) if step not in names]  # the newest was undone first
+    if kept:
+        steps = ", ".join(map(repr, kept)) + (" is" if len(kept) == 1 else " are")
+        raise InvalidState(
+            f"The run can't go on from there: {steps} undone, and would not be executed again. Use"
+            f" retry(from_step={kept[0]!r}) to begin there, or restart()."
+        )
 
 
 def _with_causes(connection: BaseDatabaseWrapper, run_id: UUID, members: Sequence[str]) -> list[str]:

@@ -13,11 +13,13 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..core.states import UNDO, Status, Undo
+from ..core.names import undo_of
+from ..core.states import UNDO, Status, StepStatus, Undo
 from ..errors import InvalidState
-from . import database, dialect, moves
+from . import database, dialect, moves, order
+from .order import Place
 from .resets import reset_failures
-from .tables import RUN, STEP, TIMED
+from .tables import RUN, STEP, TIMED, UNKNOWN
 
 # What may be canceled with undo, beside a running one; of these no worker holds any.
 _FREE = "('pending', 'sleeping', 'waiting', 'paused', 'failed')"
@@ -63,6 +65,21 @@ def begin(connection: BaseDatabaseWrapper, run_id: UUID) -> bool:
         return bool(cursor.rowcount)
 
 
+def give_up(connection: BaseDatabaseWrapper, run_id: UUID, why: str, values: Sequence[Any]) -> bool:
+    """Cancel a run without undo that is to be undone, and was set aside since no live worker knows its workflow; whether this
+    call did it. It may be retried, but where something of it is undone. `why`, `values` as of `ask()`."""
+    key = dialect.key(connection, run_id)
+    now = dialect.date_value(connection, database.read_clock(connection))
+    is_undone = f"EXISTS (SELECT 1 FROM {STEP} WHERE run_id = %s AND kind = '{UNDO}' AND status = 'succeeded')"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {RUN} SET {moves.finishing()}, undoing = CASE WHEN {is_undone} THEN undoing END, {why} WHERE id = %s"
+            f" AND status = 'canceling' AND phase = {UNKNOWN} AND undoing IS NOT NULL",
+            [Status.CANCELED, now, key, *values, key],
+        )
+        return bool(cursor.rowcount)
+
+
 def go_on(connection: BaseDatabaseWrapper, run_id: UUID, from_step: object = None) -> bool:
     """The retry of a run of which something could not be undone: those undos are tried again. False for a run that nobody has
     canceled with undo. Raises `InvalidState` for one that is undone. Within a transaction of the caller."""
@@ -92,10 +109,25 @@ def go_on_if_failed(connection: BaseDatabaseWrapper, run_id: UUID) -> bool:
         )
         if not cursor.rowcount:
             return False
-        cursor.execute(f"SELECT name FROM {STEP} WHERE run_id = %s AND kind = '{UNDO}' AND status = 'failed'", [key])
-        failed = [row[0] for row in cursor.fetchall()]
-    reset_failures(connection, run_id, failed)
+    reset_failures(connection, run_id, tried_again(connection, run_id))
     return True
+
+
+def tried_again(connection: BaseDatabaseWrapper, run_id: UUID) -> list[str]:
+    """The undos that a retry executes again, of those that have failed.
+
+    Where the body has gone on from the failure of one, and the undo of what it did then has failed, too, that one comes later:
+    the body only comes to what it did then as long as it gets the failure.
+    """
+    rows = database.fetch_all(
+        connection,
+        f"SELECT name, position, after, context, kind, status FROM {STEP} WHERE run_id = %s ORDER BY position",
+        [dialect.key(connection, run_id)],
+    )
+    failed = {row[0] for row in rows if row[4] == UNDO and row[5] == StepStatus.FAILED}
+    steps = [Place.read(*row[:4]) for row in rows if row[4] != UNDO and undo_of(row[0]) in failed]
+    undos = [Place.read(*row[:4])._replace(after=-1) for row in rows if row[0] in failed]
+    return order.unnoticed([*steps, *undos], failed)
 
 
 def is_undone(run_id: UUID) -> str:

@@ -105,7 +105,8 @@ class RunControls(RunColumns, _Generic[R]):
         `undo`: True: undo what the steps of the run have done that have an `undo=`, the newest first. A failed run can be
         canceled so, too. The run is `canceling` meanwhile, and then `canceled`; or `failed`, with `UndoFailed`, if an undo has
         failed for good, or a step was not reached: then `retry()` goes on undoing. One that never began is just canceled.
-        Raises `InvalidState` also for a run that is canceling or canceled without undo.
+        Raises `InvalidState` also for a run that is canceling or canceled without undo. Where no live worker knows the
+        workflow, a cancel without `undo` gives that up.
 
         >>> run.cancel(reason="the customer wants it no more", undo=True)  # doctest: +SKIP
         """
@@ -174,7 +175,8 @@ class RunControls(RunColumns, _Generic[R]):
     def restart(self, from_step: str | None = None) -> Self:
         """Start a new run of the same workflow with the same input and tags, linked to this one by `restart_of`.
 
-        With `from_step` what was recorded is copied, but for that step and all that came later. The key is not copied.
+        With `from_step` what was recorded is copied, but for that step, those that are undone, and all that came later. The key
+        is not copied.
         The new run may last as long as this one, and wait as long to begin.
         Raises `UnknownStep`.
         """

@@ -125,8 +125,8 @@ class StepRecord(models.Model):
 
     @property
     def has_undo(self) -> bool:
-        """Whether the step has succeeded and can be undone."""
-        return self.status == self.Status.SUCCEEDED and contexts.UNDO in self.context
+        """Whether the step can be undone: it has succeeded, or had returned when the body canceled it."""
+        return self.status in (self.Status.SUCCEEDED, self.Status.CANCELED) and contexts.UNDO in self.context
 
     @property
     def checks(self) -> int | None:

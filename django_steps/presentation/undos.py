@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..core.names import undone_by
 from ..core.states import UNDO
 from ..models import StepRecord
-
-_BEHIND = f"#{UNDO}"
 
 
 def names(records: Iterable[StepRecord]) -> list[str]:
@@ -22,4 +21,4 @@ def names(records: Iterable[StepRecord]) -> list[str]:
 
 def step_of(undo: StepRecord) -> str:
     """The step that an undo is of."""
-    return undo.name.removesuffix(_BEHIND)
+    return undone_by(undo.name)

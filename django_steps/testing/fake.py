@@ -19,7 +19,7 @@ from ..conf import conf
 from ..core import clock
 from ..core.context import StepContext, active_step
 from ..core.ids import uuid7
-from ..core.names import inside
+from ..core.names import inside, undo_of
 from ..core.unfinished import UNFINISHED
 from ..definitions.async_step import AsyncStep
 from ..definitions.requests import (
@@ -46,7 +46,7 @@ from ..engine.groups import Tolerance
 from ..engine.guard import called_inside
 from ..engine.history import History
 from ..engine.operations.gather import member_keys
-from ..engine.operations.undo import RunUndo, undo_of
+from ..engine.operations.undo import RunUndo
 from ..engine.scopes import Scope
 from ..errors import (
     ChildTimedOut,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
 import pytest
 from django.db import connection
 
-from django_steps import InvalidState, Limit, RetryPolicy, RunCanceled, workflow
+from django_steps import GroupFailed, InvalidState, Limit, RetryPolicy, RunCanceled, workflow
+from django_steps.ledger import order, unknown
 from django_steps.models import StepRecord, WorkflowRun
 from django_steps.testing import drain
 from tests.changing import deploy
@@ -319,6 +321,93 @@ def test_undo_that_had_failed_in_the_body_is_reported_and_tried_by_a_retry(work,
     assert journal == ["book monday", "book tuesday", "cancel monday's", "cancel tuesday's"]
 
 
+@pytest.mark.parametrize("how", ["by a cancel", "in the body"])
+def test_step_that_had_returned_when_the_body_canceled_it_is_undone(work, pass_time, journal, how):
+    async def body(step):
+        def book():
+            loop.call_soon_threadsafe(given_up.cancel)  # a plain function runs to its end all the same
+            return journal.book("monday")
+
+        loop = asyncio.get_running_loop()
+        given_up = asyncio.ensure_future(step.define("flight", book, undo=journal.cancel).run())
+        await asyncio.wait([given_up])
+        await step.sleep("night", "1h")
+        await step.undo()
+
+    run = deploy(f"tour_given_up_{how[:2]}", body).start()
+    work()
+    record = run.steps.get(name="flight")
+    assert (record.status, record.output, record.has_undo) == ("canceled", "monday's", True)
+    if how == "by a cancel":
+        run.cancel(undo=True)
+    pass_time("61m")
+    work()
+    run.refresh_from_db()
+    assert run.status == ("canceled" if how == "by a cancel" else "succeeded")
+    assert journal == ["book monday", "cancel monday's"]
+
+
+def test_step_that_was_canceled_before_it_returned_is_not_undone(work, journal):
+    async def body(step):
+        async def book():
+            given_up.cancel()
+            await asyncio.sleep(0)
+            return journal.book("monday")
+
+        given_up = asyncio.ensure_future(step.define("flight", book, undo=journal.cancel).run())
+        await asyncio.wait([given_up])
+        await step.sleep("night", "1h")
+
+    run = deploy("tour_given_up_early", body).start()
+    work()
+    run.cancel(undo=True)
+    work()
+    run.refresh_from_db()
+    assert (run.status, journal, undos(run)) == ("canceled", [], [])
+
+
+@KINDS
+def test_step_to_which_the_body_comes_by_a_failed_undo_is_undone_before_that_is_tried_again(work, journal, kind):
+    journal.fails_to_cancel = {"monday", "plan b"}
+
+    def rent():
+        raise OSError("no car left")
+
+    def body(step):
+        step.define("flight", journal.book, undo=journal.cancel).run("monday")
+        try:
+            step.define("car", rent).run()
+        except OSError:
+            try:
+                step.undo()
+            except GroupFailed:
+                step.define("desk", journal.book, undo=journal.cancel).run("plan b")
+            raise
+
+    async def async_body(step):
+        await step.define("flight", journal.abook, undo=journal.acancel).run("monday")
+        try:
+            await step.define("car", rent).run()
+        except OSError:
+            try:
+                await step.undo()
+            except GroupFailed:
+                await step.define("desk", journal.abook, undo=journal.acancel).run("plan b")
+            raise
+
+    run = deploy(f"tour_doubly_stuck_{kind}", body if kind == "plain" else async_body).start()
+    work()
+    run.cancel(undo=True)
+    work()
+    journal.fails_to_cancel = set()
+    for status, canceled in [("failed", ["plan b's"]), ("canceled", ["plan b's", "monday's"])]:
+        run.refresh_from_db()
+        run.retry()
+        work()
+        run.refresh_from_db()
+        assert (run.status, [line[7:] for line in journal if line.startswith("cancel")]) == (status, canceled)
+
+
 # -- Branches, groups, children -----------------------------------------------------------------------
 
 
@@ -367,6 +456,41 @@ def test_branches_and_groups_are_undone_that_are_over_suspended_or_failed(work, 
     assert sorted(line.split()[1] for line in journal if line.startswith("cancel")) == sorted(
         f"{day}'s" for day in ["1", "never", "2", "3", "late", "4"]
     )
+
+
+@pytest.mark.parametrize("how", ["by a cancel", "in the body"])
+def test_each_record_is_looked_at_once_however_many_branches_are_over(work, pass_time, journal, monkeypatch, how):
+    """How often places are read of records, in the pass that undoes: by the number of branches."""
+
+    def leg(day, step):
+        step.define("train", journal.book, undo=journal.cancel).run(day)
+
+    def looks(count):
+        def body(step):
+            step.map("legs", leg, [str(day) for day in range(count)])
+            step.sleep("night", "1h")
+            step.undo()
+
+        run = deploy(f"tour_of_many_legs_{how[:2]}", body).start()
+        work()
+        if how == "by a cancel":
+            run.cancel(undo=True)
+        pass_time("61m")
+        seen = 0
+
+        def read(*args):
+            nonlocal seen
+            seen += 1
+            return whole(*args)
+
+        whole = order.Place.read
+        with monkeypatch.context() as patched:
+            patched.setattr(order.Place, "read", read)
+            work()
+        assert len(undos(run)) == count
+        return seen
+
+    assert looks(80) < 3 * looks(40)
 
 
 @workflow(name="tour_of_a_child")
@@ -481,6 +605,54 @@ def test_a_record_of_another_kind_ends_the_replay(work, journal):
     run.refresh_from_db()
     assert run.status == "failed"
     assert undos(run) == ["flight#undo"]
+
+
+def test_plain_cancel_gives_up_an_undo_that_no_worker_has_the_code_for(work, journal):
+    run = deploy("tour_gone", trip(journal, sleeping)).start()
+    work()
+    run.cancel(reason="rain", undo=True)
+    assert run.cancel() is None and run.status == "canceling"  # a worker may undo it, and will
+    unknown.set_aside(connection, [("another", "")])
+    run.cancel(reason="the code is gone", by="ann")
+    assert check_state(run) == ("canceled", "ended", "-", "-", "set")
+    assert (run.cancel_reason, run.canceled_by, run.finished_at is not None) == ("the code is gone", "ann", True)
+    assert journal == ["book monday", "book tuesday"]
+    # Nothing was undone. So it can go on once the code is back, or be undone.
+    run.retry()
+    work()
+    run.cancel(undo=True)
+    work()
+    assert (WorkflowRun.objects.get(pk=run.pk).status, journal) == ("canceled", UNDONE)
+
+
+def test_run_whose_undo_was_given_up_halfway_does_not_go_on(work, pass_time, journal):
+    journal.fails_to_cancel = {"monday"}
+    policy = RetryPolicy(max_attempts=3, initial_interval="1h", max_interval="1h", jitter=False)
+    run = deploy("tour_gone_halfway", trip(journal, sleeping, retry=policy)).start()
+    work()
+    run.cancel(undo=True)
+    work()
+    run.cancel()
+    assert run.status == "canceling"  # the next attempt is waited for
+    WorkflowRun.objects.filter(pk=run.pk).update(phase=WorkflowRun.Phase.READY)
+    unknown.set_aside(connection, [("another", "")])
+    run.cancel()
+    assert run.status == "canceled"
+    assert journal == ["book monday", "book tuesday", "cancel tuesday's"]
+    with pytest.raises(InvalidState, match=r"restart\(\)"):
+        run.retry()
+
+
+def test_cancel_of_the_parent_does_not_give_up_an_undo(work, journal):
+    child = deploy("tour_gone_child", trip(journal, sleeping))
+    parent = deploy("tour_gone_parent", lambda step: step.invoke("child", child).run()).start()
+    work()
+    run = WorkflowRun.objects.get(parent=parent)
+    run.cancel(undo=True)
+    unknown.set_aside(connection, [("tour_gone_parent", "")])
+    parent.cancel()
+    run.refresh_from_db()
+    assert run.status == "canceling"
 
 
 # -- Workers that die, limits, pauses --------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from typing import Any
 
@@ -370,6 +371,33 @@ def test_branch_that_is_called_once_more_says_nothing_again(work, pass_time, jou
     run.refresh_from_db()
     assert run.details == {"stage": "done"}
     assert undos(run) == ["leg#/inner#/seat#undo", "leg#/train#undo"]
+
+
+def test_two_tasks_that_undo_at_the_same_time_undo_each_step_once(work, pass_time, journal):
+    async def leg(step):
+        await step.define("train", journal.abook, undo=journal.acancel).run("tuesday")
+
+    async def give_up(step, name):
+        await step.sleep("night", "1h")
+        await step.undo()
+        await step.define(f"say {name}", journal.send).run()
+
+    async def body(step):
+        await step.define("flight", journal.abook, undo=journal.acancel).run("monday")
+        await step.branch("leg", leg).run()  # it is over, and called once more to be undone
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(give_up(step, "one"))
+            tasks.create_task(give_up(step, "two"))
+
+    run = deploy("trip_undone_by_two", body).start()
+    work()
+    pass_time("61m")
+    work()
+    run.refresh_from_db()
+    assert run.status == "succeeded", run.error
+    assert sorted(undos(run)) == ["flight#undo", "leg#/train#undo"]
+    assert sorted(line for line in journal if line.startswith("cancel")) == ["cancel monday's", "cancel tuesday's"]
+    assert journal.count("send") == 2
 
 
 # -- What is checked early -----------------------------------------------------------------------------

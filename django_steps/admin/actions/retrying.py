@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from ...errors import FailureWasHandled, InvalidState
 from ...ledger import controls as ledger
-from ...ledger import database, resets
+from ...ledger import database, resets, undoing
 from ...ledger.order import Place
 from ...models import StepRecord, WorkflowRun
 from ...presentation import steps as step_texts
@@ -51,7 +51,10 @@ def retry_choice(run: WorkflowRun, from_step: str | None = None) -> RetryChoice:
         return _of_undo(run, from_step)
     connection = database.connection_for(router.db_for_write(WorkflowRun))
     if from_step is not None:
-        deleted, reset = resets.found_from(connection, run.pk, [from_step])
+        try:
+            deleted, reset = resets.found_from(connection, run.pk, [from_step])
+        except InvalidState as refused:  # what is undone would count as done
+            return RetryChoice("", [str(refused)])
         return _from_path(run, from_step, deleted, set(reset) - deleted)
     try:
         reset = ledger.failures_to_reset(connection, run.pk)
@@ -89,10 +92,10 @@ def _of_undo(run: WorkflowRun, from_step: str | None) -> RetryChoice:
     """Of a run that was canceled with undo: what could not be undone is tried again."""
     if from_step is not None or not is_possible(run):
         return RetryChoice("", [_("The run was canceled, and what its steps have done is undone, or being undone.")])
-    records = [record for record in _records(run) if record.kind == _Kind.UNDO and record.status == "failed"]
+    names = undoing.tried_again(database.connection_for(router.db_for_write(WorkflowRun)), run.pk)
     lines = [_("The run goes on undoing what its steps have done.")]
-    if records:
-        lines.append(_("Executed again: %(steps)s.") % {"steps": quoted([record.name for record in records])})
+    if names:
+        lines.append(_("Executed again: %(steps)s.") % {"steps": quoted(names)})
     return RetryChoice(_("Go on undoing"), lines, _("Retried: the run goes on undoing."))
 
 
@@ -135,13 +138,14 @@ def _from_the_body(run: WorkflowRun, kept: list[str]) -> RetryChoice:
 
 def _handled(handled: FailureWasHandled) -> RetryChoice:
     later = quoted(handled.later[:10]) + ("…" if len(handled.later) > 10 else "")
+    text = _("Step “%(step)s” failed, and the workflow handled that itself: %(later)s ran after it.")
+    if not handled.step:
+        text = _("The run failed by an error of its body, and %(later)s ran before.")
     lines = [
-        _("Step “%(step)s” failed, and the workflow handled that itself: %(later)s ran after it.")
-        % {"step": handled.step, "later": later},
+        text % {"step": handled.step, "later": later},
         _("A retry from the failure would repeat what was compensated. Choose the step from which to retry:"),
     ]
-    choices = [handled.step, *handled.later][:100]
-    return RetryChoice(_("Retry from the chosen step"), lines, choices=choices)
+    return RetryChoice(_("Retry from the chosen step"), lines, choices=handled.from_steps[:100])
 
 
 # -- From a step, a branch or a group ---------------------------------------------------------------

@@ -8,20 +8,20 @@ more, and only replays.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ...core.names import inside
+from ...core.names import inside, undo_of
 from ...core.states import UNDO, StepStatus
 from ...definitions.requests import CallBranch, RunStep, Undo
 from ...definitions.undos import arguments_of
 from ...errors import RecordedInstanceGone, StepsError
-from ...ledger import contexts
+from ...ledger import contexts, undone
 from ...ledger.histories import Recorded
+from ...ledger.order import Place
 from ..frame import Frame
 from ..groups import Group, Tolerance
-from ..history import is_in_any
 from ..replay import Replay
 from ..scopes import Scope
 from ..units import Unit
@@ -63,26 +63,27 @@ class Target(NamedTuple):
         return undo_of(self.request.name)
 
 
-def undo_of(path: str) -> str:
-    """What the undo of a step is recorded under.
-
-    >>> undo_of("flight")
-    'flight#undo'
-    """
-    return f"{path}#{UNDO}"
-
-
 def begin(frame: Frame, request: Undo, units: list[Unit]) -> Part:
     """Undo what this body or branch has done, as far as this pass may; puts the undos into `units`."""
-    targets = yield from _targets(frame)
-    for scope in _scopes(frame.scope):
-        for target in targets:
-            if scope.undoable.pop(target.request.name, None) is not None:
-                scope.undone[target.request.name] = target.request
+    targets = _take((yield from _targets(frame)), frame.scope)
     has_begun = any(frame.history.find(target.name) is not None for target in targets)
     if request.reason and targets and not has_begun and frame.replay is None:
         logger.info("Run %s undoes what it has done: %s", frame.run_id, request.reason)
     yield from carry_out(frame, targets, units)
+
+
+def _take(targets: Sequence[Target], scope: Scope) -> list[Target]:
+    """Those of these that are still to be undone, which are this call's from now on. Another task of an async body may have
+    taken some while this one found out what there is."""
+    by_path = {target.request.name: target for target in targets}
+    taken = []
+    for place in _scopes(scope):
+        for path in [path for path in place.undoable if path in by_path]:
+            target = by_path[path]
+            del place.undoable[path]
+            place.undone[path] = target.request
+            taken.append(target)
+    return taken
 
 
 def results(frame: Frame, units: Sequence[Unit]) -> None:
@@ -145,7 +146,7 @@ def _raising(error: Exception) -> Callable[[], None]:
 def _targets(frame: Frame) -> Generator[Effect, Any, list[Target]]:
     """The steps that have succeeded, have an undo, and were not undone by an earlier call: here and in the branches below."""
     # Also those in which all is undone by now: this call comes to the records of their undos.
-    yield from enter_branches(frame, frame.scope, _with_undo(frame))
+    yield from _enter_branches(frame, frame.scope, _around(_with_undo(frame)))
     scopes = list(_scopes(frame.scope))
     # In an async body others may go on meanwhile: what was recorded since is for the next call.
     known = max(scope.delivered for scope in scopes) if frame.is_async else None
@@ -155,7 +156,7 @@ def _targets(frame: Frame) -> Generator[Effect, Any, list[Target]]:
 def _of(frame: Frame, requests: dict[str, RunStep], known: int | None = None) -> Iterator[Target]:
     for path, request in requests.items():
         recorded = frame.history.find(path)
-        if recorded is None or recorded.status != StepStatus.SUCCEEDED:
+        if recorded is None or not _is_done(recorded):
             continue
         if known is None or recorded.position <= known:
             yield Target(request, recorded)
@@ -163,7 +164,7 @@ def _of(frame: Frame, requests: dict[str, RunStep], known: int | None = None) ->
 
 def all_targets(frame: Frame) -> Generator[Effect, Any, list[Target]]:
     """The steps that have succeeded, have an undo, and are not undone, whether the body has tried to or not."""
-    yield from enter_branches(frame, frame.scope, marked(frame))
+    yield from _enter_branches(frame, frame.scope, _around(marked(frame)))
     found = {
         target.request.name: target
         for scope in _scopes(frame.scope)
@@ -178,17 +179,32 @@ def _with_undo(frame: Frame) -> list[Recorded]:
 
 def marked(frame: Frame) -> list[Recorded]:
     """The records of steps that have an undo, and are not undone."""
-    return [
-        record
-        for record in _with_undo(frame)
-        if record.status == StepStatus.SUCCEEDED and not is_undone(frame, record.name)
-    ]
+    return [record for record in _with_undo(frame) if _is_done(record) and not is_undone(frame, record.name)]
+
+
+def _is_done(record: Recorded) -> bool:
+    """Whether a step has done what its undo takes back: it has succeeded, or had returned when an async body canceled it."""
+    if record.status == StepStatus.CANCELED:
+        return contexts.UNDO in contexts.read(record.context)
+    return record.status == StepStatus.SUCCEEDED
 
 
 def is_undone(frame: Frame, path: str) -> bool:
     """Whether the undo of a step has succeeded."""
     recorded = frame.history.find(undo_of(path))
     return recorded is not None and recorded.status == StepStatus.SUCCEEDED
+
+
+def before_own_error(frame: Frame, steps: Sequence[str]) -> bool:
+    """Whether the body, or a branch that made it fail, has undone something and then failed by an error of its own; `steps`:
+    whose failures the error is. Called once more it could take another way, on which nothing is undone."""
+    find = frame.history.find
+    undos = [find(undo_of(record.name)) for record in _with_undo(frame) if is_undone(frame, record.name)]
+    return bool(undos) and bool(undone.before_own_error(_places(undos), _places(map(find, steps))))
+
+
+def _places(records: Iterable[Recorded | None]) -> list[Place]:
+    return [Place.read(one.name, one.position, one.after, one.context) for one in records if one is not None]
 
 
 def _scopes(scope: Scope) -> Iterator[Scope]:
@@ -215,17 +231,24 @@ class _Entering(Group):
         return not is_unfolding
 
 
-def enter_branches(frame: Frame, scope: Scope, records: Sequence[Recorded]) -> Part:
-    """Call the branches once more that were not called in this pass, and in which one of these records is."""
+def _around(records: Iterable[Recorded]) -> set[str]:
+    """The paths of the branches that any of these records is in, among others."""
+    return set().union(*(place.paths() for place in _places(records)))
+
+
+def _enter_branches(frame: Frame, scope: Scope, wanted: Set[str]) -> Part:
+    """Call the branches at these paths once more that were not called in this pass."""
     for path, inner in list(scope.inners.items()):
         if isinstance(inner, CallBranch):
-            if not any(is_in_any(record, [path]) for record in records):
+            if path not in wanted:
                 continue
             entered = yield from _enter(frame, scope, inner)
-            if entered is None:
+            if entered is not None and scope.inners[path] is inner:  # another task may have entered it meanwhile
+                scope.inners[path] = entered
+            inner = scope.inners[path]
+            if isinstance(inner, CallBranch):
                 continue
-            inner = scope.inners[path] = entered
-        yield from enter_branches(frame, inner, records)
+        yield from _enter_branches(frame, inner, wanted)
 
 
 def _enter(frame: Frame, scope: Scope, request: CallBranch) -> Generator[Effect, Any, Scope | None]:

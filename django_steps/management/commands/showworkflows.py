@@ -273,7 +273,7 @@ def how_to_retry(run: WorkflowRun) -> str:
         text = _(
             "Its failure was handled. Retry it from a step:   %(manage)s retryworkflows %(id)s --from-step %(step)s"
         )
-        step = shlex.quote(handled.step)
+        step = shlex.quote(handled.from_steps[0])
     except InvalidState as refused:  # runs that it has invoked can't be retried
         return output.one_line(refused)
     return text % {"manage": base.manage(), "id": run.pk, "step": step}

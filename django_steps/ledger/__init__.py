@@ -25,7 +25,7 @@ Limits:
 
 Around it:
 - `controls`, `resuming`: what operators and callers ask for: retry, cancel, pause, resume; `undoing`: cancel with undo
-- `resets`: letting recorded steps execute again
+- `resets`: letting recorded steps execute again; `undone`: what is undone, over which no retry goes on
 - `workers`: who is there; `unknown`: setting aside what no worker knows; `pauses`: what a paused queue or workflow holds
 - `schedules`: starting runs when their time has come; `pruning`: deleting what is old
 - `reports`: counting runs for people; `relatives`: what is around one of them; `chains`: what it has continued as

@@ -9,9 +9,11 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.contrib.messages import get_messages
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
+from django_steps.ledger import unknown
 from tests.changing import deploy
 from tests.undo.journal import Journal
 
@@ -129,6 +131,18 @@ def test_selection_of_runs_to_retry_leaves_out_those_that_are_undone(root, make,
     changelist = reverse("admin:django_steps_workflowrun_changelist")
     asked = root.post(changelist, {"action": "retry", "_selected_action": [str(run.pk)]})
     assert "1 (undone) will be skipped." in text_of(asked)
+
+
+def test_undo_of_a_run_whose_workflow_is_gone_can_be_given_up(root, make):
+    run = make("holiday_gone")
+    run.cancel(undo=True)
+    assert url("cancel", run) not in root.get(url("change", run)).content.decode()
+    unknown.set_aside(connection, [("another", "")])
+    assert url("cancel", run) in root.get(url("change", run)).content.decode()
+    assert "nothing more can be undone" in root.get(url("cancel", run)).content.decode()
+    root.post(url("cancel", run))
+    run.refresh_from_db()
+    assert (run.status, run.canceled_by) == ("canceled", "root")
 
 
 def test_undo_takes_the_permission_to_cancel(make):

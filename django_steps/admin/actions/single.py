@@ -14,7 +14,7 @@ from ...models import WorkflowRun
 from ...presentation import pauses
 from ...presentation.text import clipped
 from ..base import RunAdminBase
-from . import confirmation, restarting, retrying
+from . import confirmation, restarting, retrying, undoing
 
 
 def retry_page(admin: RunAdminBase, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -58,9 +58,11 @@ def cancel_page(admin: RunAdminBase, request: HttpRequest, object_id: str) -> Ht
     run: WorkflowRun = admin.get_permitted(request, object_id, admin.has_cancel_permission)
     if request.method == "POST":
         return _cancel(admin, request, run)
-    if run.status not in run.CANCELABLE:
+    if not undoing.may_be_canceled(run):
         return _refuse(admin, request, run, _("A run that is %(status)s can't be canceled."))
     lines = [_("The run will be canceled. What its steps have done stays done, and it can be retried later.")]
+    if undoing.is_stuck(run):
+        lines = [_("No live worker knows the workflow: nothing more can be undone. The run will be canceled as it is.")]
     if _has_open_children(run):
         lines.append(_("Its child runs that have not ended are canceled, too; until they have ended it is canceling."))
     if run.status == run.Status.RUNNING:
@@ -149,7 +151,7 @@ def _retry(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun, from_ste
 
 
 def _cancel(admin: RunAdminBase, request: HttpRequest, run: WorkflowRun) -> HttpResponse:
-    if run.status not in run.CANCELABLE:
+    if not undoing.may_be_canceled(run):
         return _refuse(admin, request, run, _("Nothing was done: the run is %(status)s already."))
     try:
         run.cancel(by=str(request.user))

@@ -42,6 +42,16 @@ def may_be_undone(run: WorkflowRun, records: Iterable[StepRecord]) -> bool:
     return run.status in UNDOABLE and bool(undos.names(records))
 
 
+def may_be_canceled(run: WorkflowRun) -> bool:
+    """Whether a run can be canceled plainly: it has not ended, or no live worker knows how to undo what it has done."""
+    return run.status in run.CANCELABLE or is_stuck(run)
+
+
+def is_stuck(run: WorkflowRun) -> bool:
+    """Whether a run is to be undone, and was set aside since no live worker knows its workflow."""
+    return run.status == run.Status.CANCELING and run.undoing is not None and run.phase == run.Phase.UNKNOWN
+
+
 def _lines(run: WorkflowRun) -> list[str]:
     names = undos.names(run.steps.defer("output_text", "error_text", "attempt_log"))
     shown = ", ".join(f"“{name}”" for name in names[:_NAMED]) + ("…" if len(names) > _NAMED else "")

@@ -170,7 +170,7 @@ def _tools(
             yield Tool(_("Pause…"), admin.url_of("pause", run.pk))
         if run.paused_at is not None or pauses.held(run):
             yield Tool(_("Resume"), admin.url_of("resume", run.pk), "primary")
-    if run.status in run.CANCELABLE and admin.has_cancel_permission(request, run):
+    if undoing.may_be_canceled(run) and admin.has_cancel_permission(request, run):
         yield Tool(_("Cancel"), admin.url_of("cancel", run.pk))
     if undoing.may_be_undone(run, steps) and admin.has_cancel_permission(request, run):
         yield Tool(_("Cancel and undo…"), admin.url_of("undo", run.pk))

@@ -152,6 +152,19 @@ def run_that_is_to_be_retried() -> Any:
     return run
 
 
+@golden("work", ["after"], output="'new'")
+def run_that_was_patched() -> Any:
+    return worked("compat_patched", {})
+
+
+@golden("nothing", [], status="canceled")
+def run_that_was_undone() -> Any:
+    run = worked("compat_undone", {})
+    run.cancel(undo=True)
+    work()
+    return run
+
+
 @golden("retry", ["first", "second"], output="'both'")
 def run_whose_steps_failed() -> Any:
     return worked("compat_group", {})

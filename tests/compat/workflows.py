@@ -202,6 +202,25 @@ def compat_counter(input, step):
     return step.continue_as_new(input + 1) if input < 3 else input
 
 
+def compat_patched(input, step):
+    """Goes the new way, sleeps, and goes on."""
+    way = step.patched("new way")
+    step.sleep("night", "1h")
+    step.define("after", done).run("after", 1)
+    return "new" if way and step.patched("new way") else "old"
+
+
+def no_flight(result):
+    """The undo of a step."""
+    return done(f"no {result}")
+
+
+def compat_undone(input, step):
+    """What it has done is undone by a cancel."""
+    step.define("flight", done, undo=no_flight).run("flight", "flight")
+    step.define("hotel", shaky).run("hotel", declined)
+
+
 def register() -> None:
     """Make them known to this process."""
     for body in (
@@ -221,6 +240,8 @@ def register() -> None:
         compat_child,
         compat_parent,
         compat_counter,
+        compat_patched,
+        compat_undone,
     ):
         registry.register(Workflow(body))
     registry.register(Workflow(compat_again, retry=RetryPolicy(max_attempts=2, initial_interval="1h", jitter=False)))

@@ -407,11 +407,7 @@ class Step(Groups):
         The answer is recorded, and the same on every pass. It may be asked for again, in a loop say; in a branch it is the
         branch's own. `manage.py showworkflows --patches` says when no run needs the old way any more.
 
-        - `name`: at most 255 characters without `#`, unique among the steps of the run.
-
-        Raises `InvalidName`, and `DuplicateStepName` for the name of a step.
-
-        >>> tax = step.define("new_tax", new_tax) if step.patched("use_new_tax") else step.define("tax", tax)  # doctest: +SKIP
+        - `name`: at most 255 characters without `#`. Raises `InvalidName`, and `DuplicateStepName` for the name of a step.
         """
         answer: bool = self._performer.perform(making.patch(self._performer, name))
         return answer

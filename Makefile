@@ -19,7 +19,7 @@ help:
 	@echo "              JOBS=1 tests one database after the other and shows the output at once;"
 	@echo "              ALL=1 tests on every database what none of them can change, too, and with more values"
 	@echo "make matrix   the tests with every supported Python and Django that is found here, on SQLite (25 minutes;"
-	@echo "              CORNERS=1: only the newest Python, with the oldest and the newest Django)"
+	@echo "              CORNERS=1: only the newest Python, with the oldest and the newest Django, without the pages of the docs)"
 	@echo "make docs     the documentation, in docs/_build/html; a warning is an error"
 	@echo "make messages collect the messages that can be translated"
 	@echo "make faults   the long tests of what can go wrong, and their figures in docs/reliability.md (20 minutes;"

@@ -55,7 +55,11 @@ NONSENSE = [
     (["startworkflow", "three_steps", "--tag", "=acme"], "'=acme' is not a tag"),
     (["startworkflow", "three_steps", "--tag", "about=app.person:7"], "No tag can be named 'about'"),
     (["startworkflow", "three_steps", "--tag", "x= "], "can't begin or end with white space"),
-    (["cancelworkflows", "--workflow", "three_steps", "--status", "failed"], "invalid choice: 'failed'"),
+    (["cancelworkflows", "--workflow", "three_steps", "--status", "succeeded"], "invalid choice: 'succeeded'"),
+    (
+        ["cancelworkflows", "--workflow", "three_steps", "--status", "failed"],
+        "Only with --undo can failed runs be canceled.",
+    ),
     (["cancelworkflows", ID], f"There is no run {ID}."),
     (["pruneworkflows"], "--older-than"),
     (["pruneworkflows", "--older-than", "long"], "Not a duration: 'long'"),

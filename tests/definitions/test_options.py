@@ -17,7 +17,7 @@ from django_steps.definitions.options import (
     RunOptions,
     StartManyOptions,
     StartOptionsWithKey,
-    StepOptions,
+    UndoableOptions,
     WorkflowOptions,
     run_options,
 )
@@ -25,7 +25,7 @@ from django_steps.models import WorkflowRun
 from django_steps.testing import FakeStep, run_workflow
 from tests.app.models import Person
 
-STEP = "The options are: retry, timeout, atomic, at_most_once."
+STEP = "The options are: retry, timeout, atomic, at_most_once, undo."
 MANY = "The options are: priority, queue, delay, start_at, timeout, start_within, tags, about, key."
 START = "The options are: priority, queue, delay, start_at, timeout, start_within, tags, about, key, active_key, event."
 KIT = f"{START[:-1]}, stubs, events, straight_through, max_steps."
@@ -125,7 +125,7 @@ def test_options_of_a_start_are_checked_once():
 
 def test_each_option_that_type_checkers_know_is_known_to_the_code():
     checked = {field.name.removesuffix("_us") for field in dataclasses.fields(CallOptions)}
-    assert set(StepOptions.__annotations__) == checked
+    assert set(UndoableOptions.__annotations__) == checked
     assert set(WorkflowOptions.__annotations__) == set(WORKFLOW_DEFAULTS)
 
 
@@ -141,8 +141,8 @@ def shown(function: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "function, options",
     [
-        (Step.define, StepOptions),
-        (Step.get, StepOptions),
+        (Step.define, UndoableOptions),
+        (Step.get, UndoableOptions),
         (Workflow.start, StartOptionsWithKey),
         (Workflow.astart, StartOptionsWithKey),
         (Workflow.start_many, StartManyOptions),

@@ -55,7 +55,7 @@ class Phase:
 class Undo:
     """How far a cancel with undo is, in the column `undoing` of a run; NULL where nobody has asked for it."""
 
-    WANTED: Final = 1  # whoever holds the run lets go of it, and its children end first
+    WANTED: Final = 1  # whoever holds the run releases it, and its children end first
     UNDERWAY: Final = 2  # a pass has begun to undo; of a run that has ended: it has done so, or has failed
 
 
@@ -73,7 +73,7 @@ class StepStatus:
 
 # The kind of the record that says which way a run goes: `step.patched()`.
 PATCH: Final = "patch"
-# The kind of the record of an undo, and what stands behind the name of its step.
+# The kind of the record of an undo.
 UNDO: Final = "undo"
 # The kinds of records that start other runs and wait for them.
 WITH_CHILDREN: Final = ("invoke", "map")

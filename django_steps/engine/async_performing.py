@@ -53,10 +53,10 @@ class AsyncPerforming(Performing):
                 return await self._together(request, desk)
             return await self._one(request, OPERATIONS[type(request)], desk)
         except MISTAKES as mistake:
-            while (
-                frame.scope.replay is not None and frame.unit is not None
-            ):  # as in a plain body; until the branch is left
-                await desk.wait_for_others(clock.NEVER_US, frame.state.waits.news)
+            if frame.replay is not None and frame.unit is not None:  # as `_has_made()` does in a plain body
+                frame.replay.mistakes.append(mistake)
+                while True:  # until the branch is left
+                    await desk.wait_for_others(clock.NEVER_US, frame.state.waits.news)
             frame.state.mistake = mistake
             desk.end()
             await desk.until_nothing_executes()

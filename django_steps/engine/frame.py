@@ -54,7 +54,9 @@ MOST_REFUSALS = 1000
 
 
 class Replaying(Protocol):
-    """What a pass has come to that only replays: `replay.py`."""
+    """What a body or branch has come to that only replays: `replay.py`."""
+
+    mistakes: list[StepsError]
 
     def begin(self, operation: Any, frame: Frame, request: Any, name: str, recorded: Recorded | None) -> Any:
         """The core of an operation, up to where it would do something."""
@@ -115,8 +117,6 @@ class PassState:
         self.unreached: list[Recorded] = []
         # Records that it has called with other arguments, by name.
         self.changed: dict[str, Recorded] = {}
-        # Where the pass only replays: what it has come to. None: it carries out what is not recorded.
-        self.replay: Replaying | None = None
         # Whether nothing but a replay of the body is to come of this pass.
         self.only_replays = False
         # The frames in which something is executed now, the body's first.
@@ -213,7 +213,7 @@ class Frame:
     def replay(self) -> Replaying | None:
         """What this body or branch has come to, where it only replays; None: what is not recorded is carried out."""
         replay: Replaying | None = self.scope.replay
-        return self.state.replay if replay is None else replay
+        return replay
 
     @property
     def group(self) -> str:
@@ -289,7 +289,7 @@ class Frame:
         scope = self.scope
         said = {**scope.details, **nodes}
         check_size(as_text(said), max_bytes)
-        if scope.replay is None and not scope.is_behind():
+        if self.replay is None and not scope.is_behind():
             self.state.details.say(scope.branch, nodes, max_bytes)
         scope.details = said
 
@@ -298,7 +298,7 @@ class Frame:
         said, step = self.state.details, step_around()
         if step is not None:
             said.say_tags(step.name, changes)
-        elif self.state.is_ending or self._is_left() or self.scope.replay is not None or self.scope.is_behind():
+        elif self.state.is_ending or self._is_left() or self.replay is not None or self.scope.is_behind():
             return
         else:
             said.say_tags(self.scope.branch, changes)

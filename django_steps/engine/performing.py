@@ -41,9 +41,10 @@ class Performing:
             raise
 
     def _has_made(self, mistake: StepsError) -> None:
-        """A mistake fails the run. One in a branch that is called once more, to see what can be undone, only ends that call."""
+        """A mistake fails the run. Where a branch only replays, it only ends that call."""
         frame = self.frame
-        if frame.scope.replay is not None and frame.unit is not None:
+        if frame.replay is not None and frame.unit is not None:
+            frame.replay.mistakes.append(mistake)
             frame.leave(clock.NEVER_US)
         frame.state.mistake = mistake
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from ..core import clock
 from ..core.states import PATCH
-from ..errors import PassEnded
+from ..errors import PassEnded, StepsError
 from ..ledger.records import Outcome
 from .ending import Ended, Ending
 from .frame import Frame
@@ -23,11 +23,13 @@ class Replay:
 
     - `next`: what would be carried out now, by path, with its kind.
     - `left`: the branches that are not over, by path; an empty text is the body.
+    - `mistakes`: of the code, in what is side by side or in a branch, where they only end that call.
     """
 
     def __init__(self) -> None:
         self.next: dict[str, str] = {}
         self.left: set[str] = set()
+        self.mistakes: list[StepsError] = []
 
     def begin(self, operation: Operation[Any], frame: Frame, request: Any, name: str, recorded: Any) -> Any:
         """The core of an operation, up to where it would do something."""

@@ -270,18 +270,18 @@ def release(
             canceling = "id = %s AND claim_token = %s AND status = 'canceling'"
             without_children, its_key = moves.has_no_open_children(connection, run_id)
             cursor.execute(
+                f"UPDATE {RUN} SET {moves.finishing()} WHERE {canceling} AND undoing IS NULL AND {without_children}",
+                [Status.CANCELED, now, key, token, *its_key],
+            )
+            if cursor.rowcount:
+                return True
+            cursor.execute(
                 f"UPDATE {RUN} SET {moves.to_undo(dialect.now(connection))}{also} WHERE {canceling} AND undoing IS NOT NULL AND"
                 f" {without_children}",
                 [*its_values, key, token, *its_key],
             )
             if cursor.rowcount:
                 return False
-            cursor.execute(
-                f"UPDATE {RUN} SET {moves.finishing()} WHERE {canceling} AND undoing IS NULL AND {without_children}",
-                [Status.CANCELED, now, key, token, *its_key],
-            )
-            if cursor.rowcount:
-                return True
             cursor.execute(
                 f"UPDATE {RUN} SET {moves.canceling(dialect.now(connection))} WHERE {canceling}", [key, token]
             )

@@ -142,7 +142,7 @@ class RunColumns(models.Model):
     pause_reason = models.TextField(_("pause reason"), default="", db_default="", blank=True)
     paused_by = models.CharField(_("paused by"), max_length=MAX_LENGTH, default="", db_default="", blank=True)
     paused_at = models.DateTimeField(_("paused at"), null=True)
-    # Of a run that is canceled with undo: `Undo.WANTED` until a pass has taken it, then and for ever `Undo.UNDERWAY`.
+    # Of a run that is canceled with undo: `Undo.WANTED` until a pass has taken it, `Undo.UNDERWAY` from then on.
     undoing = models.SmallIntegerField(_("undoing"), null=True, editable=False)
     # Somebody has resumed it while its queue or workflow is paused: that doesn't hold it until it ends.
     pause_exempt = models.BooleanField(default=False, db_default=False, editable=False)

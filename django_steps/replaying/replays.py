@@ -70,7 +70,7 @@ def _error_of(current: Pass, called: tuple[Any, BaseException | None]) -> BaseEx
 
 
 def _prepare(current: Pass, seen: Replay, recording: Recording) -> None:
-    current.state.replay, current.state.only_replays = seen, True
+    current.frame.scope.replay, current.state.only_replays = seen, True
     current.known_of_run = dict(recording.known)
 
 

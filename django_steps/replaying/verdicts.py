@@ -71,6 +71,7 @@ def judge(
     if state.mistake is not None:
         problems.append(Problem("mistake", "", str(state.mistake)))
         return verdict
+    problems += [Problem("mistake", "", str(mistake)) for mistake in replay.mistakes]
     problems += [
         Problem("unreached", record.name, f"does not come to {record.name!r} any more, a recorded {record.kind}")
         for record in _unreached(current, replay)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 from typing import Any
 
@@ -683,3 +684,60 @@ def test_timer_that_led_to_what_is_recorded_leads_there_at_once(work):
 )
 def test_what_counts_as_a_write(sql, is_harmless):
     assert writes._is_harmless(sql) is is_harmless
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+@pytest.mark.parametrize("what", ["another kind", "never run"])
+def test_mistake_in_a_branch_is_named_and_the_others_are_looked_at(work, what, kind):
+    def make(is_changed: bool) -> Any:
+        def part(item, step):
+            if is_changed and item == "a" and what == "another kind":
+                step.sleep("x", "1h")
+            else:
+                step.define("x", lambda: None).run()
+            if is_changed and item == "a" and what == "never run":
+                step.define("forgotten", print)
+            else:
+                night(step)
+
+        async def async_part(item, step):
+            if is_changed and item == "a" and what == "another kind":
+                await step.sleep("x", "1h")
+            else:
+                await step.define("x", lambda: None).run()
+            if is_changed and item == "a" and what == "never run":
+                step.define("forgotten", print)
+            else:
+                await step.sleep("night", "1h")
+
+        async def async_body(step):
+            await step.map("m", async_part, ["a", "b"])
+
+        return async_body if kind == "async" else lambda step: step.map("m", part, ["a", "b"])
+
+    run = deploy("shipping", make(False)).start()
+    work()
+    assert problems(run) == []
+    deploy("shipping", make(True))
+    verdict = verdict_on(run)
+    mistakes = [problem.text for problem in verdict.problems if problem.kind == "mistake"]
+    (text,) = mistakes
+    assert ("as a step, and the code now asks for a sleep" in text) or (
+        "Defined and never run: 'm#a/forgotten'" in text
+    )
+    assert verdict.next["m#b/night"] == "sleep"
+
+
+def test_log_lines_of_a_body_that_is_replayed_are_silent(work, caplog):
+    def body(step, logger):
+        step.define("pack", lambda: None).run()
+        night(step)
+        logger.warning("in the morning")
+        step.define("send", lambda: None).run()
+
+    run = deploy("shipping", body).start()
+    work()
+    StepRecord.objects.filter(run=run, kind="sleep").update(wakes_at_us=1)
+    with caplog.at_level(logging.WARNING, logger="django_steps"):
+        assert verdict_on(run).next == {"send": "step"}
+    assert not caplog.records

@@ -364,8 +364,10 @@ async def _enter(request: CallBranch, outer: Frame, desk: Desk) -> tuple[Any, Ba
     error = frame.guard.take_misuse() or error
     if error is None:
         error = frame.scope.mistake_at_the_end() or tasks_left(frame, desk, f"Branch {request.name!r}")
-    if isinstance(error, MISTAKES) and frame.scope.replay is None:
-        raise error
+    if isinstance(error, MISTAKES):
+        if frame.replay is None:
+            raise error
+        frame.replay.mistakes.append(error)  # and what is to be recorded next ends the call
     frame.has_left()
     return value, error
 

@@ -87,7 +87,9 @@ def _enter(request: CallBranch, outer: Frame) -> tuple[Any, BaseException | None
     error = frame.guard.take_misuse() or error
     if error is None:
         error = frame.scope.mistake_at_the_end()
-    if isinstance(error, MISTAKES) and frame.scope.replay is None:
-        raise error
+    if isinstance(error, MISTAKES):
+        if frame.replay is None:
+            raise error
+        frame.replay.mistakes.append(error)  # and what is to be recorded next ends the call
     frame.has_left()
     return value, error

@@ -31,6 +31,21 @@ def make(done: list[str]) -> Any:
     return note
 
 
+@pytest.fixture
+def overnight(work: Any, pass_time: Any) -> Any:
+    """Start a run, deploy another body while it sleeps, and let it go on: `overnight(old, new)`."""
+
+    def deployed(old: Any, new: Any) -> Any:
+        run = deploy("shipping", old).start()
+        work()
+        deploy("shipping", new)
+        pass_time("2h")
+        work()
+        return run
+
+    return deployed
+
+
 def patches(run: Any) -> dict[str, bool]:
     return {record.name: record.output for record in StepRecord.objects.filter(run=run, kind="patch")}
 
@@ -51,7 +66,7 @@ def test_new_run_goes_the_new_way_and_says_so_once(work, make, done):
 
 
 @pytest.mark.parametrize("how", ["sleeps", "has a later step"])
-def test_run_that_came_past_goes_the_old_way(work, pass_time, make, done, how):
+def test_run_that_came_past_goes_the_old_way(overnight, make, done, how):
     def old(step):
         make(step, "pack")
         if how == "has a later step":
@@ -67,11 +82,7 @@ def test_run_that_came_past_goes_the_old_way(work, pass_time, make, done, how):
         step.sleep("night", "1h")
         make(step, "send")
 
-    run = deploy("shipping", old).start()
-    work()
-    deploy("shipping", new)
-    pass_time("2h")
-    work()
+    run = overnight(old, new)
     run.refresh_from_db()
     assert run.status == "succeeded", run.error
     assert "weigh" not in done
@@ -79,7 +90,7 @@ def test_run_that_came_past_goes_the_old_way(work, pass_time, make, done, how):
     assert patches(run) == {"weigh first": False}
 
 
-def test_run_that_has_not_come_so_far_goes_the_new_way(work, pass_time, make, done):
+def test_run_that_has_not_come_so_far_goes_the_new_way(overnight, make, done):
     def old(step):
         make(step, "pack")
         step.sleep("night", "1h")
@@ -92,16 +103,12 @@ def test_run_that_has_not_come_so_far_goes_the_new_way(work, pass_time, make, do
             make(step, "weigh")
         make(step, "send")
 
-    run = deploy("shipping", old).start()
-    work()
-    deploy("shipping", new)
-    pass_time("2h")
-    work()
+    run = overnight(old, new)
     assert done == ["pack", "weigh", "send"]
     assert patches(run) == {"weigh first": True}
 
 
-def test_new_step_before_the_line_does_not_hide_what_was_recorded(work, pass_time, make, done):
+def test_new_step_before_the_line_does_not_hide_what_was_recorded(overnight, make, done):
     def old(step):
         make(step, "pack")
         make(step, "label")
@@ -115,11 +122,7 @@ def test_new_step_before_the_line_does_not_hide_what_was_recorded(work, pass_tim
         make(step, "label")
         step.sleep("night", "1h")
 
-    run = deploy("shipping", old).start()
-    work()
-    deploy("shipping", new)
-    pass_time("2h")
-    work()
+    run = overnight(old, new)
     assert patches(run) == {"weigh first": False}
     assert done == ["pack", "label", "greet"]
 
@@ -139,7 +142,7 @@ def test_answer_stays_whatever_is_recorded_later(work, pass_time, make):
     assert run.result(timeout=0) == [True] * 4
 
 
-def test_branch_looks_at_its_own_records(work, pass_time, make):
+def test_branch_looks_at_its_own_records(overnight, make):
     def old(step):
         step.map("parcel", parcel, ["a", "b"])
         step.sleep("night", "1h")
@@ -164,11 +167,7 @@ def test_branch_looks_at_its_own_records(work, pass_time, make):
             make(step, "label")
             step.sleep("drying", "1h")
 
-    run = deploy("shipping", old).start()
-    work()
-    deploy("shipping", new)
-    pass_time("2h")
-    work()
+    run = overnight(old, new)
     assert patches(run) == {
         "parcel#a/weigh first": False,
         "parcel#b/weigh first": True,
@@ -177,7 +176,7 @@ def test_branch_looks_at_its_own_records(work, pass_time, make):
     }
 
 
-def test_branch_in_flight_counts_as_recorded_in_the_body(work, pass_time, make):
+def test_branch_in_flight_counts_as_recorded_in_the_body(overnight, make):
     """It has no record of its own yet, but its steps have."""
 
     def invoice(step):
@@ -191,11 +190,7 @@ def test_branch_in_flight_counts_as_recorded_in_the_body(work, pass_time, make):
         step.patched("before")
         step.branch("invoice", invoice).run()
 
-    run = deploy("shipping", old).start()
-    work()
-    deploy("shipping", new)
-    pass_time("2h")
-    work()
+    run = overnight(old, new)
     assert patches(run) == {"before": False}
 
 

@@ -373,7 +373,11 @@ class Desk:
     def _fire_early(self) -> None:
         """A pass that only replays waits for no timer of the body: what an earlier pass has come to after it comes at once."""
         pending = [timer for timer in self.timers.values() if not timer.cancelled()]
-        if not pending or self._fired_early == _MOST_FIRED_EARLY:
+        if not pending:
+            return
+        if self._fired_early == _MOST_FIRED_EARLY:
+            self._state.ending = Ending(Ended.RELEASED)
+            self.end()
             return
         self._fired_early += 1
         timer = min(pending, key=asyncio.TimerHandle.when)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from ..core import clock
 from ..definitions import Workflow, get_workflow
 from ..engine import conclusion
 from ..engine.async_execution import AsyncPass
-from ..engine.desk import Desk
 from ..engine.ending import Ended, Ending
 from ..engine.execution import Pass, clean_context
 from ..engine.history import History
@@ -36,7 +32,7 @@ def replay(recording: Recording, alias: str, workflow: Workflow[Any, Any] | None
             return verdicts.unknown(recording, unknown)
     host, claim, seen = _Host(alias), recording.claim(), Replay()
     history = History(recording.records, lambda name: histories.long_output(host.connection(), claim.run_id, name))
-    with writes.refused() as refused, _clock_put_back():
+    with writes.refused() as refused:
         call = _call_async if workflow.is_async else _call_plain
         current, error = call(workflow, claim, history, host, seen, recording)
     return verdicts.judge(recording, current, seen, error, refused)
@@ -72,16 +68,6 @@ def _error_of(current: Pass, called: tuple[Any, BaseException | None]) -> BaseEx
 def _prepare(current: Pass, seen: Replay, recording: Recording) -> None:
     current.frame.scope.replay, current.state.only_replays = seen, True
     current.known_of_run = dict(recording.known)
-
-
-@contextmanager
-def _clock_put_back() -> Iterator[None]:
-    """Timers of async bodies move the engine's clock."""
-    before = clock.offset_us
-    try:
-        yield
-    finally:
-        clock.offset_us = before
 
 
 class _InOrder:
@@ -120,13 +106,7 @@ class _Host(Direct):
         return math.inf
 
     def wait(self, seconds: float) -> None:
-        """Only a timer of the body goes on: let it fire where the body has not come to all that is recorded, since it may be
-        what led there; else this is as far as the run is."""
+        """Nothing goes on but by time: this is as far as the run is. What timers of the body lead to has come by now."""
         assert self.current is not None
-        state = self.current.state
-        assert isinstance(state.desk, Desk)
-        if state.history.uncalled:
-            clock.offset_us += math.ceil(seconds * 1_000_000)
-            return
-        state.ending = Ending(Ended.RELEASED)
-        state.desk.end()
+        self.current.state.ending = Ending(Ended.RELEASED)
+        self.current.desk.end()

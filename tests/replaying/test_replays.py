@@ -741,3 +741,19 @@ def test_log_lines_of_a_body_that_is_replayed_are_silent(work, caplog):
     with caplog.at_level(logging.WARNING, logger="django_steps"):
         assert verdict_on(run).next == {"send": "step"}
     assert not caplog.records
+
+
+def test_loop_of_timers_without_end_ends_the_replay(work):
+    async def old(step):
+        await step.define("a", note).run()
+        await step.sleep("night", "1h")
+
+    async def new(step):
+        await step.define("a", note).run()
+        while True:
+            await asyncio.sleep(1)
+
+    run = deploy("shipping", old).start()
+    work()
+    deploy("shipping", new)
+    assert problems(run) == [("unreached", "night")]

@@ -44,7 +44,7 @@ def test_undo_that_kills_each_worker_fails_the_run_until_it_is_repaired(start_wo
     assert run.error_type.endswith("WorkerDied")
     (tmp_path / "alive").touch()
     run.retry()
-    assert run.status == "canceling"
+    assert run.status in ("canceling", "canceled")  # the worker that is left may have done it
     with pytest.raises(RunCanceled):
         run.result(timeout=30)
     assert effects.names(run)[3:] == ["undo car", "undo hotel", "undo hotel", "undo hotel", "undo flight"]

@@ -27,6 +27,7 @@ from tests.app.models import Effect
 from tests.changing import assert_fits
 from tests.engine.event_model import NAMES, Mail, tell_untold
 from tests.engine.test_model import LEASE, Killed, Peril, PerilousHost
+from tests.examples import assert_enough, examples
 from tests.staging import make_terms
 
 Node = Any  # a kind of step, or ("map" | "gather", what is in each of its branches)
@@ -195,7 +196,13 @@ def test_interruptions_leave_no_trace_in_groups() -> None:
     def grown(input, step):
         return go(input, step, "")
 
-    @settings(max_examples=130, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    @settings(
+        max_examples=examples(130),
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        derandomize=True,
+        database=None,
+    )
     @given(body=bodies, interrupted=interruptions)
     def interrupt(body: list[Node], interrupted: list[tuple[str, int]]) -> None:
         clock.offset_us = 0
@@ -243,7 +250,7 @@ def test_interruptions_leave_no_trace_in_groups() -> None:
         interrupt()
     finally:
         clock.offset_us = 0
-    assert all(counts[how] > 5 for how in ("die", "stop", "cancel", "pause", "send", "send and die")), counts
+    assert_enough(counts, ("die", "stop", "cancel", "pause", "send", "send and die"), more_than=5)
 
 
 def _send(number: int, *, dies: bool) -> None:

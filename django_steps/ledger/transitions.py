@@ -242,14 +242,15 @@ def release(
     """Release a run: a running one is ready for others at once, or paused where somebody has asked for that; a canceling one
     is canceled. Returns whether it is canceled.
 
-    `is_untouched`: it was claimed for the first time, and its body was not called; `begin_by` as of the claim, `trace` as of a
-    `Suspension`.
+    `is_untouched`: it was claimed for the first time, and its body was not called, so that there is nothing to undo; `begin_by`
+    as of the claim, `trace` as of a `Suspension`.
     """
-    also, said = _saying(None, trace)
-    its_values: list[Any] = list(said)
+    saying, said = _saying(None, trace)
+    also, its_values = saying, list[Any](said)
     if is_untouched:
         also += ", started_at = NULL, attempting_since_us = NULL, expires_at_us = %s"
         its_values.append(begin_by)
+    undoes_nothing, also_canceled = ("", ", undoing = NULL") if is_untouched else (" AND undoing IS NULL", "")
     key = dialect.key(connection, run_id)
 
     def statements() -> bool:
@@ -270,15 +271,15 @@ def release(
             canceling = "id = %s AND claim_token = %s AND status = 'canceling'"
             without_children, its_key = moves.has_no_open_children(connection, run_id)
             cursor.execute(
-                f"UPDATE {RUN} SET {moves.finishing()} WHERE {canceling} AND undoing IS NULL AND {without_children}",
+                f"UPDATE {RUN} SET {moves.finishing()}{also_canceled} WHERE {canceling}{undoes_nothing} AND {without_children}",
                 [Status.CANCELED, now, key, token, *its_key],
             )
             if cursor.rowcount:
                 return True
             cursor.execute(
-                f"UPDATE {RUN} SET {moves.to_undo(dialect.now(connection))}{also} WHERE {canceling} AND undoing IS NOT NULL AND"
-                f" {without_children}",
-                [*its_values, key, token, *its_key],
+                f"UPDATE {RUN} SET {moves.to_undo(dialect.now(connection))}{saying} WHERE {canceling} AND undoing IS NOT NULL"
+                f" AND {without_children}",
+                [*said, key, token, *its_key],
             )
             if cursor.rowcount:
                 return False

@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 
 from django_steps import GroupFailed, InvalidState, Limit, RetryPolicy, RunCanceled, workflow
-from django_steps.ledger import order, unknown
+from django_steps.ledger import order, transitions, unknown
 from django_steps.models import StepRecord, WorkflowRun
 from django_steps.testing import drain
 from tests.changing import deploy
@@ -134,6 +134,32 @@ def test_run_that_never_began_is_just_canceled(work, journal):
     assert (run.status, run.undoing) == ("canceled", None)
     run.retry()
     assert run.status == "pending"
+
+
+def test_run_that_was_claimed_ahead_and_not_begun_is_just_canceled(work, journal):
+    run = deploy("tour_ahead", trip(journal, sleeping)).start(start_within="1h", timeout="2h")
+    claimed = claim(run)
+    run.cancel(undo=True)
+    assert run.status == "canceling"
+    is_canceled = transitions.release(
+        connection, run.pk, claimed.token, is_untouched=claimed.is_first, begin_by=claimed.begin_by
+    )
+    assert is_canceled
+    run.refresh_from_db()
+    check_state(run)
+    assert (run.status, run.undoing, run.expires_at_us) == ("canceled", None, None)
+    work()
+    assert journal == []
+
+
+def test_claim_that_was_adopted_by_others_is_not_released_by_who_has_lost_it(journal):
+    run = deploy("tour_adopted", trip(journal, sleeping)).start(start_within="1h")
+    claimed = claim(run)
+    run.cancel(undo=True)
+    WorkflowRun.objects.filter(pk=run.pk).update(claim_token=claimed.token + 1)
+    assert not transitions.release(connection, run.pk, claimed.token, is_untouched=True, begin_by=claimed.begin_by)
+    run.refresh_from_db()
+    assert (run.status, run.worker_id) == ("canceling", claimed.worker_id)
 
 
 def test_run_that_was_retried_and_not_claimed_is_undone(work, journal):

@@ -72,6 +72,13 @@ def purge(broker: str, queue: str) -> int:
         return int(waiting.clear())
 
 
+def waiting(broker: str, queue: str) -> int:
+    """How many messages wait in a queue."""
+    with Connection(BROKERS[broker]) as connection, connection.channel() as channel:
+        # Not passive: on Redis there is no queue that is empty.
+        return int(channel.queue_declare(queue, durable=True, auto_delete=False).message_count)
+
+
 def delete(broker: str, queue: str) -> None:
     """Delete a queue with its messages, and the exchange of that name."""
     with Connection(BROKERS[broker]) as connection, connection.channel() as channel:

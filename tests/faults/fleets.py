@@ -51,6 +51,10 @@ class Fleet:
         """Lose all messages that wait; how many there were."""
         return brokers.purge(self.broker, self.queue)
 
+    def wait_until_taken(self) -> None:
+        """Wait until Celery workers have taken all messages, those that come to nothing, too."""
+        eventually(lambda: not brokers.waiting(self.broker, self.queue), timeout=60)
+
     def send_again(self, messages: Iterable[tuple[UUID, int]]) -> None:
         """Send messages for these runs and tokens, as if they had come twice, or late."""
         for run_id, token in messages:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from django_steps.models import Worker as WorkerRow
@@ -13,6 +14,13 @@ from tests.conftest import ROOT, process_environment
 from tests.staging import eventually
 
 from . import evidence
+from .workflows import LONGEST_STEP
+
+# What ends in good order ends its steps first, also that of a run which it has lost meanwhile. And Celery may take half a
+# minute more: if a message has just gone to a child of a prefork pool when a warm shutdown begins, the main process discards
+# the job (`AsynPool.flush` in celery), and the child waits in vain to hear that its result has arrived
+# (`_ensure_messages_consumed` in billiard). There is no setting for that.
+_LONGEST_END = LONGEST_STEP + 30 + 30
 
 
 class Workers:
@@ -68,7 +76,8 @@ class Workers:
         running = [process for process in self._started if process.poll() is None]
         for process in running:
             process.send_signal(signal.SIGTERM)
-        codes = {process.wait(30) for process in running}
+        deadline = time.monotonic() + _LONGEST_END
+        codes = {process.wait(max(deadline - time.monotonic(), 0.1)) for process in running}
         assert codes <= {0, -signal.SIGTERM}, self.log()  # the latter before Python was ready for signals
 
     def assert_none_died(self) -> None:

@@ -195,6 +195,7 @@ def campaign(
         if fault == "late":
             fleet.send_again(chance.sample(sorted(seen), min(len(seen), 20)))
     started.finish(timeout=240)
+    fleet.wait_until_taken()  # what has come twice or late is to be tried, too
     workers.assert_none_died()
     workers.stop()
     return started.check()

@@ -19,6 +19,7 @@ from tests.app.models import Effect
 from . import dying, families, limited  # noqa: F401
 from .evidence import note, real_time
 
+LONGEST_STEP = 60.0  # seconds; only a pass that can't go on executes it to its end
 QUICKLY = RetryPolicy(max_attempts=3, initial_interval="50ms", backoff_coefficient=8, jitter=False)
 
 
@@ -163,7 +164,7 @@ async def asynchronous(input, step: AsyncStep):
 
     async def lose() -> None:
         try:
-            await step.define("loser", partial(aexecute, input, seconds=60)).run()
+            await step.define("loser", partial(aexecute, input, seconds=LONGEST_STEP)).run()
         except asyncio.CancelledError:
             note(label, "saw", "loser", "canceled")
             raise

@@ -25,7 +25,7 @@ help:
 	@echo "make faults   the long tests of what can go wrong, and their figures in docs/reliability.md (20 minutes;"
 	@echo "              FAULTS_SEED=n repeats the random choices of an earlier run)"
 	@echo "make soak     memory, connections and threads under a steady load for ten minutes (or SOAK_MINUTES=n)"
-	@echo "make bench    what a step costs, beside the alternatives (25 minutes; ARGS=--quick about 4)"
+	@echo "make bench    what a step costs, beside the alternatives (35 minutes; ARGS=--quick about 5)"
 	@echo "make lint     check style and formatting"
 	@echo "make format   fix style and formatting"
 	@echo "make venv     only set up $(VENV)"

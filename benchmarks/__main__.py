@@ -21,6 +21,7 @@ from typing import Any
 
 from . import install, machine, report
 from .lab import Lab
+from .mariadb import MariaDB, NoMariaDB
 from .peers import PEERS, Peer, Setting
 from .plan import WORKLOADS, Measurement, measurements
 from .postgres import Cluster, NoPostgres
@@ -44,18 +45,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cluster = _cluster(stack, peers)
         if cluster is None:
             peers = [peer for peer in peers if peer.database != "postgresql"]
+        mariadb, without = _mariadb(stack, peers)
+        if mariadb is None:
+            peers = [peer for peer in peers if peer.database != "mysql"]
         installed = install.prepare(options.home, peers, _say)
         peers = [peer for peer in peers if peer.package in installed.versions]
-        lab = Lab(stack.enter_context(_scratch()), cluster, installed.runtimes)
+        lab = Lab(stack.enter_context(_scratch()), cluster, installed.runtimes, mariadb, installed.versions)
         store = Store(BUILD / "results.jsonl", resume=options.resume, sizes="quick" if options.quick else "full")
-        about = machine.describe(installed, cluster)
+        about = machine.describe(installed, cluster, mariadb)
         deadline = time.monotonic() + 60 * options.minutes
         plan = list(measurements(options.workloads, peers, options.rounds))
         try:
             is_complete = _measure_all(plan, lab, options.scale, store, deadline)
         except KeyboardInterrupt:
             is_complete = False
-        text = report.markdown(store.lines, _about(about, options, is_complete), installed.missing)
+        text = report.markdown(store.lines, _about(about, options, is_complete), {**without, **installed.missing})
     (BUILD / "results.md").write_text(text)
     options.output.write_text(text)
     _say("\n" + text.partition("\nThe plans of")[0])
@@ -75,9 +79,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     peers = list(dict.fromkeys(peer.name for peer in PEERS))
     add("--workloads", type=_list_of(names), default=names, help=f"some of {', '.join(names)}")
     add("--peers", type=_list_of(peers), default=peers, help=f"some of {', '.join(peers)}")
-    add("--databases", type=_list_of(["postgresql", "sqlite"]), default=["postgresql", "sqlite"], help="one of the two")
+    databases = ["postgresql", "sqlite", "mysql"]
+    add("--databases", type=_list_of(databases), default=databases, help=f"some of {', '.join(databases)}")
     add("--rounds", type=int, default=3, help="how often to measure what doesn't take long (default: 3)")
-    add("--minutes", type=float, help="start no further measurement after so many (default: 25; quick: 5)")
+    add("--minutes", type=float, help="start no further measurement after so many (default: 35; quick: 7)")
     add("--quick", action="store_true", help="small sizes, one round, on SQLite ours only: is it working?")
     add("--resume", action="store_true", help="go on with the last run instead of beginning anew")
     add("--best", type=int, metavar="N", help="another number of threads for our best setting")
@@ -93,7 +98,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.quick:
         options.rounds = 1
     if options.minutes is None:
-        options.minutes = 5 if options.quick else 25
+        options.minutes = 7 if options.quick else 35
     is_everything = options.workloads == names and options.peers == peers and not options.quick
     options.output = options.output or (
         HERE / "RESULTS.md" if is_everything or options.resume else BUILD / "results.md"
@@ -152,6 +157,8 @@ def _probe(lab: Lab, peer: Peer, setting: Setting, scale: Scale) -> dict[str, fl
     found = {"raw": lab.raw(scale.probe)}
     if peer.database == "sqlite":
         found["raw_sqlite"] = lab.raw_sqlite(setting.synchronous, scale.probe / 2)
+    if peer.database == "mysql":
+        found["raw_mysql"] = lab.raw_mysql(scale.probe)
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -179,6 +186,17 @@ def _cluster(stack: ExitStack, peers: Sequence[Peer]) -> Cluster | None:
     except NoPostgres as error:
         _say(f"Nothing is measured on PostgreSQL: {error}")
         return None
+
+
+def _mariadb(stack: ExitStack, peers: Sequence[Peer]) -> tuple[MariaDB | None, dict[str, str]]:
+    """The MariaDB, if any peer is measured on it; or why there is none, for the report."""
+    if all(peer.database != "mysql" for peer in peers):
+        return None, {}
+    try:
+        return stack.enter_context(MariaDB()), {}
+    except NoMariaDB as error:
+        _say(f"Nothing is measured on MariaDB: {error}")
+        return None, {"MariaDB": str(error)}
 
 
 @contextmanager

@@ -10,14 +10,15 @@ import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import probes
 from .install import Runtime
+from .mariadb import MariaDB
 from .peers import OURS, PEERS, Peer, Setting
 from .postgres import SUPERUSER, Cluster
 from .processes import ROOT, PeerFailed, WorkerProcess, call
@@ -25,8 +26,11 @@ from .processes import ROOT, PeerFailed, WorkerProcess, call
 DRIVERS = Path(__file__).parent / "drivers"
 
 
-# The harness has a user of its own.
-_CONNECTIONS = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = CURRENT_DATABASE() AND usename <> CURRENT_USER"
+_CONNECTIONS = {
+    # The harness has a user of its own.
+    "postgresql": "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = CURRENT_DATABASE() AND usename <> CURRENT_USER",
+    "mysql": "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()",
+}
 
 
 class Finished(NamedTuple):
@@ -38,10 +42,19 @@ class Finished(NamedTuple):
 
 
 class Lab:
-    """Scratch files, a PostgreSQL cluster (or none) and the environments of the peers."""
+    """Scratch files, a PostgreSQL cluster and a MariaDB (or none), the environments of the peers, and which packages of theirs
+    are there."""
 
-    def __init__(self, scratch: Path, cluster: Cluster | None, runtimes: dict[str, Runtime]) -> None:
+    def __init__(
+        self,
+        scratch: Path,
+        cluster: Cluster | None,
+        runtimes: dict[str, Runtime],
+        mariadb: MariaDB | None = None,
+        packages: Collection[str] = (),
+    ) -> None:
         self.scratch, self.cluster, self.runtimes = scratch, cluster, runtimes
+        self.mariadb, self.packages = mariadb, packages
         self.notes_file = scratch / "notes"
         self._migrated: set[str] = set()
 
@@ -55,6 +68,8 @@ class Lab:
             with self._admin() as connection:
                 connection.execute(f'CREATE DATABASE "{peer.key}{suffix}" TEMPLATE "{peer.key}-template"')
                 connection.execute("CHECKPOINT")
+        elif peer.database == "mysql":
+            self._mariadb.empty()
         else:
             shutil.copyfile(self._file(peer, "-template"), self._file(peer, suffix))
         self.notes_file.write_text("")
@@ -65,7 +80,7 @@ class Lab:
         if peer.database == "postgresql":
             with self._admin() as connection:
                 connection.execute(f'DROP DATABASE IF EXISTS "{peer.key}{suffix}" WITH (FORCE)')
-        else:
+        elif peer.database == "sqlite":
             _remove(self._file(peer, suffix))
 
     def _prepare(self, peer: Peer) -> None:
@@ -80,6 +95,9 @@ class Lab:
             with sqlite3.connect(self._file(peer, "-template")) as connection:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             connection.close()
+            return
+        if peer.database == "mysql":
+            self.call(peer, peer.default, "migrate")
             return
         template = f"{peer.key}-template"
         with self._admin() as connection:
@@ -96,6 +114,8 @@ class Lab:
         """Where a database of the peer is, as drivers are told."""
         if peer.database == "sqlite":
             return {"path": str(self._file(peer, suffix))}
+        if peer.database == "mysql":
+            return self._mariadb.place()
         return self._cluster.place(f"{peer.key}{suffix}")
 
     def _file(self, peer: Peer, suffix: str) -> Path:
@@ -108,6 +128,11 @@ class Lab:
     def _cluster(self) -> Cluster:
         assert self.cluster is not None
         return self.cluster
+
+    @property
+    def _mariadb(self) -> MariaDB:
+        assert self.mariadb is not None
+        return self.mariadb
 
     # -- Peers ----------------------------------------------------------------------------------
 
@@ -124,11 +149,15 @@ class Lab:
     ) -> Any:
         """Execute a command of the peer's driver to its end; its answer. `beside`: the suffix of a second database;
         `environment`: what its process needs besides."""
-        words = [*self.runtimes[peer.runtime].command, str(DRIVERS / peer.driver), command, json.dumps(arguments)]
+        words = self.driver(peer, command, **arguments)
         its = {**self._environment(peer, setting, suffix), **(environment or {})}
         if beside:
             its["BENCHMARK_CROWDED"] = json.dumps(self._place(peer, beside))
         return call(words, its)
+
+    def driver(self, peer: Peer, command: str, **arguments: Any) -> list[str]:
+        """The command line of a command of the peer's driver."""
+        return [*self.runtimes[peer.runtime].command, str(DRIVERS / peer.driver), command, json.dumps(arguments)]
 
     @contextmanager
     def workers(
@@ -160,8 +189,7 @@ class Lab:
         if peer.name == "ours":
             options = [f"--{name}={value}" for name, value in setting.options.items()]
             return [sys.executable, str(ROOT / "manage.py"), "runworkflows", "-v", "0", *options]
-        command = self.runtimes[peer.runtime].command
-        return [*command, str(DRIVERS / peer.driver), "work", json.dumps(dict(setting.options))]
+        return self.driver(peer, "work", **setting.options)
 
     def _environment(self, peer: Peer, setting: Setting, suffix: str = "") -> dict[str, str]:
         return {
@@ -178,11 +206,13 @@ class Lab:
     @contextmanager
     def observer(self, peer: Peer) -> Iterator[Observer]:
         """Somebody who reads the peer's tables, without being counted."""
-        connection: Any = (
-            self._cluster.connect(peer.key)
-            if peer.database == "postgresql"
-            else sqlite3.connect(self._file(peer, ""), timeout=30, isolation_level=None)
-        )
+        connection: Any
+        if peer.database == "postgresql":
+            connection = self._cluster.connect(peer.key)
+        elif peer.database == "mysql":
+            connection = self._mariadb.connect()
+        else:
+            connection = sqlite3.connect(self._file(peer, ""), timeout=30, isolation_level=None)
         try:
             yield Observer(peer, connection)
         finally:
@@ -213,6 +243,12 @@ class Lab:
             shutil.copyfile(self._file(ours, "-template"), path)
         return probes.sqlite(path, synchronous, seconds)
 
+    def raw_mysql(self, seconds: float) -> float:
+        """The raw limit of MariaDB now, which empties the table of the steps."""
+        self._prepare(next(peer for peer in PEERS if peer.key == "ours-mysql"))
+        with closing(self._mariadb.connect()) as connection:
+            return probes.mysql(connection, seconds)
+
 
 class Observer:
     """Reads which runs are finished; counts its own transactions, so that they can be taken off."""
@@ -233,7 +269,13 @@ class Observer:
 
     def connections(self) -> float:
         """How many connections the peer has to its database now; none to SQLite."""
-        return float(self._read(_CONNECTIONS)[0][0]) if self._peer.database == "postgresql" else 0.0
+        query = _CONNECTIONS.get(self._peer.database)
+        return float(self._read(query)[0][0]) if query else 0.0
+
+    def workers(self) -> int:
+        """How many workers of ours have begun to work, and perhaps ended."""
+        rows = self._read("SELECT COUNT(*) FROM django_steps_worker")
+        return int(rows[0][0]) if rows else 0
 
     def wait(
         self,

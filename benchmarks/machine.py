@@ -13,16 +13,18 @@ from pathlib import Path
 import django
 
 from .install import Installed
+from .mariadb import MariaDB
 from .postgres import Cluster
 
 
-def describe(installed: Installed, cluster: Cluster | None) -> list[str]:
+def describe(installed: Installed, cluster: Cluster | None, mariadb: MariaDB | None = None) -> list[str]:
     """Lines that say where, when and with what."""
     return [
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {_commit()}",
         f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {_memory()}, {platform.system()} {platform.release()}",
         f"Python {platform.python_version()}, Django {django.get_version()}, SQLite {sqlite3.sqlite_version}"
-        + (f", PostgreSQL {cluster.version()} (fsync and synchronous_commit on)" if cluster else ""),
+        + (f", PostgreSQL {cluster.version()} (fsync and synchronous_commit on)" if cluster else "")
+        + (f", {mariadb.version()}" if mariadb else ""),
         ", ".join(f"{package} {version}" for package, version in sorted(installed.versions.items())),
     ]
 

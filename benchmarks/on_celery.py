@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
+from .broker import redis
 from .lab import Lab
 from .peers import Peer, Setting
 from .processes import PeerFailed
@@ -30,7 +27,7 @@ def through_celery(lab: Lab, peer: Peer, setting: Setting, scale: Scale) -> dict
     runs: list[float] = []
     tasks: list[float] = []
     with ExitStack() as stack:
-        broker = {"BENCHMARK_BROKER": stack.enter_context(_redis())}
+        broker = {"BENCHMARK_BROKER": stack.enter_context(redis())}
         workers = stack.enter_context(lab.workers(peer, setting, environment=broker))
         for number in range(_WORKERS):
             workers.append(stack.enter_context(lab.process(peer, setting, _celery(number), broker)))
@@ -72,33 +69,3 @@ def _last(lab: Lab, before: int, patience: float) -> float:
             raise PeerFailed(f"Tasks of Celery were not executed within {patience:.0f} s.")
         time.sleep(0.1)
     return max(at for _, at in notes)
-
-
-@contextmanager
-def _redis() -> Iterator[str]:
-    """The address of a Redis of its own, which keeps nothing."""
-    if shutil.which("redis-server") is None:
-        raise PeerFailed("There is no redis-server here.")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    server = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
-    try:
-        _wait_for(port)
-        yield f"redis://127.0.0.1:{port}/0"
-    finally:
-        server.kill()
-        server.wait()
-
-
-def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError as error:
-            if time.monotonic() > deadline:
-                raise PeerFailed("The redis-server does not answer.") from error
-            time.sleep(0.05)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-Database = Literal["postgresql", "sqlite"]
+Database = Literal["postgresql", "sqlite", "mysql"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Peer:
     crowded: tuple[Setting, ...] = ()  # for many async bodies at a time; none: it has no such bodies
     most_steps: int = 1000  # in one run
     has_steps: bool = True  # False: a plain queue, a job stands for a step
+    only: tuple[str, ...] = ()  # the workloads that it is measured in; none: all that there are for it
 
     @property
     def key(self) -> str:
@@ -151,6 +152,13 @@ PEERS = (
         database="sqlite",
         finished=_OURS_FINISHED.format("", ""),
         more=(Setting(f"{BEST} threads, synchronous=FULL", {"concurrency": BEST}, synchronous="FULL"),),
+    ),
+    replace(
+        OURS,
+        database="mysql",
+        finished=_OURS_FINISHED.format("UNIX_TIMESTAMP(", ")"),
+        crowded=(),
+        only=("W1", "W2", "W4"),
     ),
     replace(
         OPENWORKFLOW,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import claiming, on_celery, workloads
+from . import beside_queues, claiming, idle_memory, on_celery, snapshots, workloads
 from .lab import Lab
 from .peers import Peer, Setting
 from .scale import Scale
@@ -107,8 +107,21 @@ def _celery(peer: Peer) -> list[tuple[Setting, Measure]]:
     return [(by_celery, on_celery.through_celery)] if peer.key == "ours" else []
 
 
+def _one_step(peer: Peer) -> list[tuple[Setting, Measure]]:
+    return [(peer.default, beside_queues.one_step_runs)] if peer.key == "ours" else []
+
+
+def _beside_snapshot(peer: Peer) -> list[tuple[Setting, Measure]]:
+    return [(peer.default, snapshots.beside_old_snapshot)] if peer.key == "ours" else []
+
+
+def _memory(peer: Peer) -> list[tuple[Setting, Measure]]:
+    return [(peer.default, idle_memory.idle_memory)] if peer.name == "ours" else []
+
+
 WORKLOADS = (
     Workload("W1", "drain queued runs with one worker process", _drain),
+    Workload("W1s", "drain runs of one step, beside Celery and django-tasks-db", _one_step, most_rounds=2),
     Workload("W1x2", "drain queued runs with two worker processes", _two, most_rounds=2),
     Workload("W1a", "drain queued async runs with one worker process", _drain_async, most_rounds=2),
     Workload("W9", "drain queued async runs whose steps wait for 50 ms", _drain_naps, most_rounds=2),
@@ -120,7 +133,9 @@ WORKLOADS = (
     Workload("W5", "resume a run with many recorded steps", _resume),
     Workload("W4", "from a start to the run's end, with an idle worker", _latency, most_rounds=1),
     Workload("W11", "from an event to the return of the wait, with an idle worker", _event_latency, most_rounds=1),
+    Workload("W14", "memory of an idle worker, beside what Django needs", _memory, most_rounds=1),
     Workload("W7", "claim beside finished and sleeping runs", _claims, most_rounds=1),
+    Workload("W8", "drain runs of one step while an old snapshot is held open", _beside_snapshot, most_rounds=1),
     Workload("W6", "many sleeping runs", _sleep, most_rounds=1),
 )
 
@@ -132,7 +147,7 @@ def measurements(names: Sequence[str], peers: Sequence[Peer], rounds: int) -> It
             if workload.name not in names:
                 continue
             for peer in peers:
-                if number > _most_rounds(workload, peer):
+                if number > _most_rounds(workload, peer) or (peer.only and workload.name not in peer.only):
                     continue
                 for setting, measure in workload.settings(peer):
                     yield Measurement(workload.name, peer, setting, number, measure)

@@ -64,6 +64,10 @@ class WorkerProcess:
             )
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
@@ -82,6 +86,14 @@ class WorkerProcess:
             status = dict(line.split(":", 1) for line in lines)
             if "VmRSS" in status:
                 return {"rss": int(status["VmRSS"].split()[0]) / _MIB, "threads": int(status["Threads"])}
+        return {}
+
+    def share_of_memory(self) -> dict[str, float]:
+        """Resident MiB with its share only of what other processes have mapped, too (`pss`); empty where that can't be read."""
+        with suppress(OSError):
+            for line in Path(f"/proc/{self._process.pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    return {"pss": int(line.split()[1]) / _MIB}
         return {}
 
     def settle(self, least: float = 1.0, most: float = 8.0) -> None:

@@ -25,6 +25,14 @@ _DRAIN: tuple[Column, ...] = (("steps/s", "steps_per_second"), ("× raw", "steps
 _DRAIN_ASYNC: tuple[Column, ...] = (*_DRAIN[:3], ("connections", "connections"), *_COST)
 _COLUMNS: dict[str, tuple[Column, ...]] = {
     "W1": _DRAIN,
+    "W1s": (
+        ("runs × Celery", "runs_x_celery"),
+        ("runs × django-tasks-db", "runs_x_jobs"),
+        ("runs/s", "runs_per_second"),
+        ("Celery tasks/s", "celery_per_second"),
+        ("django-tasks-db jobs/s", "jobs_per_second"),
+        _RAW,
+    ),
     "W1x2": _DRAIN,
     "W1a": _DRAIN_ASYNC,
     "W9": _DRAIN_ASYNC,
@@ -52,6 +60,22 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("late p50 s", "late_p50_s"),
         ("late p95 s", "late_p95_s"),
         ("all done after due s", "after_last_due_s"),
+    ),
+    "W8": (
+        ("with × without", "held_x_free"),
+        ("runs/s without", "free_per_second"),
+        ("runs/s with", "held_per_second"),
+        ("with: last quarter × first", "last_quarter_x_first"),
+        ("runs", "runs"),
+    ),
+    "W14": (
+        ("worker MiB", "worker_mib"),
+        ("the same settings MiB", "project_mib"),
+        ("Django alone MiB", "django_mib"),
+        ("worker PSS MiB", "worker_pss_mib"),
+        ("the same settings PSS MiB", "project_pss_mib"),
+        ("Django alone PSS MiB", "django_pss_mib"),
+        ("threads", "threads"),
     ),
     "W10": (
         ("map × loop", "map_x_loop"),
@@ -90,7 +114,7 @@ def columns(workload: str) -> tuple[Column, ...]:
     return _COLUMNS[workload]
 
 
-_DATABASES = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
+_DATABASES = {"postgresql": "PostgreSQL", "sqlite": "SQLite", "mysql": "MariaDB"}
 
 
 def markdown(lines: Sequence[dict[str, Any]], about: Sequence[str], missing: dict[str, str]) -> str:
@@ -104,6 +128,9 @@ def markdown(lines: Sequence[dict[str, Any]], about: Sequence[str], missing: dic
             f"- raw: {number(min(raw))} to {number(max(raw))} single-row INSERT + COMMIT a second on one connection, probed"
             " before and after each measurement; ratios are to the probes of the same measurement"
         )
+    raw_mysql = [line["raw_mysql"] for line in lines if line.get("raw_mysql")]
+    if raw_mysql:
+        parts.append(f"- raw on MariaDB: {number(min(raw_mysql))} to {number(max(raw_mysql))}, probed in the same way")
     parts.append(
         "\nMedians over the rounds. What the workloads are and how each figure is taken: [README](README.md).\n"
     )

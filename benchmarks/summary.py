@@ -58,7 +58,7 @@ def _row(workload: str, peer: str, setting: str, lines: Sequence[dict[str, Any]]
 def _with_ratios(line: dict[str, Any]) -> dict[str, Any]:
     """With what is told in raw commits of the same database: a rate as a multiple of theirs, a time as how many of them
     take as long."""
-    raw = line.get("raw_sqlite") or line.get("raw")
+    raw = line.get("raw_sqlite") or line.get("raw_mysql") or line.get("raw")
     if not raw:
         return line
     ratios = {f"{name}_x_raw": line[name] / raw for name in _RATES if name in line}

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import socket
 import sqlite3
 import time
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
-from benchmarks import report, summary, targets, workloads
+from benchmarks import beside_queues, idle_memory, report, snapshots, summary, targets, workloads
 from benchmarks.__main__ import chosen_peers, parse
 from benchmarks.install import prepare
 from benchmarks.lab import Finished, Lab
+from benchmarks.mariadb import MariaDB, NoMariaDB
 from benchmarks.peers import PEERS, Setting
-from benchmarks.plan import measurements
+from benchmarks.plan import WORKLOADS, measurements
+from benchmarks.postgres import Cluster, NoPostgres
 from benchmarks.scale import Scale
 from benchmarks.store import Store
 
-OURS = next(peer for peer in PEERS if peer.key == "ours-sqlite")
+BY_KEY = {peer.key: peer for peer in PEERS}
+OURS = BY_KEY["ours-sqlite"]
 TINY = Scale(runs=5, steps=3, patience=20)
 
 
@@ -98,6 +104,116 @@ def test_runs_on_celery_are_measured_beside_its_tasks(lab, tmp_path):
     assert sum(event == "task" for event, _ in lab.notes()) == 8
     assert min(figures["runs_per_second"], figures["tasks_per_second"]) > 10 / took
     assert figures["runs_x_tasks"] == pytest.approx(figures["runs_per_second"] / figures["tasks_per_second"])
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="there is no redis-server here")
+def test_runs_of_one_step_are_drained_beside_tasks_of_a_celery_that_has_nothing_set(lab, tmp_path):
+    began = time.time()
+    scale = replace(TINY, one_step_runs=100, queue_turns=1, patience=60)
+    figures = beside_queues.one_step_runs(lab, OURS, OURS.default, scale)
+    took = time.time() - began
+    assert len(lab.notes()) == 2 * 32  # of the 100 tasks, the first and the last ones
+    assert min(figures["runs_per_second"], figures["celery_per_second"]) > 100 / took
+    assert figures["runs_x_celery"] == pytest.approx(figures["runs_per_second"] / figures["celery_per_second"])
+    assert "runs_x_jobs" not in figures  # not installed in this lab
+
+
+def test_an_idle_worker_is_weighed_beside_what_its_django_needs(lab):
+    figures = idle_memory.idle_memory(lab, OURS, OURS.default, TINY)
+    assert 10 < figures["django_mib"] < figures["project_mib"] < figures["worker_mib"] < 500
+    assert 0 < figures["worker_pss_mib"] <= figures["worker_mib"]
+    assert figures["threads"] >= 3
+
+
+@pytest.fixture
+def postgresql(tmp_path):
+    installed = prepare(tmp_path / "home", [OURS], print)
+    try:
+        with Cluster() as cluster:
+            yield Lab(tmp_path, cluster, installed.runtimes)
+    except NoPostgres as error:
+        pytest.skip(str(error))
+
+
+def test_a_snapshot_is_old_and_open_while_runs_are_drained_beside_it(postgresql):
+    ours = BY_KEY["ours"]
+    figures = snapshots.beside_old_snapshot(
+        postgresql, ours, ours.default, replace(TINY, held_runs=40, held_turns=1, patience=60)
+    )
+    assert figures["held_x_free"] == pytest.approx(figures["free_per_second"] / figures["held_per_second"])
+    xmins = "SELECT backend_xmin FROM pg_stat_activity WHERE datname = 'ours' AND backend_xmin IS NOT NULL"
+    with postgresql.cluster.connect("postgres") as connection:
+        with snapshots._snapshot(postgresql, ours, is_held=True):
+            (before,) = connection.execute(xmins).fetchone()
+            postgresql.call(ours, ours.default, "start", workflow="steps", size=1, count=1)
+            assert connection.execute(xmins).fetchall() == [(before,)]
+        with snapshots._snapshot(postgresql, ours, is_held=False):
+            assert connection.execute(xmins).fetchall() == []
+
+
+def test_a_drain_that_slows_down_shows_in_its_last_quarter():
+    even = [Finished(str(number), 0.0, float(number)) for number in range(1, 41)]
+    assert snapshots._last_quarter_x_first(even) == pytest.approx(1, abs=0.1)
+    slow = [*even[:30], *(Finished("x", 0.0, 30 + 3.0 * number) for number in range(1, 11))]
+    assert snapshots._last_quarter_x_first(slow) == pytest.approx(3, rel=0.1)
+
+
+@pytest.fixture
+def mariadb(tmp_path):
+    installed = prepare(tmp_path / "home", [OURS], print)
+    try:
+        with MariaDB() as server:
+            yield Lab(tmp_path, None, installed.runtimes, server)
+    except NoMariaDB as error:
+        pytest.skip(str(error))
+
+
+def test_runs_are_drained_on_mariadb_in_a_database_of_their_own(mariadb):
+    ours = BY_KEY["ours-mysql"]
+    workloads._idle_costs[ours.key, ours.default.name] = 0.0
+    began = time.time()
+    for _ in range(2):  # the second time on tables that were in use
+        figures = workloads.drain(mariadb, ours, ours.default, TINY)
+        with closing(mariadb.mariadb.connect()) as connection:
+            (steps,) = connection.execute("SELECT COUNT(*) FROM django_steps_steprecord").fetchone()
+        assert steps == 15
+        assert 0 < figures["seconds"] < time.time() - began
+    assert mariadb.raw_mysql(0.1) > 1
+    assert re.search(r"innodb_flush_log_at_trx_commit=\d, sync_binlog=\d+", mariadb.mariadb.version())
+    name = mariadb.mariadb.place()["name"]
+    mariadb.mariadb.__exit__(None, None, None)
+    with closing(mariadb.mariadb._connect("")) as connection:
+        assert connection.execute("SHOW DATABASES LIKE %s", [name]).fetchall() == ()
+
+
+def test_a_mariadb_that_cannot_be_reached_is_left_out_with_a_reason(monkeypatch):
+    pytest.importorskip("MySQLdb")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MYSQL_HOST", "127.0.0.1")
+        monkeypatch.setenv("MYSQL_PORT", str(taken.getsockname()[1]))
+        with pytest.raises(NoMariaDB, match=r"Can't connect|Connection refused"), MariaDB():
+            pass
+
+
+def test_mariadb_has_some_of_the_workloads_and_a_raw_limit_of_its_own():
+    plan = list(measurements([workload.name for workload in WORKLOADS], [BY_KEY["ours-mysql"]], 1))
+    assert {measurement.workload for measurement in plan} == {"W1", "W2", "W4"}
+    figures = {"round": 1, "raw": 4000, "raw_mysql": 1000, "steps_per_second": 1500}
+    (row,) = summary.rows([{"workload": "W1", "peer": "ours-mysql", "setting": "default", **figures}])
+    assert row.get("steps_per_second_x_raw") == 1.5
+
+
+def test_each_target_is_of_something_that_is_measured_and_shown():
+    plan = list(measurements([workload.name for workload in WORKLOADS], PEERS, 1))
+    for target in targets.TARGETS:
+        settings = [
+            measurement.setting.name
+            for measurement in plan
+            if (measurement.workload, measurement.peer.key) == (target.workload, target.peer)
+        ]
+        assert any(target.setting in setting for setting in settings), target
+        assert target.figure in {figure for _, figure in report.columns(target.workload)}, target
 
 
 def test_async_runs_are_drained_by_those_that_have_async_bodies():

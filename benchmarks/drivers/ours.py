@@ -74,6 +74,23 @@ def send_tasks(count: int, last: int) -> dict[str, float]:
     return {"began": began}
 
 
+def send_to_celery(count: int, edge: int) -> None:
+    """Tasks of Celery that do what a step does. So many of the first and of the last note when they were executed."""
+    from benchmarks.app.plain_celery import one_step
+
+    for number in range(count):
+        one_step.delay(number, not edge <= number < count - edge)
+
+
+def idle() -> None:
+    """Have Django set up and the database connected, note that, and do nothing."""
+    from django.contrib.contenttypes.models import ContentType
+
+    ContentType.objects.count()
+    protocol.note("idle")
+    time.sleep(3600)
+
+
 def retry_failed() -> dict[str, float]:
     from django_steps.models import WorkflowRun
 
@@ -104,6 +121,8 @@ if __name__ == "__main__":
         start_slowly=start_slowly,
         send_slowly=send_slowly,
         send_tasks=send_tasks,
+        send_to_celery=send_to_celery,
+        idle=idle,
         retry_failed=retry_failed,
         claims=claims,
         crowd=crowd,

@@ -25,7 +25,7 @@ port = {port}
 unix_socket_directories = ''
 shared_buffers = 512MB
 max_wal_size = 4GB
-max_connections = 250
+max_connections = {connections}
 shared_preload_libraries = '{libraries}'
 """
 _STATEMENTS = "pg_stat_statements"
@@ -39,9 +39,10 @@ class NoPostgres(Exception):
 
 
 class Cluster:
-    """`with Cluster() as cluster: cluster.connect("postgres")`"""
+    """`with Cluster() as cluster: cluster.connect("postgres")`. `connections`: how many it allows."""
 
-    def __init__(self) -> None:
+    def __init__(self, connections: int = 250) -> None:
+        self._connections = connections
         self._binaries = _find_binaries()
         self._server: subprocess.Popen[bytes] | None = None
         self.counts_statements = False
@@ -78,6 +79,12 @@ class Cluster:
             host="127.0.0.1", port=self._port, user=user, dbname=database, autocommit=True, connect_timeout=10
         )
 
+    @property
+    def pid(self) -> int:
+        """The process of the server, whose children serve the connections."""
+        assert self._server is not None
+        return self._server.pid
+
     def version(self) -> str:
         with self.connect("postgres") as connection:
             return str(connection.execute("SHOW server_version").fetchone()[0])  # type: ignore[index]
@@ -95,7 +102,7 @@ class Cluster:
         self._port = _free_port()
         libraries = _STATEMENTS if self._has_statements() else ""
         with (data / "postgresql.conf").open("a") as file:
-            file.write(_SETTINGS.format(port=self._port, libraries=libraries))
+            file.write(_SETTINGS.format(port=self._port, connections=self._connections, libraries=libraries))
         self.counts_statements = bool(libraries)
 
     def _start(self) -> None:

@@ -146,7 +146,7 @@ def markdown(lines: Sequence[dict[str, Any]], about: Sequence[str], missing: dic
 
 
 def _targets(found: Sequence[Row]) -> Iterable[str]:
-    yield from _lines(
+    yield from table(
         ("", "", "target", "measured", "reached", "best alternative"),
         [
             (target.workload, target.what, f"{'≥' if target.at_least else '≤'} {number(target.bound)}", *judged)
@@ -159,7 +159,7 @@ def _targets(found: Sequence[Row]) -> Iterable[str]:
 def _table(its: Sequence[Row], columns: Sequence[Column]) -> Iterable[str]:
     used = [column for column in columns if any(row.get(column[1]) is not None for row in its)]
     headings = ("", "database", "setting", *(heading for heading, _ in used), "rounds")
-    yield from _lines(headings, [_cells(row, used) for row in its])
+    yield from table(headings, [_cells(row, used) for row in its])
     for row in its:
         for error in dict.fromkeys(row.errors):
             yield f"\n{row.peer.title} on {_DATABASES[row.peer.database]}, {row.setting}: {error.strip()}"
@@ -173,7 +173,7 @@ def _cells(row: Row, columns: Sequence[Column]) -> tuple[str, ...]:
     return (name, _DATABASES[row.peer.database], row.setting, *values, str(row.rounds) if row.rounds else "failed")
 
 
-def _lines(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> Iterable[str]:
+def table(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> Iterable[str]:
     """A Markdown table whose columns line up as plain text, too."""
     widths = [max(len(line[at]) for line in (headings, *cells)) for at in range(len(headings))]
     for line in (headings, ["-" * width for width in widths], *cells):

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import beside_queues, idle_memory, report, snapshots, summary, targets, workloads
+from benchmarks import beside_queues, idle_memory, many_workers, report, snapshots, summary, targets, workloads
 from benchmarks.__main__ import chosen_peers, parse
 from benchmarks.install import prepare
 from benchmarks.lab import Finished, Lab
@@ -156,6 +156,32 @@ def test_a_drain_that_slows_down_shows_in_its_last_quarter():
     assert snapshots._last_quarter_x_first(even) == pytest.approx(1, abs=0.1)
     slow = [*even[:30], *(Finished("x", 0.0, 30 + 3.0 * number) for number in range(1, 11))]
     assert snapshots._last_quarter_x_first(slow) == pytest.approx(3, rel=0.1)
+
+
+def test_many_workers_are_measured_idle_and_under_load(capsys):
+    arguments = ["--levels", "1,2", "--idle", "1", "--load", "2", "--rate", "20"]
+    if many_workers.main(arguments) == 1:
+        pytest.skip(capsys.readouterr().out)
+    said = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in said.splitlines() if line[:1] == "|"]
+    headings = rows[0]
+    found = [dict(zip(headings, row, strict=True)) for row in rows[2:] if len(row) == len(headings)]
+    levels = [(row["workers"], row[""], row["starts/s"]) for row in found]
+    assert levels == [
+        ("1", "processes", "0"),
+        ("1", "processes", "20"),
+        ("2", "processes", "0"),
+        ("2", "processes", "20"),
+        ("2", "simulated", "0"),
+        ("2", "simulated", "20"),
+    ]
+    for row in found:
+        assert int(row["connections"]) >= int(row["workers"])
+        assert row["deadlocks"] == "0"
+        if row["starts/s"] == "20":
+            assert row["unfinished"] == "0"
+            assert 0 < float(row["p50 ms"].replace(",", "")) <= float(row["p95 ms"].replace(",", ""))
+            assert float(row["transactions/s"]) > 20
 
 
 @pytest.fixture

@@ -91,6 +91,18 @@ def idle() -> None:
     time.sleep(3600)
 
 
+def workers(count: int) -> None:
+    from benchmarks.app import many
+
+    many.work(count)
+
+
+def start_steadily(**options: Any) -> Any:
+    from benchmarks.app import many
+
+    return many.start_steadily(**options)
+
+
 def retry_failed() -> dict[str, float]:
     from django_steps.models import WorkflowRun
 
@@ -123,6 +135,8 @@ if __name__ == "__main__":
         send_tasks=send_tasks,
         send_to_celery=send_to_celery,
         idle=idle,
+        workers=workers,
+        start_steadily=start_steadily,
         retry_failed=retry_failed,
         claims=claims,
         crowd=crowd,

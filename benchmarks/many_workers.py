@@ -139,7 +139,7 @@ def _levels(counts: Sequence[int], notes: list[str]) -> Iterator[Level]:
         else:
             yield Level(count, is_real=True)
     for count in counts:
-        if count > _MOST_REAL or (count == max(real, default=0) and len(real) > 1):
+        if count > _MOST_REAL or count == max(real):
             yield Level(count, is_real=False)
 
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.db import OperationalError
 
 from django_steps import RetryPolicy, workflow
 from django_steps.definitions import registry as workflows
@@ -357,6 +358,24 @@ def test_dispatcher_that_stops_gives_back_what_nobody_has_adopted(dispatching, p
     assert sorted(map(status_of, runs)) == ["pending", "pending", "succeeded"]
     assert not WorkflowRun.objects.filter(status="pending").exclude(started_at=None).exists()  # as if never claimed
     assert deliver(receiver, *post.sent[1:]) == [False, False]
+
+
+def test_run_that_cannot_be_given_back_does_not_keep_the_others(dispatching, post, monkeypatch):
+    worker = dispatching()
+    runs = tiny.start_many([{}] * 3)
+    eventually(lambda: len(post.sent) == 3)
+    release, refused = dispatch.Sent.release, []
+
+    def release_all_but_one(sent, connection):
+        if not refused:
+            refused.append(sent)
+            raise OperationalError("not this one")
+        release(sent, connection)
+
+    monkeypatch.setattr(dispatch.Sent, "release", release_all_but_one)
+    worker.stop()
+    eventually(lambda: WorkerRow.objects.filter(claims=True).exclude(stopped_at=None).exists())
+    assert sorted(map(status_of, runs)) == ["pending", "pending", "running"]
 
 
 def test_without_the_broker_nothing_is_claimed_and_what_was_is_given_back(

@@ -234,13 +234,17 @@ class Dispatch(Executor[Sent]):
     def _release(self, connection: BaseDatabaseWrapper, released: Collection[Sent]) -> None:
         """Release these runs: one that is canceled or to be paused is that then, and one that has expired is ended by the next
         look for such runs."""
+        has_failed = False
         for sent in released:
             try:
                 sent.release(connection)
             except (DatabaseError, InterfaceError) as error:
                 self._repeated.warning("release", "A run could not be released, trying again: %s", error)
                 database.drop(connection)
-                return  # its lease runs out, or there is another round
+                if has_failed:  # the database is away
+                    return
+                has_failed = True  # its lease runs out, or there is another round; the others need not wait for that
+                continue
             self.drop(sent)
         if released:
             notify.workers(connection)

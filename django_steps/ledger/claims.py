@@ -135,28 +135,46 @@ def _take(connection: BaseDatabaseWrapper, terms: Terms, limit: int, token: int)
     for queue in queues:
         if len(taken) >= limit:
             break
-        condition: str
-        parameters: list[Any]
-        condition, parameters = kinds_condition(terms.kinds)
-        # What has expired is ended, by whoever looks next: see `expiry.py`.
-        condition += f" AND (expires_at_us IS NULL OR expires_at_us > {dialect.now(connection)})"
-        if queue is not None:
-            condition, parameters = f"queue = %s AND {condition}", [queue, *parameters]
-        if terms.paused:
-            allowed, names = pauses.not_held(connection, terms.paused)
-            condition, parameters = f"{condition} AND {allowed}", [*parameters, *names]
-        if terms.run_id is not None:
-            condition, parameters = f"id = %s AND {condition}", [dialect.key(connection, terms.run_id), *parameters]
+        condition, parameters = _condition(connection, terms, queue)
         take = _take_at_once if connection.vendor == "postgresql" else _take_selected
         taken += take(connection, terms, limit - len(taken), token, condition, parameters)
     return taken
 
 
+def first_ready(connection: BaseDatabaseWrapper, terms: Terms) -> list[Any]:
+    """The keys of the runs that a claim would take first, one of each queue of these terms. It locks nothing, and is another
+    list when something is ready that was not."""
+    queues: Sequence[str | None] = terms.queues or [None]
+    found: list[Any] = []
+    for queue in queues:
+        condition, parameters = _condition(connection, terms, queue)
+        found += database.fetch_all(connection, _first(1, condition, "id"), parameters)
+    return found
+
+
+def _condition(connection: BaseDatabaseWrapper, terms: Terms, queue: str | None) -> tuple[str, list[Any]]:
+    """SQL for which of the ready runs a worker of these terms may claim, with its parameters."""
+    condition: str
+    parameters: list[Any]
+    condition, parameters = kinds_condition(terms.kinds)
+    # What has expired is ended, by whoever looks next: see `expiry.py`.
+    condition += f" AND (expires_at_us IS NULL OR expires_at_us > {dialect.now(connection)})"
+    if queue is not None:
+        condition, parameters = f"queue = %s AND {condition}", [queue, *parameters]
+    if terms.paused:
+        allowed, names = pauses.not_held(connection, terms.paused)
+        condition, parameters = f"{condition} AND {allowed}", [*parameters, *names]
+    if terms.run_id is not None:
+        condition, parameters = f"id = %s AND {condition}", [dialect.key(connection, terms.run_id), *parameters]
+    return condition, parameters
+
+
+def _first(limit: int, condition: str, columns: str) -> str:
+    return f"SELECT {columns} FROM {RUN} WHERE phase = {READY} AND {condition} ORDER BY priority DESC, id LIMIT {int(limit)}"
+
+
 def _selection(connection: BaseDatabaseWrapper, limit: int, condition: str, columns: str) -> str:
-    return (
-        f"SELECT {columns} FROM {RUN} WHERE phase = {READY} AND {condition}"
-        f" ORDER BY priority DESC, id LIMIT {int(limit)}{dialect.locking(connection)}"
-    )
+    return f"{_first(limit, condition, columns)}{dialect.locking(connection)}"
 
 
 def _take_at_once(

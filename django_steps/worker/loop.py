@@ -99,7 +99,7 @@ class Worker:
         self.claimed = 0
         self._until_idle, self._max_runs, self._shutdown_timeout = until_idle, max_runs, shutdown_timeout
         self._kinds = registered_kinds()
-        self._wakeups = wakeups.wakeups_of(self.alias)
+        self._wakeups = wakeups.wakeups_of(self.alias, self._first_ready, self.poll_interval)
         self._pauses = Pauses(parks=True)
         self._looks_at = 0.0  # when the loop looks for work again, if nothing wakes it
         self._not_looked_for_due_since: float | None = None
@@ -297,6 +297,13 @@ class Worker:
         self._lines.add(claimed.lines | begun)
         return counts
 
+    def _first_ready(self) -> list[Any]:
+        """What is first in line for this worker, where it has room for it."""
+        if self._is_full():
+            return []
+        connection = connections[self.alias]
+        return claims.first_ready(connection, replace(self._terms, paused=self._pauses.now(connection)))
+
     def _rests(self) -> list[float]:
         """For how many seconds lanes are not asked for."""
         now = time.monotonic()
@@ -306,6 +313,9 @@ class Worker:
         """How many runs to claim."""
         room = lane.executor.room()
         return room if self._max_runs is None else min(room, self._max_runs - self.claimed)
+
+    def _is_full(self) -> bool:
+        return all(self._room(lane) <= 0 for lane in self._lanes if lane.kinds)
 
     def _is_done(self) -> bool:
         if self._place.held():
@@ -321,8 +331,7 @@ class Worker:
 
     def _patience(self, pause: float) -> float:
         """How long to wait for a wake-up before looking again, in seconds."""
-        is_full = all(self._room(lane) <= 0 for lane in self._lanes if lane.kinds)
-        if is_full or any(lane.executor.looks_again_soon() for lane in self._lanes):
+        if self._is_full() or any(lane.executor.looks_again_soon() for lane in self._lanes):
             return _LONGEST_WAIT_FOR_THREAD
         longest = self.poll_interval * _POLLS_SAVED if self._wakeups.is_reliable else pause
         if self._until_idle:

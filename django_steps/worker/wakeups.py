@@ -1,8 +1,9 @@
-"""How an idle worker learns of work at once: LISTEN/NOTIFY on PostgreSQL, `PRAGMA data_version` on SQLite.
+"""How an idle worker learns of work at once: LISTEN/NOTIFY on PostgreSQL, `PRAGMA data_version` on SQLite, and a short question
+every few milliseconds on MySQL and MariaDB, which tell nothing.
 
-A wake-up is a hint and may be lost: workers look for themselves now and then. On MySQL and MariaDB, and behind a pooler
-that drops notifications, they only do that. The loop of a worker waits on the connection by which it claims, so that
-hearing of news takes no connection and no thread of its own.
+A wake-up is a hint and may be lost: workers look for themselves now and then. Behind a pooler that drops notifications they
+only do that. The loop of a worker waits on the connection by which it claims, so that hearing of news takes no connection and
+no thread of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import selectors
 import socket
 import threading
 import time
+from collections.abc import Callable, Collection
 from contextlib import closing, suppress
 from functools import partial
 from typing import Any
@@ -22,12 +24,17 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..ledger import notify
 
+# What is ready for a worker by now: another value than before if there is something new. An empty one is nothing.
+Ask = Callable[[], Collection[Any]]
+
 logger = logging.getLogger("django_steps")
 
 # A worker that was woken looks again after a little more than `notify.INTERVAL`.
 LOOK_AGAIN_AFTER = 0.025
 
 _SQLITE_INTERVAL = 0.005
+# So many times in a poll interval a worker asks where nothing tells it; and asking takes so small a part of its time at most.
+_QUESTIONS, _PART_OF_TIME = 40, 0.05
 _PINGS, _PING_TIMEOUT = 3, 1.0  # one may come while a statement is executed, which shows nothing
 
 
@@ -101,6 +108,35 @@ class _FileWakeups(Wakeups):
             return None
         self.is_reliable = not connection.is_in_memory_db()
         return version
+
+
+class _AskedWakeups(Wakeups):
+    """The database tells nothing, so it is asked what is ready. That is one statement of a claim, which locks nothing."""
+
+    # News is only what has changed: a run that is ready and that a claim does not get, since somebody else holds its row, would
+    # otherwise make the loop claim all the time. It is found when the loop looks by itself.
+
+    def __init__(self, alias: str, ask: Ask, poll_interval: float) -> None:
+        super().__init__(alias)
+        self._ask, self._interval = ask, poll_interval / _QUESTIONS
+        self._known: Collection[Any] = ()
+
+    def wait(self, seconds: float) -> bool:
+        deadline, pause = time.monotonic() + seconds, self._interval
+        while (remaining := deadline - time.monotonic()) > 0:
+            if self._event.wait(min(remaining, pause)):
+                return True
+            asked_at = time.monotonic()
+            try:
+                known, self._known = self._known, self._ask()
+            except (DatabaseError, InterfaceError) as error:  # whoever claims next says so
+                logger.debug("Wake-ups are interrupted: %s", error)
+                return False
+            if self._known and self._known != known:
+                self._hear()
+                return True
+            pause = max(self._interval, (time.monotonic() - asked_at) / _PART_OF_TIME)
+        return False
 
 
 class _NotifiedWakeups(Wakeups):
@@ -240,9 +276,10 @@ class _NotifiedWakeups(Wakeups):
 _KINDS = {"postgresql": _NotifiedWakeups, "sqlite": _FileWakeups}
 
 
-def wakeups_of(alias: str) -> Wakeups:
-    """The best way to wait for work in this database."""
-    return _KINDS.get(connections[alias].vendor, Wakeups)(alias)
+def wakeups_of(alias: str, ask: Ask, poll_interval: float) -> Wakeups:
+    """The best way to wait for work in this database: `ask` is called where it tells nothing, some times in the interval."""
+    kind = _KINDS.get(connections[alias].vendor)
+    return _AskedWakeups(alias, ask, poll_interval) if kind is None else kind(alias)
 
 
 def _ping(connection: BaseDatabaseWrapper) -> None:

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..core import clock
-from . import moves, records
+from . import dialect, moves, records
 from .postgresql import prepared
 from .postgresql.prepared import Statement
 from .records import StepWrite
@@ -54,7 +54,8 @@ def insertion(columns: tuple[str, ...]) -> Statement:
     return Statement(
         f"INSERT INTO {STEP} (run_id, {', '.join(columns)}) SELECT r.id, {', '.join(f'v.{column}' for column in columns)}"
         f" FROM json_to_recordset(%s) AS v (run_id uuid, {types})"
-        f" JOIN {RUN} r ON r.id = v.run_id AND r.claim_token = v.claim_token AND {moves.goes_on('r.')}"
+        f" JOIN {RUN} r ON {dialect.looked_up('r.id', 'v.run_id')} AND r.claim_token = v.claim_token AND {moves.goes_on('r.')}"
+        f" WHERE {dialect.are_few('v.claim_token')}"
         " FOR SHARE OF r SKIP LOCKED ON CONFLICT DO NOTHING RETURNING write_id",
         ["json"],
     )

@@ -191,7 +191,7 @@ def _take_at_once(
             f" expires_at_us = {_expires('r.', now)},"
             f" started_at = COALESCE(r.started_at, to_timestamp({now} / 1000000.0)),"
             f" attempting_since_us = COALESCE(r.attempting_since_us, {now})"
-            f" FROM ready WHERE r.id = ready.id RETURNING {returned}, {now}, ready.priority",
+            f" FROM ready WHERE {dialect.looked_up('r.id', 'ready.id')} RETURNING {returned}, {now}, ready.priority",
             [*parameters, terms.lease_us, token, terms.worker_id],
         )
         rows = cursor.fetchall()

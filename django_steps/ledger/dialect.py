@@ -129,6 +129,24 @@ def by_index(connection: BaseDatabaseWrapper, index: str) -> str:
     return {"sqlite": f" INDEXED BY {index}", "mysql": f" FORCE INDEX ({index})"}.get(connection.vendor, "")
 
 
+def looked_up(column: str, value: str) -> str:
+    """PostgreSQL: SQL for `column = value`, where the value is of another row of the same statement, which comes first.
+
+    An equality lets the planner turn the join around: walk over the whole index of the column, and compare each of its rows
+    with the few others. It does that while it takes the table for a single row; and for that it takes the table of the runs
+    until it is first analyzed, however many there are, since their columns together may be wider than a page. Then each claim
+    of the first minute after a deploy would walk over all runs. An array can only be looked up.
+    """
+    return f"{column} = ANY(ARRAY[{value}])"
+
+
+def are_few(number: str) -> str:
+    """PostgreSQL: SQL that is always true, and lets the planner expect that the rows of a JSON text are few; `number` is a
+    column of them. By itself it expects a hundred, and for so many rather reads a table of thousands of runs as a whole, at
+    each commit."""
+    return f"{number} + 0 = {number}"
+
+
 def is_false(connection: BaseDatabaseWrapper, column: str) -> str:
     """SQL for: it is false. As the condition of a partial index says it, which SQLite compares by its form: `NOT x` by Django
     up to 6.0, `x = 0` since 6.1."""

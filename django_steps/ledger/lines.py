@@ -404,7 +404,7 @@ def _park(connection: BaseDatabaseWrapper, limit: _Limit, ids: Sequence[Any]) ->
 def _update(connection: BaseDatabaseWrapper, limit: _Limit, ids: Sequence[Any], sets: str) -> int:
     condition = f"id IN ({dialect.marks(ids)}) AND line_key = %s"
     if connection.vendor == "postgresql":  # whoever holds one of them may wait for another
-        condition = f"id IN (SELECT id FROM {RUN} WHERE {condition} ORDER BY id FOR UPDATE SKIP LOCKED)"
+        condition = f"id = ANY(ARRAY(SELECT id FROM {RUN} WHERE {condition} ORDER BY id FOR UPDATE SKIP LOCKED))"
     with connection.cursor() as cursor:
         cursor.execute(f"UPDATE {RUN} SET {sets} WHERE {condition}", [*ids, limit.name])
         return int(cursor.rowcount)

@@ -345,7 +345,7 @@ INSERTING = (
 )
 REPLACING = (
     f"UPDATE {STEP} s SET {', '.join(f'{column} = %s' for column in CHANGING)}"
-    " FROM held WHERE s.run_id = held.id AND s.name = %s"
+    f" FROM held WHERE {dialect.looked_up('s.run_id', 'held.id')} AND s.name = %s"
 )
 # The latter by one statement.
 _REPLACEMENT = Statement(

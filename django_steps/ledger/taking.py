@@ -94,7 +94,7 @@ def _taking(replaces: bool) -> Statement:
         f" held AS (SELECT r.id FROM {RUN} r, event WHERE r.id = %s AND r.claim_token = %s AND r.status = 'running'"
         " AND r.paused_at IS NULL"
         f" FOR SHARE OF r), written AS ({written} RETURNING 1)"
-        f" UPDATE {EVENT} e SET {_CONSUMED} FROM written, event WHERE e.id = event.id",
+        f" UPDATE {EVENT} e SET {_CONSUMED} FROM written, event WHERE {dialect.looked_up('e.id', 'event.id')}",
         ["bigint", "uuid", "bigint", *types, *(["text"] if replaces else []), "text", "timestamptz", "boolean"],
     )
 

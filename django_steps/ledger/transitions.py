@@ -81,12 +81,13 @@ def finish_suspended(connection: BaseDatabaseWrapper, write: Finish) -> bool:
 # the finished ones.
 FINISHING = Statement(
     "WITH v AS (SELECT * FROM json_to_recordset(%s) AS v (id uuid, token bigint, status text, output text, error text,"
-    " error_type text, failed_step text, finished_at timestamptz)), held AS (SELECT r.id FROM"
-    f" {RUN} r JOIN v ON r.id = v.id AND r.claim_token = v.token"
+    " error_type text, failed_step text, finished_at timestamptz)"
+    f" WHERE {dialect.are_few('v.token')}), held AS (SELECT r.id FROM"
+    f" {RUN} r JOIN v ON {dialect.looked_up('r.id', 'v.id')} AND r.claim_token = v.token"
     f" AND {moves.goes_on('r.')} FOR UPDATE OF r SKIP LOCKED)"
     f" UPDATE {RUN} r SET {moves.finishing('v.status', 'v.finished_at')}, output = v.output, error = v.error,"
     f" error_type = v.error_type, failed_step = v.failed_step, {moves.NO_CHECKPOINT}"
-    " FROM v, held WHERE r.id = held.id AND v.id = held.id RETURNING r.id",
+    f" FROM v, held WHERE {dialect.looked_up('r.id', 'held.id')} AND v.id = held.id RETURNING r.id",
     ["json"],
 )
 
@@ -151,7 +152,7 @@ def _suspension(is_waiting: bool, has_trace: bool) -> Statement:
     return Statement(
         f"WITH held AS (SELECT id FROM {RUN} WHERE {records.FENCE} FOR UPDATE),"
         f" written AS ({records.INSERTING} RETURNING run_id)"
-        f" UPDATE {RUN} r SET {move} FROM written WHERE r.id = written.run_id",
+        f" UPDATE {RUN} r SET {move} FROM written WHERE {dialect.looked_up('r.id', 'written.run_id')}",
         ["uuid", "bigint", *records.TYPES.values(), *types],
     )
 

@@ -180,6 +180,8 @@ def waits(started: Mapping[str, float], finished: Sequence[Finished]) -> Figures
     """How long it took from each start, by the time before its call, to the run's end."""
     begun = {_plain(run_id): at for run_id, at in started.items()}
     found = sorted(1000 * (run.finished - begun[_plain(run.id)]) for run in finished)
+    if found[0] < 0:  # DBOS on SQLite keeps them in whole seconds
+        raise PeerFailed("By its own times a run has ended before it was started.")
     return {"p50_ms": statistics.median(found), "p95_ms": _percentile(found, 95), "max_ms": found[-1]}
 
 

@@ -37,6 +37,18 @@ def known_schedules(connection: BaseDatabaseWrapper) -> set[str]:
     return names
 
 
+def count_alike(connection: BaseDatabaseWrapper, queues: Collection[str]) -> int:
+    """How many live workers claim runs of just these queues."""
+    alike = 0
+    for said in _said_by_live(connection, "queues"):
+        try:
+            listed = json.loads(said) if isinstance(said, str) else said
+        except (ValueError, RecursionError):  # damaged
+            continue
+        alike += isinstance(listed, list) and set(map(str, listed)) == set(queues)
+    return alike
+
+
 def _said_by_live(connection: BaseDatabaseWrapper, column: str) -> list[Any]:
     rows = database.fetch_all(
         connection,

@@ -36,6 +36,7 @@ from .maintenance import Maintenance
 from .messenger import messenger_of
 from .news import News
 from .pauses import Pauses
+from .peers import Peers
 from .pulse import Pulse
 from .schedules import Schedules
 from .station import Station, is_async
@@ -101,6 +102,7 @@ class Worker:
         self._kinds = registered_kinds()
         self._wakeups = wakeups.wakeups_of(self.alias, self._first_ready, self.poll_interval)
         self._pauses = Pauses(parks=True)
+        self._peers = Peers(self.queues)
         self._looks_at = 0.0  # when the loop looks for work again, if nothing wakes it
         self._not_looked_for_due_since: float | None = None
         self._is_stopping = False
@@ -149,7 +151,7 @@ class Worker:
         )
         self._heartbeat = Heartbeat(self.alias, self._terms.worker_id, self.lease, self._place.held, self._look_after)
         self._heartbeat.start()
-        maintenance = Maintenance(self.alias, self._place.close_unused)
+        maintenance = Maintenance(self.alias, self._place.close_unused, self._peers.look)
         maintenance.start()
         try:
             self._loop()
@@ -225,6 +227,8 @@ class Worker:
             self._pulse.works(timeout)
             if self._wakeups.wait(timeout):
                 pause = _SHORTEST_POLL
+                if self._wakeups.is_notified:
+                    self._wakeups.rest(self._peers.waits_for())
             else:
                 pause = min(pause * 1.5, self.poll_interval)
 

@@ -2,7 +2,7 @@
 holds, wake the runs of events whose senders could not, and prune what is old.
 
 In a thread of its own, so that neither a long list nor somebody's lock keeps leases from being renewed. What this process
-itself has to do now and then is handed in as `every_round`.
+itself has to do now and then is handed in as `every_round`, and what it wants to know of the database now and then as `look`.
 """
 
 from __future__ import annotations
@@ -33,10 +33,15 @@ _PRUNE_EVENTS_AGAIN_AFTER = 3600.0
 
 
 class Maintenance:
-    """Does a round of maintenance now and then, until it is stopped; `every_round` is called at the end of each."""
+    """Does a round of maintenance now and then, until it is stopped; `look` is called in each, and `every_round` at its end."""
 
-    def __init__(self, alias: str, every_round: Callable[[], None] = lambda: None) -> None:
-        self._alias, self._every_round = alias, every_round
+    def __init__(
+        self,
+        alias: str,
+        every_round: Callable[[], None] = lambda: None,
+        look: Callable[[BaseDatabaseWrapper], None] = lambda connection: None,
+    ) -> None:
+        self._alias, self._every_round, self._look = alias, every_round, look
         self._repeated = Repeated(logger)
         self._looks_for_orphans_at = 0.0
         self._prunes_events_on = 0.0
@@ -68,6 +73,7 @@ class Maintenance:
 
     def _do(self) -> None:
         connection = database.connection_for(self._alias)
+        self._look(connection)
         self._set_aside(connection)
         self._set_right_pauses(connection)
         self._promote(connection)

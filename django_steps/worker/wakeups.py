@@ -51,14 +51,22 @@ class Wakeups:
         self.notifications = 0
         self._alias = alias
         self._event = threading.Event()
+        self._is_called = threading.Event()  # by a thread of this process
 
     def wake(self) -> None:
         """End the wait that is going on, or the next one."""
+        self._is_called.set()
         self._event.set()
 
     def clear(self) -> None:
         """Forget all wakes until now."""
+        self._is_called.clear()
         self._event.clear()
+
+    def rest(self, seconds: float) -> None:
+        """Wait so long, or less if a thread of this process has a reason to look."""
+        if seconds:
+            self._is_called.wait(seconds)
 
     def wait(self, seconds: float) -> bool:
         """Wait so long, or less if there is a reason to look; whether there is."""
@@ -172,6 +180,7 @@ class _NotifiedWakeups(Wakeups):
         self._receiver: Any = None
 
     def wake(self) -> None:
+        self._is_called.set()
         if not self._event.is_set():
             self._event.set()
             if self._sender is not None:

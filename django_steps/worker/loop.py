@@ -302,11 +302,17 @@ class Worker:
         return counts
 
     def _first_ready(self) -> list[Any]:
-        """What is first in line for this worker, where it has room for it."""
-        if self._is_full():
+        """What is first in line for this worker, of the kinds that it has room for. It asks on the connection that is there: a
+        new one is opened by the next claim, as rarely as that is tried while the database is away."""
+        connection, now = connections[self.alias], time.monotonic()
+        lanes = [lane for lane in self._lanes if lane.kinds]
+        free = [lane for lane in lanes if self._room(lane) > 0]
+        if len(free) < len(lanes):  # as a claim beside others
+            free = [lane for lane in free if lane.rests_until <= now]
+        if not free or connection.connection is None:
             return []
-        connection = connections[self.alias]
-        return claims.first_ready(connection, replace(self._terms, paused=self._pauses.now(connection)))
+        kinds = {kind for lane in free for kind in lane.kinds}
+        return claims.first_ready(connection, replace(self._terms, kinds=kinds, paused=self._pauses.now(connection)))
 
     def _rests(self) -> list[float]:
         """For how many seconds lanes are not asked for."""

@@ -7,11 +7,11 @@ from django.conf import settings
 from django.db import OperationalError, connection, connections, transaction
 
 from django_steps import workflow
-from django_steps.ledger import notify
+from django_steps.ledger import dialect, notify
 from django_steps.worker import Worker, wakeups
 from tests.app import effects
-from tests.app.workflows import three_steps, tiny
-from tests.staging import Background, eventually, status_of
+from tests.app.workflows import several_at_once, three_steps, tiny
+from tests.staging import Background, eventually, make_terms, status_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -131,6 +131,33 @@ class TestWhereTheDatabaseTellsNothing:
         monkeypatch.setattr(waits._event, "wait", lambda seconds: now.__setitem__(0, now[0] + seconds))
         waits.wait(9)
         assert asked == pytest.approx([0.025, 2.125, 4.225, 6.325, 8.425, 9.0])
+
+
+class TestWhatAWorkerAsks:
+    """Where the database tells nothing."""
+
+    @pytest.fixture
+    def worker(self):
+        worker = Worker()
+        worker._terms = make_terms()
+        yield worker
+        worker._place.close()
+
+    def test_only_what_it_has_room_for(self, worker, monkeypatch):
+        plain, asynchronous = tiny.start({}), several_at_once.start({})
+        threads, event_loop = worker._lanes
+        assert [dialect.run_id(key) for (key,) in worker._first_ready()] == [plain.pk]
+        monkeypatch.setattr(threads.executor, "room", lambda: 0)
+        assert [dialect.run_id(key) for (key,) in worker._first_ready()] == [asynchronous.pk]
+        event_loop.rests_until = time.monotonic() + 60  # nor by a claim
+        assert worker._first_ready() == []
+
+    def test_nothing_on_a_connection_that_was_lost(self, worker):
+        """Asking would try to connect 40 times in a poll interval while the database is away, and make the loop do so, too."""
+        tiny.start({})
+        connection.close()
+        assert worker._first_ready() == []
+        assert connection.connection is None
 
 
 if settings.DATABASE == "mysql":

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.db import OperationalError
+from django.db import OperationalError, connection, connections
 
 from django_steps import RetryPolicy, workflow
 from django_steps.definitions import registry as workflows
@@ -19,7 +19,7 @@ from django_steps.worker.messenger import Message, Messenger, messenger_of
 from django_steps.worker.receiver import Receiver
 from tests.app import effects
 from tests.app.workflows import customer, three_steps, tiny
-from tests.staging import Background, eventually, status_of
+from tests.staging import Background, claim, eventually, status_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -376,6 +376,20 @@ def test_run_that_cannot_be_given_back_does_not_keep_the_others(dispatching, pos
     worker.stop()
     eventually(lambda: WorkerRow.objects.filter(claims=True).exclude(stopped_at=None).exists())
     assert sorted(map(status_of, runs)) == ["pending", "pending", "running"]
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="the others notify nobody")
+def test_dispatcher_whose_database_is_away_ends_without_an_error(post, monkeypatch):
+    def refused(*given):
+        raise OperationalError("away")
+
+    executor = dispatch.Dispatch("default", 5, 30.0, post, lambda: None)
+    sent = dispatch.Sent(claim(tiny.start({})), executor)
+    executor._sent[sent.claim.run_id] = sent
+    monkeypatch.setattr(dispatch.Sent, "release", refused)
+    monkeypatch.setattr(type(connections["default"]), "connect", refused)
+    executor.stop(None)
+    assert list(executor.held()) == [sent.claim.run_id]  # its lease runs out
 
 
 def test_without_the_broker_nothing_is_claimed_and_what_was_is_given_back(

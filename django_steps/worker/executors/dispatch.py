@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError, connections
@@ -234,7 +235,7 @@ class Dispatch(Executor[Sent]):
     def _release(self, connection: BaseDatabaseWrapper, released: Collection[Sent]) -> None:
         """Release these runs: one that is canceled or to be paused is that then, and one that has expired is ended by the next
         look for such runs."""
-        has_failed = False
+        has_released = has_failed = False
         for sent in released:
             try:
                 sent.release(connection)
@@ -246,8 +247,10 @@ class Dispatch(Executor[Sent]):
                 has_failed = True  # its lease runs out, or there is another round; the others need not wait for that
                 continue
             self.drop(sent)
-        if released:
-            notify.workers(connection)
+            has_released = True
+        if has_released:
+            with suppress(DatabaseError, InterfaceError):  # it is away since then; workers look for themselves, too
+                notify.workers(connection)
 
 
 class Elsewhere(Place):

@@ -266,6 +266,9 @@ def _empty_tables(case: Any) -> None:
         if tables := _filled_tables(alias):
             statements = flush(operations, no_style(), tables, reset_sequences=False, allow_cascade=False)
             operations.execute_sql_flush(statements)
+        if connections[alias].vendor == "mysql":  # which the engine limits for the whole session
+            with connections[alias].cursor() as cursor:
+                cursor.execute("SET SESSION innodb_lock_wait_timeout = DEFAULT")
 
 
 def _filled_tables(alias: str) -> list[str]:

@@ -35,6 +35,7 @@ LOOK_AGAIN_AFTER = 0.025
 _SQLITE_INTERVAL = 0.005
 # So many times in a poll interval a worker asks where nothing tells it; and asking takes so small a part of its time at most.
 _QUESTIONS, _PART_OF_TIME = 40, 0.05
+_SHORTEST = 0.01  # seconds between two questions, however short the poll interval is
 _PINGS, _PING_TIMEOUT = 3, 1.0  # one may come while a statement is executed, which shows nothing
 
 
@@ -126,7 +127,7 @@ class _AskedWakeups(Wakeups):
 
     def __init__(self, alias: str, ask: Ask, poll_interval: float) -> None:
         super().__init__(alias)
-        self._ask, self._interval = ask, poll_interval / _QUESTIONS
+        self._ask, self._interval = ask, max(_SHORTEST, poll_interval / _QUESTIONS)
         self._known: Collection[Any] = ()
 
     def wait(self, seconds: float) -> bool:

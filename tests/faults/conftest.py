@@ -18,7 +18,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from . import brokers, evidence
+from . import bouncers, brokers, evidence
 from .expectations import Started
 from .fleets import Fleet
 from .processes import Workers
@@ -30,12 +30,14 @@ HAS_COMPILER = shutil.which("cc") is not None
 
 # What needs a server that can be reached, restarted or cut off is no question to SQLite, and the other way round.
 collect_ignore = {
-    "sqlite": ["test_network.py", "test_clocks.py", "test_restarts.py"],
+    "sqlite": ["test_network.py", "test_clocks.py", "test_restarts.py", "test_bouncer.py"],
     "postgresql": ["test_sqlite_full.py", "test_sqlite_locked.py"],
-    "mysql": ["test_sqlite_full.py", "test_sqlite_locked.py", "test_restarts.py"],
+    "mysql": ["test_sqlite_full.py", "test_sqlite_locked.py", "test_restarts.py", "test_bouncer.py"],
 }[settings.DATABASE]
 if not HAS_COMPILER:
     collect_ignore.append("test_clocks.py")
+if not bouncers.PROGRAM:
+    collect_ignore.append("test_bouncer.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,7 +46,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     clocks = "" if HAS_COMPILER else "; no C compiler here, so that clocks that are apart are not tested"
-    return f"faults: FAULTS_SEED={config.stash[_SEED]}{clocks}"
+    is_missed = settings.DATABASE == "postgresql" and not bouncers.PROGRAM
+    bouncer = "; no PgBouncer here, so that workers behind it are not tested" if is_missed else ""
+    return f"faults: FAULTS_SEED={config.stash[_SEED]}{clocks}{bouncer}"
 
 
 @pytest.fixture

@@ -20,6 +20,19 @@ PREPARATION, EXECUTION = re.compile(rb"PREPARE (django_steps_\w+)"), re.compile(
 COMMIT = re.compile(rb"COMMIT", re.IGNORECASE)
 
 
+@contextlib.contextmanager
+def new_connections_to(port: int) -> Iterator[None]:
+    """Other threads of this process connect to this port of this machine; the connection of this one stays what it is."""
+    connections["default"].ensure_connection()
+    database = connections.databases["default"]
+    before = {name: database[name] for name in ("HOST", "PORT")}
+    database.update(HOST="127.0.0.1", PORT=str(port))
+    try:
+        yield
+    finally:
+        database.update(before)
+
+
 class Proxy:
     """Passes on what clients and server say to each other. Use it as a context manager."""
 
@@ -53,14 +66,12 @@ class Proxy:
     @contextlib.contextmanager
     def used_by_new_connections(self) -> Iterator[None]:
         """Other threads of this process connect through here; the connection of this one stays what it is."""
-        connections["default"].ensure_connection()
-        database = connections.databases["default"]
-        before, ssl = database["PORT"], os.environ.get("PGSSLMODE")
-        database["PORT"], os.environ["PGSSLMODE"] = str(self.port), "disable"
+        ssl = os.environ.get("PGSSLMODE")
+        os.environ["PGSSLMODE"] = "disable"
         try:
-            yield
+            with new_connections_to(self.port):
+                yield
         finally:
-            database["PORT"] = before
             os.environ.pop("PGSSLMODE")
             if ssl is not None:
                 os.environ["PGSSLMODE"] = ssl

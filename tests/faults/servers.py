@@ -20,7 +20,7 @@ class Cluster:
 
     def __init__(self, directory: Path) -> None:
         self.data = directory / "data"
-        self.port = _free_port()
+        self.port = free_port()
         self._log, self._server_log = directory / "programs.log", directory / "server.log"
         self._bin = Path(
             subprocess.run(["pg_config", "--bindir"], capture_output=True, text=True, check=True).stdout.strip()
@@ -113,7 +113,8 @@ def _ordinary_user(directory: Path) -> int | None:
     return user.pw_uid
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on at present."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

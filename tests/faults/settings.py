@@ -30,6 +30,9 @@ if DATABASE == "postgresql" and "SYNCHRONOUS_COMMIT" in os.environ:
     setting = os.environ["SYNCHRONOUS_COMMIT"]
     DATABASES["default"].setdefault("OPTIONS", {})["options"] = f"-c synchronous_commit={setting}"
 
+if size := os.environ.get("FAULTS_POOL"):
+    DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"min_size": 0, "max_size": int(size)}
+
 if "FAULTS_BROKER" in os.environ:
     from tests.faults.celery_app import app as celery_app  # noqa: F401  (current from now on, as in the package of a project)
 

@@ -12,7 +12,9 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from django_steps import AsyncStep, RetryPolicy, current_step, workflow
+from django.db import connection
+
+from django_steps import AsyncStep, RetryPolicy, StepTimedOut, current_step, workflow
 from django_steps.definitions.step import Step
 from tests.app.models import Effect
 
@@ -194,6 +196,22 @@ def writing(input, step):
         do(input, step, f"write_{number}", atomic=number % 2 == 0)
     note(input["label"], "end", "body")
     return "done"
+
+
+@workflow(name="faults_timed")
+def timed(step):
+    """PostgreSQL: atomic steps with a limit of time, one within it, and one with a statement that is broken off."""
+
+    def write(name: str, seconds: float) -> None:
+        Effect.objects.create(name=name, pid=os.getpid(), at=time.time())
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(%s)", [seconds])
+
+    step.define("in time", write, timeout="20s", atomic=True).run("in time", 0)
+    try:
+        step.define("late", write, timeout="200ms", atomic=True).run("late", LONGEST_STEP)
+    except StepTimedOut as error:
+        return error.step
 
 
 def see(input: dict[str, Any], name: str, payload: Any) -> Any:

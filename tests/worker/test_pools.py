@@ -1,4 +1,6 @@
-"""A worker and psycopg's pool: a second database whose pool is smaller than the worker has threads."""
+"""A worker and psycopg's pool: that of the database of the runs, and one of a second database, smaller than the worker has
+threads.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,9 @@ from django.db import connections
 from django_steps import workflow
 from django_steps.models import WorkflowRun
 from django_steps.worker import Worker
-from tests.app.models import Person
-from tests.staging import Background, eventually
+from tests.app.models import Effect, Person
+from tests.app.workflows import atomic_steps
+from tests.staging import TO_START, Background, eventually
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "second"])
 
@@ -26,6 +29,17 @@ def second(django_db_setup):
     yield
     connections["second"].close_pool()
     del connections["second"], connections.settings["second"]
+
+
+def test_worker_whose_own_connections_come_from_a_pool_executes_everything_and_ends(start_worker):
+    """The loop listens on one of them, and each thread with atomic steps keeps one."""
+    environment = {"DJANGO_SETTINGS_MODULE": "tests.faults.settings", "FAULTS_POOL": "13"}
+    worker = start_worker("--concurrency", "4", "--poll-interval", "20", environment=environment)
+    for _ in range(2):  # the second time it is told of news
+        for run in atomic_steps.start_many([{"steps": 4}] * 8):
+            run.result(timeout=TO_START)
+    assert Effect.objects.count() == 2 * 8 * 4
+    assert worker.stop() == 0
 
 
 @pytest.fixture

@@ -50,15 +50,15 @@ def start_workers(workers: Workers, bouncer: Bouncer, count: int, *arguments: st
 
 @pytest.mark.parametrize("limit", prepared_limits())
 def test_runs_of_every_kind_end_with_nothing_repeated(limit: int, workers: Workers, started: Started) -> None:
-    """Their statements are prepared on connections to the server that serve others later."""
+    """And nothing is prepared on connections to the server, which serve others later."""
     with bouncing(limit) as bouncer:
         start_workers(workers, bouncer, 2, "--lease", "10")
         with bouncer.used_by_new_connections():
             Background(lambda: started.start_mixed(2 * len(KINDS))).result()
         started.finish()
-        assert bouncer.ask_every_server("SELECT name FROM pg_prepared_statements WHERE name LIKE 'django\\_steps\\_%'")
         workers.assert_none_died()
         workers.stop()
+        assert bouncer.ask_every_server("SELECT name FROM pg_prepared_statements") == []
     assert started.check().repeated == 0
 
 
@@ -174,7 +174,23 @@ def execute(client: Any, number: int) -> int:
         return int(cursor.fetchone()[0])
 
 
-def test_statement_prepared_on_another_connection_to_the_server_is_sent_as_it_is(bouncer: Bouncer) -> None:
+def test_behind_a_bouncer_nothing_is_prepared(bouncer: Bouncer) -> None:
+    """The server would write each name that it doesn't know into its log, with the values that were sent along."""
+    with bouncer.client() as client:
+        for number in range(4):
+            assert execute(client, number) == number + 1
+        assert ask(client, "SELECT COUNT(*)::int FROM pg_prepared_statements") == (0,)
+
+
+@pytest.fixture
+def unrecognized(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pooler tells clients of the server's process, so that statements are prepared."""
+    monkeypatch.setattr(prepared._Session, "is_direct", lambda session, cursor: True)
+
+
+def test_statement_prepared_on_another_connection_to_the_server_is_sent_as_it_is(
+    bouncer: Bouncer, unrecognized: None
+) -> None:
     with bouncer.client() as first, bouncer.client() as second:
         for number in range(4):
             assert execute(first, number) == number + 1
@@ -185,7 +201,7 @@ def test_statement_prepared_on_another_connection_to_the_server_is_sent_as_it_is
         assert ask(first, "SELECT pg_backend_pid()") != ask(second, "SELECT pg_backend_pid()")
 
 
-def test_statement_that_another_client_has_prepared_is_used(bouncer: Bouncer) -> None:
+def test_statement_that_another_client_has_prepared_is_used(bouncer: Bouncer, unrecognized: None) -> None:
     with bouncer.client() as first, bouncer.client() as second:
         for client in (first, second):
             for number in range(4):

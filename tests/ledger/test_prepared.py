@@ -13,6 +13,8 @@ from django.db import DataError, connection, transaction
 pytestmark = pytest.mark.django_db(transaction=True)
 
 if settings.DATABASE == "postgresql":
+    from psycopg import ConnectionInfo
+
     from django_steps.ledger.postgresql import prepared
     from django_steps.ledger.postgresql.literals import literals
     from django_steps.ledger.postgresql.prepared import Statement
@@ -139,6 +141,21 @@ if settings.DATABASE == "postgresql":
             cursor.execute(ECHO.preparation)
         for number in range(4):
             assert execute("a", number) == ("ax", number + 1)
+
+    def test_behind_a_pooler_nothing_is_prepared_and_that_is_found_out_once(monkeypatch):
+        """The process of the server is another one than the client was told of."""
+        statements = []
+
+        def watch(run, statement, *others):
+            statements.append(statement)
+            return run(statement, *others)
+
+        monkeypatch.setattr(ConnectionInfo, "backend_pid", 1)
+        with connection.execute_wrapper(watch):
+            for number in range(5):
+                assert execute("a", number) == ("ax", number + 1)
+        assert not is_prepared()
+        assert statements == [ECHO.text, ECHO.text, "SELECT pg_backend_pid()", ECHO.text, ECHO.text, ECHO.text]
 
     def test_inside_a_transaction_nothing_is_prepared():
         """An unknown name would break the transaction off."""

@@ -1,14 +1,17 @@
 """Statements that PostgreSQL parses and plans once per connection, not each time: the ones that every step needs.
 
-They are named after their text, so that behind a pooler, where a connection to the server may be another one each time,
-a name either is the same statement or isn't known, and then the statement is sent as it is. So it is to other databases,
-and in transactions of the caller, which an unknown name would break off.
+Behind a pooler, where each statement may go to another connection to the server, nothing is prepared: names would be unknown
+there time and again, and the server writes each statement that fails into its log, with the values in it. A pooler is known by
+the process of the server, which is not the one that the client was told of. One that isn't recognized does no harm: statements
+are named after their text, so that a name either is the same statement or isn't known, and then the statement is sent as it is.
+So it is to other databases, and in transactions of the caller, which an unknown name would break off.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import Error
@@ -40,9 +43,9 @@ def execute(connection: BaseDatabaseWrapper, cursor: Any, statement: Statement, 
     if connection.vendor != "postgresql" or is_bound or is_in_transaction:
         cursor.execute(statement.text, parameters)
         return
-    uses = _uses(connection)
-    uses[statement.name] = number = uses.get(statement.name, 0) + 1
-    if number < _WORTH_PREPARING:
+    session = _session(connection)
+    session.uses[statement.name] = number = session.uses.get(statement.name, 0) + 1
+    if number < _WORTH_PREPARING or not session.is_direct(cursor):
         cursor.execute(statement.text, parameters)
         return
     if number == _WORTH_PREPARING:
@@ -53,7 +56,7 @@ def execute(connection: BaseDatabaseWrapper, cursor: Any, statement: Statement, 
     except Error as error:
         if _sqlstate(error) != _UNKNOWN:
             raise
-        del uses[statement.name]
+        del session.uses[statement.name]
         cursor.execute(statement.text, parameters)  # a pooler may give each statement another server
 
 
@@ -65,13 +68,27 @@ def _prepare(cursor: Any, statement: Statement) -> None:
             raise
 
 
-def _uses(connection: Any) -> dict[str, int]:
-    """How often each statement was executed on this connection to the server."""
-    raw, uses = getattr(connection, "_django_steps_uses", (None, {}))
-    if raw is not connection.connection:
-        uses = {}
-        connection._django_steps_uses = connection.connection, uses
-    return uses
+@dataclass(slots=True)
+class _Session:
+    """What is known of a connection to the server: how often each statement was executed, and whether there is a pooler."""
+
+    raw: Any
+    uses: dict[str, int] = field(default_factory=dict)
+    _is_direct: bool | None = None
+
+    def is_direct(self, cursor: Any) -> bool:
+        """Whether the server's process is the one that the client has connected to; asked once."""
+        if self._is_direct is None:
+            cursor.execute("SELECT pg_backend_pid()")
+            self._is_direct = cursor.fetchone()[0] == self.raw.info.backend_pid
+        return self._is_direct
+
+
+def _session(connection: Any) -> _Session:
+    session: _Session | None = getattr(connection, "_django_steps_session", None)
+    if session is None or session.raw is not connection.connection:
+        session = connection._django_steps_session = _Session(connection.connection)
+    return session
 
 
 def _sqlstate(error: Error) -> str | None:

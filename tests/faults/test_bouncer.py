@@ -96,6 +96,7 @@ def test_runs_of_a_killed_worker_go_on_in_another_one(bouncer: Bouncer, workers:
         started.start(PLAIN)
         started.start(ATOMIC)
     eventually(lambda: len(evidence.read(started.path)) == 4)  # it is in the middle of all of them
+    eventually(lambda: any(row["sv_active"] for row in bouncer.show("POOLS")))  # and of a transaction
     victim.kill()
     victim.wait()
     started.pause = 0.01

@@ -59,14 +59,14 @@ WORDS = {
 
 
 def main() -> None:
-    """Replace what is between the two marks."""
+    """Replace what is between the two marks; what was not tested here this time keeps its row."""
     page = PAGE.read_text()
     before, rest = page.split(BEGIN)
-    after = rest.split(END)[1]
-    PAGE.write_text(before + BEGIN + table() + END + after)
+    shown, after = rest.split(END)
+    PAGE.write_text(before + BEGIN + table(shown) + END + after)
 
 
-def table() -> str:
+def table(shown: str) -> str:
     """One row for each test and database."""
     lines = ["", "| fault | database | figures | seed | date |", "|---|---|---|---|---|"]
     for test, title in TITLES.items():
@@ -78,6 +78,8 @@ def table() -> str:
                 lines.append(
                     f"| {title} | {figures.get('version', name)} | {text(figures)} | {figures['seed']} | {day} |"
                 )
+            else:
+                lines += [line for line in shown.splitlines() if line.startswith(f"| {title} | {name}")]
     return "\n".join([*lines, "", ""])
 
 

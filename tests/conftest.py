@@ -32,6 +32,10 @@ from django_steps.worker.host import WorkerHost
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Under nohup the processes that tests start would inherit that a hang-up is ignored.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 EVERYTHING = os.environ.get("ALL") == "1"
 # What no database can change is tested once: on SQLite.
 ELSEWHERE = os.environ.get("DATABASE", "sqlite") != "sqlite" and not EVERYTHING

@@ -26,9 +26,26 @@ def note(label: str, event: str, step: str, token: str = "", attempt: int = 1) -
         os.close(file)
 
 
+# By file: the least that the clock was ahead by when a process was started.
+_least_ahead: dict[str, int] = {}
+
+
 def environment(path: Path) -> dict[str, str]:
     """What a process needs to leave evidence."""
-    return {VARIABLE: str(path), CLOCK_VARIABLE: str(time.time_ns() - time.monotonic_ns())}
+    ahead = _ahead()
+    _least_ahead[str(path)] = min(ahead, _least_ahead.get(str(path), ahead))
+    return {VARIABLE: str(path), CLOCK_VARIABLE: str(ahead)}
+
+
+def set_forward(path: Path) -> int:
+    """By how many microseconds the machine's clock was set forward meanwhile, as that of a virtual machine may be: the time of
+    the database goes with it, and that of the processes, which they count from their start, doesn't.
+    """
+    return max(0, _ahead() - _least_ahead.get(str(path), _ahead())) // 1000
+
+
+def _ahead() -> int:
+    return time.time_ns() - time.monotonic_ns()
 
 
 def real_time() -> int:

@@ -169,12 +169,13 @@ class Started:
         """Every run ended as its kind does: nothing lost, nothing twice, nothing skipped."""
         tally = Tally()
         lines = evidence.read(self.path)
+        tick = CLOCK_TICK + evidence.set_forward(self.path)
         effects = Counter(Effect.objects.values_list("run", "name"))
         runs = WorkflowRun.objects.in_bulk(list(self.ids.values()))
         for label, kind in self.kinds.items():
             run = runs[self.ids[label]]
             assert run.status == kind.status, f"{label} ({kind.workflow.name}) is {run.status}: {run.error}"
-            check_run(label, kind, list(run.steps.order_by("position")), lines[label], tally)
+            check_run(label, kind, list(run.steps.order_by("position")), lines[label], tally, tick)
             for name in kind.atomic:
                 assert effects.pop((label, name), 0) == 1, f"{label}: the effect of {name} is not there exactly once"
         # What an atomic step wrote in an attempt that failed must be gone, too.
@@ -182,8 +183,8 @@ class Started:
         return tally
 
 
-def check_run(label: str, kind: Kind, records: list[StepRecord], lines: list[Line], tally: Tally) -> None:
-    """One run's records against the evidence."""
+def check_run(label: str, kind: Kind, records: list[StepRecord], lines: list[Line], tally: Tally, tick: int) -> None:
+    """One run's records against the evidence; `tick`: microseconds by which times may differ."""
     recorded = tuple((record.name, _status(record), record.attempts) for record in records)
     is_expected = recorded == kind.records if kind.is_ordered else sorted(recorded) == sorted(kind.records)
     assert is_expected, f"{label} ({kind.workflow.name}) recorded {recorded}"
@@ -193,8 +194,8 @@ def check_run(label: str, kind: Kind, records: list[StepRecord], lines: list[Lin
         seen = [line for line in lines if line.event == "saw" and line.step == record.name]
         assert seen, f"{label}: the body never saw {record.name}"
         if record.kind == "sleep":
-            early = [line for line in seen if int(line.token) < (record.wakes_at_us or 0) - CLOCK_TICK]
-            assert not early, f"{label}: {record.name} was cut short"
+            early = [ahead for line in seen if (ahead := (record.wakes_at_us or 0) - int(line.token)) > tick]
+            assert not early, f"{label}: {record.name} was cut short by {early} microseconds"
         elif record.status == "canceled":
             check_not_executed_after(label, record, seen, lines)
         else:

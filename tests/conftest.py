@@ -40,7 +40,6 @@ EVERYTHING = os.environ.get("ALL") == "1"
 # What no database can change is tested once: on SQLite.
 ELSEWHERE = os.environ.get("DATABASE", "sqlite") != "sqlite" and not EVERYTHING
 
-
 collect_ignore = []
 if ELSEWHERE:
     collect_ignore += [

@@ -135,7 +135,7 @@ def looked_up(column: str, value: str) -> str:
     An equality lets the planner turn the join around: walk over the whole index of the column, and compare each of its rows
     with the few others. It does that while it takes the table for a single row; and for that it takes the table of the runs
     until it is first analyzed, however many there are, since their columns together may be wider than a page. Then each claim
-    of the first minute after a deploy would walk over all runs. An array can only be looked up.
+    of the first minute after a deploy would walk over all runs. What is compared with an array can't be turned around.
     """
     return f"{column} = ANY(ARRAY[{value}])"
 

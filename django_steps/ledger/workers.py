@@ -28,25 +28,14 @@ def known_schedules(connection: BaseDatabaseWrapper) -> set[str]:
     """The names of the schedules that are in the code of live workers that claim runs, and fire schedules."""
     names: set[str] = set()
     for said in _said_by_live(connection, "schedules"):
-        try:
-            listed = json.loads(said) if isinstance(said, str) else said
-        except (ValueError, RecursionError):  # damaged
-            continue
-        if isinstance(listed, list):
-            names.update(name for name in listed if isinstance(name, str))
+        names.update(name for name in _listed(said) or () if isinstance(name, str))
     return names
 
 
 def count_alike(connection: BaseDatabaseWrapper, queues: Collection[str]) -> int:
     """How many live workers claim runs of just these queues."""
-    alike = 0
-    for said in _said_by_live(connection, "queues"):
-        try:
-            listed = json.loads(said) if isinstance(said, str) else said
-        except (ValueError, RecursionError):  # damaged
-            continue
-        alike += isinstance(listed, list) and set(map(str, listed)) == set(queues)
-    return alike
+    listed = map(_listed, _said_by_live(connection, "queues"))
+    return sum(names is not None and set(map(str, names)) == set(queues) for names in listed)
 
 
 def _said_by_live(connection: BaseDatabaseWrapper, column: str) -> list[Any]:
@@ -62,13 +51,17 @@ def _said_by_live(connection: BaseDatabaseWrapper, column: str) -> list[Any]:
 def read_kinds(workflows: Any) -> set[Kind]:
     """The kinds in what the row of a worker says that it knows: JSON text, or what was read of it. None of what is damaged:
     the worker itself doesn't read its row."""
+    kinds = _listed(workflows) or ()
+    return {(kind[0], kind[1]) for kind in kinds if isinstance(kind, list) and list(map(type, kind)) == [str, str]}
+
+
+def _listed(said: Any) -> list[Any] | None:
+    """The list in a column of a worker's row, JSON text or what was read of it; None if it is damaged."""
     try:
-        names = json.loads(workflows) if isinstance(workflows, str) else workflows
+        listed = json.loads(said) if isinstance(said, str) else said
     except (ValueError, RecursionError):
-        return set()
-    if not isinstance(names, list):
-        return set()
-    return {(kind[0], kind[1]) for kind in names if isinstance(kind, list) and list(map(type, kind)) == [str, str]}
+        return None
+    return listed if isinstance(listed, list) else None
 
 
 def note_blocked(connection: BaseDatabaseWrapper, worker_id: int, what: str) -> None:

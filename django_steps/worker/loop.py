@@ -249,14 +249,13 @@ class Worker:
 
     def _claim(self) -> tuple[int, bool]:
         """Claim runs for the executors that have room; how many, and whether there are probably more."""
-        lanes = [lane for lane in self._lanes if lane.kinds]
-        rooms = [(lane, room) for lane in lanes if (room := self._room(lane)) > 0]
+        rooms = self._rooms()
         if not rooms:
             return 0, False
-        if len(rooms) < len(lanes):
+        if self._has_full_lane(rooms):
             return self._claim_beside_others(*rooms[0])
         wakes = self._looks_for_due()
-        if len(lanes) == 1:
+        if len(rooms) == 1:
             lane, room = rooms[0]
             claimed = self._claim_for(rooms, lane.kinds, room, wakes=wakes)[0]
             return claimed, claimed == room
@@ -305,10 +304,9 @@ class Worker:
         """What is first in line for this worker, of the kinds that it has room for. It asks on the connection that is there: a
         new one is opened by the next claim, as rarely as that is tried while the database is away."""
         connection, now = connections[self.alias], time.monotonic()
-        lanes = [lane for lane in self._lanes if lane.kinds]
-        free = [lane for lane in lanes if self._room(lane) > 0]
-        if len(free) < len(lanes):  # as a claim beside others
-            free = [lane for lane in free if lane.rests_until <= now]
+        rooms = self._rooms()
+        is_beside = self._has_full_lane(rooms)  # a claim beside others lets a lane rest
+        free = [lane for lane, _ in rooms if not is_beside or lane.rests_until <= now]
         if not free or connection.connection is None:
             return []
         kinds = {kind for lane in free for kind in lane.kinds}
@@ -319,13 +317,18 @@ class Worker:
         now = time.monotonic()
         return [lane.rests_until - now for lane in self._lanes if lane.rests_until > now]
 
+    def _rooms(self) -> list[tuple[_Lane, int]]:
+        """The executors that have room, with how many runs to claim for each."""
+        return [(lane, room) for lane in self._lanes if lane.kinds and (room := self._room(lane)) > 0]
+
+    def _has_full_lane(self, rooms: Sequence[tuple[_Lane, int]]) -> bool:
+        """Whether these are not all executors that runs are claimed for."""
+        return len(rooms) < sum(bool(lane.kinds) for lane in self._lanes)
+
     def _room(self, lane: _Lane) -> int:
         """How many runs to claim."""
         room = lane.executor.room()
         return room if self._max_runs is None else min(room, self._max_runs - self.claimed)
-
-    def _is_full(self) -> bool:
-        return all(self._room(lane) <= 0 for lane in self._lanes if lane.kinds)
 
     def _is_done(self) -> bool:
         if self._place.held():
@@ -341,7 +344,7 @@ class Worker:
 
     def _patience(self, pause: float) -> float:
         """How long to wait for a wake-up before looking again, in seconds."""
-        if self._is_full() or any(lane.executor.looks_again_soon() for lane in self._lanes):
+        if not self._rooms() or any(lane.executor.looks_again_soon() for lane in self._lanes):
             return _LONGEST_WAIT_FOR_THREAD
         longest = self.poll_interval * _POLLS_SAVED if self._wakeups.is_reliable else pause
         if self._until_idle:
